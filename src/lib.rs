@@ -1,8 +1,12 @@
 //! Forebay: a durable ingestion engine for Linux.
 
+pub mod config;
+pub mod error;
 pub mod io;
 pub mod limits;
 pub mod types;
 pub mod wal;
 
+pub use config::{Config, IoChoice, OnDamage, SyncPolicy};
+pub use error::{Error, Fault, Rejected, Why};
 pub use types::{Block, BlockKind, Cursor, Durability, Position, Receipt};

@@ -93,6 +93,9 @@
 
 pub mod batch;
 pub(crate) mod codec;
+pub mod entry;
+pub mod read;
 pub mod segment;
+pub mod verdict;
 
 pub use codec::FORMAT_VERSION;

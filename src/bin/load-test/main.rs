@@ -1,1 +1,2 @@
+//! Load test of the engine.
 fn main() {}

@@ -1,0 +1,89 @@
+//! Taking the contents out of a batch's image: entries, control records and the stream table.
+
+use crate::limits::{SECTOR_BYTES, SECTOR_STREAM_BYTES};
+use crate::wal::batch::{BATCH, BatchHeader, STREAM, StreamRow, decode_row};
+use crate::wal::entry::{ENTRY_BYTES, EntryKind, entry_lengths};
+
+/// Takes the entries out of a sound batch, in order, as (header, payload), copying each into
+/// `scratch` (cleared for each entry).
+pub fn each_entry(bytes: &[u8], header: &BatchHeader, scratch: &mut Vec<u8>, mut take: impl FnMut(&[u8], &[u8])) {
+    for_each_entry(bytes, header, |_, at, header_bytes, (payload, _)| {
+        scratch.clear();
+        scratch.resize(header_bytes + payload as usize, 0);
+        copy_out(bytes, at, scratch);
+        let (head, body) = scratch.split_at(header_bytes);
+        take(head, body);
+    });
+}
+
+/// Visits the control entries of a sound batch without copying its blocks.
+pub fn each_control(bytes: &[u8], header: &BatchHeader, mut take: impl FnMut(&[u8])) {
+    for_each_entry(bytes, header, |kind, at, header_bytes, (payload, _)| {
+        if kind == EntryKind::Control {
+            let mut record = vec![0; payload as usize];
+            copy_out(bytes, at + header_bytes, &mut record);
+            take(&record);
+        }
+    });
+}
+
+/// The stream table of a sound batch.
+#[must_use]
+pub fn stream_rows(bytes: &[u8], header: &BatchHeader) -> Vec<StreamRow> {
+    let start = BATCH::BYTES + header.entries_bytes as usize;
+    let mut record = [0; STREAM::BYTES];
+    (0..header.streams as usize)
+        .map(|row| {
+            copy_out(bytes, start + row * STREAM::BYTES, &mut record);
+            decode_row(&record)
+        })
+        .collect()
+}
+
+/// Visits (kind, stream position, header length, (payload length, crc)); false where the lengths
+/// do not add up to what the batch header says.
+pub(crate) fn for_each_entry(
+    bytes: &[u8],
+    header: &BatchHeader,
+    mut visit: impl FnMut(EntryKind, usize, usize, (u32, u32)),
+) -> bool {
+    let end = BATCH::BYTES + header.entries_bytes as usize;
+    let mut at = BATCH::BYTES;
+    while at < end {
+        if end - at < ENTRY_BYTES {
+            return false;
+        }
+        let mut fixed = [0; ENTRY_BYTES];
+        copy_out(bytes, at, &mut fixed);
+        let Some(lengths) = entry_lengths(&fixed) else { return false };
+        let total = lengths.header + lengths.payload as usize;
+        if end - at < total {
+            return false;
+        }
+        visit(lengths.kind, at, lengths.header, (lengths.payload, lengths.payload_crc));
+        at += total;
+    }
+    true
+}
+
+/// The pieces of `len` stream bytes from position `at`, sector by sector.
+pub(crate) fn pieces(bytes: &[u8], at: usize, len: usize) -> impl Iterator<Item = &[u8]> {
+    let (mut at, end) = (at, at + len);
+    std::iter::from_fn(move || {
+        (at < end).then(|| {
+            let within = at % SECTOR_STREAM_BYTES;
+            let count = (end - at).min(SECTOR_STREAM_BYTES - within);
+            let start = at / SECTOR_STREAM_BYTES * SECTOR_BYTES + 4 + within;
+            at += count;
+            &bytes[start..start + count]
+        })
+    })
+}
+
+fn copy_out(bytes: &[u8], at: usize, out: &mut [u8]) {
+    let mut done = 0;
+    for piece in pieces(bytes, at, out.len()) {
+        out[done..done + piece.len()].copy_from_slice(piece);
+        done += piece.len();
+    }
+}

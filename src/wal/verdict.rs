@@ -1,0 +1,330 @@
+//! Judging the bytes at one place of a segment: rules 1 to 3 of `wal/mod.rs`, as far as these bytes
+//! alone can tell. What follows from a verdict is the scan's business.
+
+use std::collections::HashSet;
+
+use crate::limits::{BATCH_STREAMS_MAX, PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES};
+use crate::types::Generation;
+use crate::wal::batch::{BATCH, BatchHeader, Place, STREAM, decode_header, padded};
+use crate::wal::entry::EntryKind;
+use crate::wal::read::{for_each_entry, pieces};
+use crate::wal::segment::{SegmentHeader, stamp};
+
+/// The stamps of a segment's sectors, by what they mean.
+#[derive(Debug)]
+pub struct Stamps {
+    fresh: u32,
+    older: HashSet<u32>,
+    filled_upto: usize,
+}
+
+/// What a sector's stamp says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// Written in this generation.
+    Fresh,
+    /// Written in an older generation of this file, or never: this generation's write did not arrive.
+    Stale,
+    /// None of these: something else changed it.
+    Unknown,
+}
+
+impl Stamps {
+    /// The stamps of the segment with this header.
+    #[must_use]
+    pub fn new(header: &SegmentHeader) -> Self {
+        let of = |generation| stamp(header.store, header.file_id, Generation(generation));
+        Self {
+            fresh: of(header.generation.0),
+            older: (1..header.generation.0).map(of).collect(),
+            filled_upto: header.filled_upto as usize,
+        }
+    }
+
+    /// Reads the stamp of the sector at `offset` of the segment.
+    #[must_use]
+    #[inline]
+    pub fn read(&self, sector: &[u8], offset: usize) -> Stamp {
+        let stamp = u32::from_le_bytes(sector[..4].try_into().expect("4 bytes"));
+        if stamp == self.fresh {
+            Stamp::Fresh
+        } else if self.older.contains(&stamp) || (stamp == 0 && offset >= self.filled_upto) {
+            Stamp::Stale
+        } else {
+            Stamp::Unknown
+        }
+    }
+}
+
+/// Why a batch cannot be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Wrong {
+    #[error("batch header unreadable")]
+    Header,
+    #[error("batch header field out of bounds")]
+    Bounds,
+    #[error("sector stamp unknown")]
+    Stamp,
+    #[error("body checksum mismatch")]
+    Body,
+    #[error("payload checksum mismatch")]
+    Payload,
+    #[error("batch does not continue the log")]
+    Chain,
+    #[error("segment header unreadable")]
+    SegmentHeader,
+    #[error("segment missing")]
+    Missing,
+    #[error("batch lost, though it was synced")]
+    Lost,
+}
+
+/// The verdict on the bytes at one place, as far as they alone can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A whole batch of this place.
+    Sound(BatchHeader),
+    /// Nothing was written here in this generation.
+    End,
+    /// A write that did not arrive whole.
+    Torn(BatchHeader),
+    /// Something that neither a write nor its absence explains. The header, if it is readable.
+    Damaged(Wrong, Option<BatchHeader>),
+}
+
+/// Judges the bytes at a place; `bytes` reaches from there to the segment's end.
+#[must_use]
+pub fn check(bytes: &[u8], place: &Place, stamps: &Stamps) -> Check {
+    let at = place.offset as usize;
+    if bytes.len() < PAGE_BYTES {
+        return Check::End;
+    }
+    match stamps.read(bytes, at) {
+        Stamp::Stale => return Check::End,
+        Stamp::Unknown => return Check::Damaged(Wrong::Stamp, None),
+        Stamp::Fresh => {}
+    }
+    let Some(header) = decode_header(bytes, place) else {
+        return Check::Damaged(Wrong::Header, None);
+    };
+    let length = header.length as usize;
+    let stream = BATCH::BYTES + header.entries_bytes as usize + header.streams as usize * STREAM::BYTES;
+    if length > bytes.len() || header.streams as usize > BATCH_STREAMS_MAX || padded(stream) != length {
+        return Check::Damaged(Wrong::Bounds, Some(header));
+    }
+    let bytes = &bytes[..length];
+    let (mut stale, mut unknown) = (false, false);
+    for (index, sector) in bytes.chunks_exact(SECTOR_BYTES).enumerate() {
+        match stamps.read(sector, at + index * SECTOR_BYTES) {
+            Stamp::Fresh => {}
+            Stamp::Stale => stale = true,
+            Stamp::Unknown => unknown = true,
+        }
+    }
+    if unknown {
+        return Check::Damaged(Wrong::Stamp, Some(header));
+    }
+    if stale {
+        return Check::Torn(header);
+    }
+    match check_body(bytes, &header) {
+        Ok(()) => Check::Sound(header),
+        Err(wrong) => Check::Damaged(wrong, Some(header)),
+    }
+}
+
+fn check_body(bytes: &[u8], header: &BatchHeader) -> Result<(), Wrong> {
+    let mut body = crc32fast::Hasher::new();
+    let mut numbered = 0;
+    let mut payloads_hold = true;
+    let body_whole = for_each_entry(bytes, header, |kind, at, header_bytes, payload| {
+        let mut crc = crc32fast::Hasher::new();
+        for piece in pieces(bytes, at, header_bytes) {
+            body.update(piece);
+        }
+        for piece in pieces(bytes, at + header_bytes, payload.0 as usize) {
+            crc.update(piece);
+        }
+        payloads_hold &= crc.finalize() == payload.1;
+        numbered += u32::from(kind != EntryKind::Control);
+    });
+    for piece in pieces(bytes, BATCH::BYTES + header.entries_bytes as usize, header.streams as usize * STREAM::BYTES) {
+        body.update(piece);
+    }
+    if !body_whole || body.finalize() != header.body_crc || numbered != header.numbered {
+        return Err(Wrong::Body);
+    }
+    let end = BATCH::BYTES + header.entries_bytes as usize + header.streams as usize * STREAM::BYTES;
+    let rest = bytes.len() / SECTOR_BYTES * SECTOR_STREAM_BYTES - end;
+    if !payloads_hold || pieces(bytes, end, rest).any(|piece| piece.iter().any(|&byte| byte != 0)) {
+        return Err(Wrong::Payload);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::io::buf::AlignedBuf;
+    use crate::types::{BatchNo, BlockKind, Chain, Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
+    use crate::wal::batch::{BatchBuilder, Begin, Link, Push, StreamEnd, StreamEnds};
+    use crate::wal::entry::{Control, Entry, Identity, decode_entry, void_entry};
+    use crate::wal::read::{each_entry, stream_rows};
+
+    fn header(generation: u32) -> SegmentHeader {
+        SegmentHeader {
+            store: StoreId([7; 16]),
+            shard: ShardId(3),
+            segment: SegmentNo(42),
+            epoch: Epoch(5),
+            nonce: Nonce(6),
+            file_id: FileId(8),
+            generation: Generation(generation),
+            filled_upto: 0,
+            segment_bytes: 1 << 20,
+            boot: [9; 16],
+            pin: None,
+            handled: Vec::new(),
+        }
+    }
+
+    fn own() -> Stream {
+        Stream { origin: StoreId([7; 16]), shard: ShardId(3), epoch: Epoch(5), nonce: Nonce(6) }
+    }
+
+    fn entry(identity: Option<Identity>, payload: &[u8]) -> crate::wal::entry::EncodedEntry {
+        Entry {
+            kind: if identity.is_some() { EntryKind::Carried } else { EntryKind::Own },
+            block_kind: BlockKind::Raw,
+            namespace: "ns",
+            table: "table",
+            length: payload.len() as u32,
+            received_at_ns: 1,
+            rows: 1,
+            payload_crc: crc32fast::hash(payload),
+            identity,
+        }
+        .encode()
+    }
+
+    /// One own block, one carried, a void and a control, at offset 8192 of a 1 MiB segment.
+    fn sample(generation: u32) -> (Vec<u8>, Place, Stamps) {
+        let segment = header(generation);
+        let place = Place::new(&segment, 8192);
+        let ends = HashMap::from([(own(), StreamEnd { seq: Seq(10), chain: Chain(99) })]);
+        let begin = Begin { place, own: own(), first_seq: Seq(11), soft_bytes: 1 << 16, ends };
+        let mut builder = BatchBuilder::new(begin, AlignedBuf::new(1 << 16));
+        let long: Vec<u8> = (0..5000u32).map(|at| (at % 251) as u8).collect();
+        assert_eq!(builder.push(entry(None, &long).bytes(), &long), Push::Taken);
+        let other = Stream { epoch: Epoch(4), ..own() };
+        let identity = Identity { stream: other, seq: Seq(9) };
+        assert_eq!(builder.push(entry(Some(identity), b"carried").bytes(), b"carried"), Push::Taken);
+        assert_eq!(builder.push(void_entry().bytes(), b""), Push::Taken);
+        let control = Control::IntakeDone(Epoch(4)).encode();
+        assert_eq!(builder.push(Control::IntakeDone(Epoch(4)).entry(&control).bytes(), &control), Push::Taken);
+        let link =
+            Link { number: BatchNo(7), prev_chain: Chain(70), prev_end: 0, durable_upto: BatchNo(5), seal: false };
+        let (image, written, ends) = builder.finish(link);
+        assert_eq!((written.numbered, written.last_seq()), (3, Seq(13)));
+        assert_eq!(ends.len(), 2);
+        let mut bytes = image.to_vec();
+        bytes.resize((1 << 20) - 8192, 0);
+        (bytes, place, Stamps::new(&segment))
+    }
+
+    fn length(bytes: &[u8], place: &Place) -> usize {
+        decode_header(bytes, place).expect("readable").length as usize
+    }
+
+    #[test]
+    fn a_batch_reads_back_as_it_was_built() {
+        let (bytes, place, stamps) = sample(1);
+        let Check::Sound(header) = check(&bytes, &place, &stamps) else { panic!("not sound") };
+        let mut seen = Vec::new();
+        each_entry(&bytes, &header, &mut Vec::new(), |head, body| {
+            let entry = decode_entry(head).expect("an entry");
+            seen.push((entry.kind, body.len(), crc32fast::hash(body) == entry.payload_crc));
+        });
+        use EntryKind::{Carried, Control, Own, Void};
+        assert_eq!(seen, [(Own, 5000, true), (Carried, 7, true), (Void, 0, true), (Control, 9, true)]);
+        let rows = stream_rows(&bytes, &header);
+        assert_eq!(rows.len(), 2);
+        assert_eq!((rows[0].prev.seq, rows[0].last.seq, rows[1].last.seq), (Seq(10), Seq(11), Seq(9)));
+        assert_eq!(rows[0].prev.chain, Chain(99));
+    }
+
+    #[test]
+    fn no_flipped_bit_passes_or_looks_torn() {
+        let (sound, place, stamps) = sample(3);
+        let length = length(&sound, &place);
+        for bit in 0..length * 8 {
+            let mut bytes = sound[..length].to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let verdict = check(&bytes, &place, &stamps);
+            assert!(matches!(verdict, Check::Damaged(..)), "bit {bit}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn every_subset_of_lost_sectors_is_torn_or_the_end() {
+        let (sound, place, stamps) = sample(2);
+        let (older, ..) = sample(1);
+        let sectors = length(&sound, &place) / SECTOR_BYTES;
+        for lost in 1..1u32 << sectors.min(12) {
+            for old in [&vec![0; older.len()], &older] {
+                let mut bytes = sound.clone();
+                for sector in (0..sectors).filter(|sector| lost >> (sector % 12) & 1 == 1) {
+                    let range = sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES;
+                    bytes[range.clone()].copy_from_slice(&old[range]);
+                }
+                match check(&bytes, &place, &stamps) {
+                    Check::End => assert_eq!(lost & 1, 1, "{lost:b}"),
+                    Check::Torn(_) => assert_eq!(lost & 1, 0, "{lost:b}"),
+                    other => panic!("{lost:b}: {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_zeroed_sector_is_damage_where_an_older_generation_was_written() {
+        let (sound, place, _) = sample(2);
+        let stamps = Stamps::new(&SegmentHeader { filled_upto: 1 << 20, ..header(2) });
+        let mut bytes = sound;
+        bytes[512..1024].fill(0);
+        assert!(matches!(check(&bytes, &place, &stamps), Check::Damaged(Wrong::Stamp, Some(_))));
+    }
+
+    #[test]
+    fn a_batch_of_another_place_is_not_taken() {
+        let (bytes, place, stamps) = sample(1);
+        for other in [
+            Place { offset: 12288, ..place },
+            Place { segment: SegmentNo(43), ..place },
+            Place { shard: ShardId(2), ..place },
+            Place { epoch: Epoch(6), ..place },
+        ] {
+            assert_eq!(check(&bytes, &other, &stamps), Check::Damaged(Wrong::Header, None), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_batch_takes_no_more_and_a_large_block_goes_alone() {
+        let segment = header(1);
+        let begin =
+            |ends| Begin { place: Place::new(&segment, 8192), own: own(), first_seq: Seq(1), soft_bytes: 8192, ends };
+        let mut builder = BatchBuilder::new(begin(StreamEnds::new()), AlignedBuf::new(16384));
+        let large = vec![1; 12000];
+        assert_eq!(builder.push(entry(None, b"x").bytes(), b"x"), Push::Taken);
+        assert_eq!(builder.push(entry(None, &large).bytes(), &large), Push::BatchFull);
+        let mut builder = BatchBuilder::new(begin(StreamEnds::new()), AlignedBuf::new(16384));
+        assert_eq!(builder.push(entry(None, &large).bytes(), &large), Push::Taken);
+        assert_eq!(builder.push(entry(None, b"x").bytes(), b"x"), Push::BatchFull);
+        let mut builder = BatchBuilder::new(begin(StreamEnds::new()), AlignedBuf::new(16384));
+        let larger = vec![1; 20000];
+        assert_eq!(builder.push(entry(None, &larger).bytes(), &larger), Push::NeedsBytes(20480));
+    }
+}
