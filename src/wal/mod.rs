@@ -94,6 +94,7 @@
 pub mod batch;
 pub(crate) mod codec;
 pub mod entry;
+pub mod log;
 pub mod read;
 pub mod segment;
 pub mod verdict;
