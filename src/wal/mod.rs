@@ -96,6 +96,7 @@ pub(crate) mod codec;
 pub mod entry;
 pub mod log;
 pub mod read;
+pub mod scan;
 pub mod segment;
 pub mod verdict;
 
