@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
-use crate::types::{BatchNo, Chain, Epoch, Nonce, SegmentNo, Seq};
+use crate::types::{BatchNo, Chain, Epoch, SegmentNo, Seq};
 use crate::wal::batch::{BatchHeader, Place, StreamEnds, decode_header};
 use crate::wal::entry::Control;
 use crate::wal::log::UsedSegment;
@@ -76,8 +76,8 @@ pub struct Scanned {
     pub ends: StreamEnds,
     /// Rings up to this epoch are done with.
     pub intake_done: Epoch,
-    /// The epoch and nonce of the segment in which the log ends.
-    pub newest: (Epoch, Nonce),
+    /// The segment header with the highest epoch.
+    pub newest: Option<SegmentHeader>,
     /// The log ends with a seal.
     pub sealed: bool,
     /// Batches in it.
@@ -86,8 +86,6 @@ pub struct Scanned {
     pub breaks: Vec<Break>,
     /// The torn tails, where there are any.
     pub torn: Vec<Torn>,
-    /// The highest epoch in any segment header.
-    pub epoch_max: Epoch,
     /// The gaps that the log names.
     pub gaps: Vec<Control>,
 }
@@ -114,7 +112,6 @@ struct Progress {
     segments: Vec<UsedSegment>,
     ends: StreamEnds,
     intake_done: Epoch,
-    newest: (Epoch, Nonce),
     sealed: bool,
     batches: u64,
     end: LogEnd,
@@ -342,7 +339,6 @@ impl Scan {
             chain: batch.chain,
             seq: batch.last_seq(),
         };
-        progress.newest = (header.epoch, header.nonce);
         progress.sealed = batch.seal;
         progress.batches += 1;
         for row in stream_rows(bytes, batch) {
@@ -455,7 +451,7 @@ impl Scan {
     /// Judges every break and says where the log ends.
     #[must_use]
     pub fn finish(mut self) -> Scanned {
-        let epoch_max = self.headers.values().flatten().map(|header| header.epoch).max().unwrap_or_default();
+        let newest = self.headers.values().flatten().max_by_key(|header| header.epoch).cloned();
         let mut breaks = Vec::new();
         let mut torn = Vec::new();
         let pauses = std::mem::take(&mut self.pauses);
@@ -490,12 +486,11 @@ impl Scan {
             end: progress.end,
             ends: progress.ends,
             intake_done: progress.intake_done,
-            newest: progress.newest,
+            newest,
             sealed: progress.sealed,
             batches: progress.batches,
             breaks,
             torn,
-            epoch_max,
             gaps: progress.gaps,
         }
     }
