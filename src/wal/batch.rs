@@ -192,14 +192,16 @@ pub struct Begin {
     pub own: Stream,
     /// The seq of its first block.
     pub first_seq: Seq,
-    /// No entry joins beyond this many bytes in the segment.
+    /// No entry joins a batch of one or more beyond this many bytes in the segment.
     pub soft_bytes: usize,
+    /// No batch, even of one entry, is longer than this or than the buffer.
+    pub hard_bytes: usize,
     /// The streams' ends before it.
     pub ends: StreamEnds,
 }
 
 impl BatchBuilder {
-    /// Begins a batch in this buffer; its capacity is the hard bound.
+    /// Begins a batch in this buffer.
     #[must_use]
     pub fn new(begin: Begin, buf: AlignedBuf) -> Self {
         let stamp = super::segment::stamp(begin.place.store, begin.place.file_id, begin.place.generation);
@@ -211,8 +213,8 @@ impl BatchBuilder {
             numbered: 0,
             entries: 0,
             first_seq: begin.first_seq,
-            soft_bytes: begin.soft_bytes.min(buf.capacity()),
-            hard_bytes: buf.capacity(),
+            soft_bytes: begin.soft_bytes.min(begin.hard_bytes).min(buf.capacity()),
+            hard_bytes: begin.hard_bytes.min(buf.capacity()),
             body_crc: crc32fast::Hasher::new(),
             ends: begin.ends,
             rows: Vec::new(),

@@ -1,0 +1,645 @@
+//! The shard's decisions: a plain state machine without I/O, clock or thread.
+//!
+//! [`Core::step`] takes an event and appends effects; [`Core::sleep`] says how long the driver may
+//! wait for the next event. All control flow of the write path is here. Promises kept here: a mark
+//! moves only on completions (R1), the first failed operation on the log latches the shard (R2),
+//! and a segment is given back only when all of it is synced and released (R6).
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use crate::config::SyncPolicy;
+use crate::error::Fault;
+use crate::io::buf::AlignedBuf;
+use crate::io::disk::{DiskOp, Done, Instant, OpId, Outcome};
+use crate::limits::{BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, LEVEL_1_SYNC_MS, PAGE_BYTES, UNPUBLISHED_NAP_US};
+use crate::shard::commit::{Commit, Failed};
+use crate::shard::marks::Marks;
+use crate::types::{SegmentNo, Seq, Stream};
+use crate::wal::batch::{BatchBuilder, Begin, Push};
+use crate::wal::log::{Log, LogBounds, UsedSegment};
+
+/// Empty drain periods after which a shard sleeps until the next publication.
+const IDLE_PERIODS: u32 = 8;
+/// How long after a failed preparation (disk full) the next one is tried, in microseconds.
+const PREPARE_AGAIN_US: u64 = 200_000;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The driver looked at the intake ring.
+    Looked(Look),
+    /// The answer to [`Effect::Fill`]: the batch as far as it was filled, and why it ended there.
+    Filled(Box<BatchBuilder>, Push),
+    /// A disk operation ended.
+    Done(Done),
+    /// The disk itself is gone; nothing that was submitted will come home.
+    DiskLost(io::Error),
+    /// The store and all readers are done with everything up to here; the store alone up to `flushed`.
+    Released {
+        /// The store's mark.
+        flushed: Seq,
+        /// The mark up to which segments may be given back.
+        released: Seq,
+    },
+    /// Somebody waits for this to be synced, whatever the policy.
+    SyncWanted(Seq),
+    /// The ring is closed: write what it holds, sync, seal.
+    Stop,
+    /// Time passed.
+    Tick,
+}
+
+/// What the intake ring looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The last seq of the published prefix.
+    pub published: Seq,
+    /// Bytes that wait in the ring.
+    pub bytes: u64,
+    /// At least a quarter of the ring is used.
+    pub quarter_full: bool,
+    /// A seq behind the prefix is taken, or a claim is on its way.
+    pub unpublished: bool,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Fill this batch from the ring up to the seq that was last looked at, and answer `Filled`.
+    Fill(Box<BatchBuilder>, Seq),
+    /// Submit this operation.
+    Disk(OpId, DiskOp),
+    /// The marks moved.
+    Marks(Marks),
+    /// Only the reserve is left: the ring takes nothing until [`Effect::Reopen`].
+    StoreFull,
+    /// The reserve is whole again.
+    Reopen,
+    /// The log goes on in this segment.
+    Segment(UsedSegment),
+    /// This segment's end is known.
+    SegmentEnded(SegmentNo, u32),
+    /// The shard is dead.
+    Fault(Arc<Fault>),
+    /// The log is sealed and synced; no operation is on its way.
+    Stopped,
+    /// For the statistics.
+    Observed(Observed),
+}
+
+/// Facts for the statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// A batch was submitted.
+    Batch {
+        /// Blocks and voids in it.
+        blocks: u32,
+        /// Its length in bytes.
+        bytes: u32,
+    },
+    /// A sync took so long.
+    Sync {
+        /// Nanoseconds from submission to completion.
+        took_ns: u64,
+        /// The age of the oldest acknowledged block that it covered, in nanoseconds.
+        unsynced_ns: u64,
+        /// Bytes that were unsynced when it was submitted.
+        unsynced_bytes: u64,
+    },
+    /// Nothing could be drained: the log is at its bound, or no segment is ready.
+    Stall,
+}
+
+/// How the driver may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// Not at all: the next step has work.
+    No,
+    /// Until a publication, a completion or the time, if one is given.
+    UntilPublication(Option<Instant>),
+    /// Until the ring is a quarter full, a completion or the time.
+    UntilQuarter(Option<Instant>),
+}
+
+/// Options and identity of a core.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreConfig {
+    /// The stream of what is accepted now.
+    pub own: Stream,
+    /// When acknowledgements wait for fsync.
+    pub policy: SyncPolicy,
+    /// A batch's size in bytes beyond which no block joins it.
+    pub batch_bytes_max: usize,
+    /// Segments.
+    pub bounds: LogBounds,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Core {
+    config: CoreConfig,
+    log: Log,
+    commit: Commit,
+    marks: Marks,
+    told: Marks,
+    released: Seq,
+    pool: Vec<AlignedBuf>,
+    filling: bool,
+    bytes_needed: usize,
+    next_op: u64,
+    preparing: Option<OpId>,
+    prepare_after: Instant,
+    disk_full: bool,
+    store_full: bool,
+    retiring: HashMap<OpId, Seq>,
+    look: Look,
+    last_look: Instant,
+    idle_periods: u32,
+    drain_due: Option<Instant>,
+    dirty_since: Option<Instant>,
+    unsynced_bytes: u64,
+    syncing_bytes: u64,
+    sync_target: Option<(Seq, Instant)>,
+    stalled: bool,
+    stop: Stop,
+    fault: Option<Arc<Fault>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    No,
+    Draining,
+    Sealing,
+    Stopped,
+}
+
+impl Core {
+    /// A core for a recovered (or new) log, every batch of which is synced.
+    #[must_use]
+    pub fn new(config: CoreConfig, log: Log, flushed: Seq) -> Self {
+        let last = log.last_seq();
+        let first = log.used.front().unwrap_or(&log.current).first_seq;
+        let marks = Marks {
+            shard: config.own.shard,
+            accepted: last,
+            written: last,
+            synced: last,
+            flushed: flushed.min(last),
+            trimmed: first.prev(),
+        };
+        Self {
+            config,
+            commit: Commit::new(log.number, last),
+            log,
+            marks,
+            told: Marks::default(),
+            released: first.prev(),
+            pool: Vec::new(),
+            filling: false,
+            bytes_needed: 0,
+            next_op: 1,
+            preparing: None,
+            prepare_after: Instant(0),
+            disk_full: false,
+            store_full: false,
+            retiring: HashMap::new(),
+            look: Look { published: last, ..Look::default() },
+            last_look: Instant(0),
+            idle_periods: 0,
+            drain_due: None,
+            dirty_since: None,
+            unsynced_bytes: 0,
+            syncing_bytes: 0,
+            sync_target: None,
+            stalled: false,
+            stop: Stop::No,
+            fault: None,
+        }
+    }
+
+    /// The marks as they stand.
+    #[must_use]
+    pub const fn marks(&self) -> Marks {
+        self.marks
+    }
+
+    /// The log's segments.
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Takes one event in and appends what is to be done, in order.
+    pub fn step(&mut self, now: Instant, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Looked(look) => self.looked(now, look),
+            Event::Filled(batch, push) => self.filled(now, *batch, push, effects),
+            Event::Done(done) => self.done(now, done, effects),
+            Event::DiskLost(cause) => self.disk_lost(cause, effects),
+            Event::Released { flushed, released } => {
+                self.marks.flushed = self.marks.flushed.max(flushed.min(self.marks.synced));
+                self.released = self.released.max(released.min(self.marks.flushed));
+            }
+            Event::SyncWanted(seq) => {
+                let (target, since) = self.sync_target.unwrap_or((Seq(0), now));
+                self.sync_target = Some((target.max(seq.min(self.look.published)), since));
+            }
+            Event::Stop if self.stop == Stop::No => self.stop = Stop::Draining,
+            Event::Stop | Event::Tick => {}
+        }
+        if self.fault.is_none() {
+            self.decide(now, effects);
+        } else if self.stop != Stop::No && self.stop != Stop::Stopped && self.is_quiet() {
+            self.stop = Stop::Stopped;
+            effects.push(Effect::Stopped);
+        }
+    }
+
+    /// How long the driver may sleep, given that every effect was carried out.
+    #[must_use]
+    pub fn sleep(&self, now: Instant) -> Sleep {
+        if self.filling {
+            return Sleep::No;
+        }
+        if self.fault.is_some() {
+            return Sleep::UntilPublication(None);
+        }
+        let mut until: Option<Instant> = None;
+        let mut earlier = |at: Option<Instant>| {
+            if let Some(at) = at {
+                until = Some(until.map_or(at, |until| until.min(at)));
+            }
+        };
+        let waiting = self.waiting();
+        let can_drain = waiting && !self.stalled && self.commit.writes_in_flight() < BATCHES_IN_FLIGHT_MAX;
+        if can_drain {
+            if self.must_drain_now(now) {
+                return Sleep::No;
+            }
+            earlier(self.drain_due);
+        }
+        if self.stop == Stop::Draining && self.look.unpublished {
+            earlier(Some(self.last_look.plus_us(UNPUBLISHED_NAP_US)));
+        }
+        if !waiting && self.config.policy != SyncPolicy::Each && self.idle_periods < IDLE_PERIODS {
+            earlier(Some(self.last_look.plus_us(DRAIN_PERIOD_US)));
+        }
+        if self.commit.syncs_in_flight().0 == 0 {
+            earlier(self.sync_due());
+        }
+        if self.disk_full && self.preparing.is_none() {
+            earlier(Some(self.prepare_after));
+        }
+        let quarter = (waiting || self.idle_periods < IDLE_PERIODS) && self.config.policy != SyncPolicy::Each;
+        if quarter || waiting { Sleep::UntilQuarter(until) } else { Sleep::UntilPublication(until) }
+    }
+
+    /// Blocks wait in the ring.
+    fn waiting(&self) -> bool {
+        self.look.published > self.log.last_seq()
+    }
+
+    fn looked(&mut self, now: Instant, look: Look) {
+        if look.published > self.look.published && self.dirty_since.is_none() {
+            // What was published since the last look is at most this old: with an empty ring the
+            // shard is woken by the first publication, else it looks once per drain period.
+            let period = Instant(now.0.saturating_sub(DRAIN_PERIOD_US * 1000));
+            self.dirty_since = Some(if self.idle_periods < IDLE_PERIODS { self.last_look.max(period) } else { now });
+        }
+        let was_waiting = self.waiting();
+        self.look = look;
+        self.marks.accepted = self.marks.accepted.max(look.published);
+        if self.waiting() {
+            self.idle_periods = 0;
+            if !was_waiting || self.drain_due.is_none() {
+                self.drain_due = Some(now.plus_us(DRAIN_PERIOD_US));
+            }
+        } else if now >= self.last_look.plus_us(DRAIN_PERIOD_US) {
+            self.idle_periods = (self.idle_periods + 1).min(IDLE_PERIODS);
+        }
+        if now >= self.last_look.plus_us(DRAIN_PERIOD_US) || self.waiting() || self.stop != Stop::No {
+            self.last_look = now;
+        }
+    }
+
+    fn must_drain_now(&self, now: Instant) -> bool {
+        self.config.policy == SyncPolicy::Each
+            || self.look.quarter_full
+            || self.drain_due.is_some_and(|due| now >= due)
+            || self.sync_target.is_some_and(|(target, _)| target > self.log.last_seq())
+            || self.store_full
+            || self.stop != Stop::No
+    }
+
+    /// When the next sync is due by the policy.
+    fn sync_due(&self) -> Option<Instant> {
+        let since = self.dirty_since?;
+        match self.config.policy {
+            SyncPolicy::Each => None,
+            SyncPolicy::Periodic { ms } => Some(since.plus_us(ms * 1000)),
+            SyncPolicy::Level1 => Some(since.plus_us(LEVEL_1_SYNC_MS * 1000)),
+        }
+    }
+
+    /// Everything that may be begun now is begun, in the order in which it unblocks other things.
+    fn decide(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.decide_marks(effects);
+        self.decide_segments(now, effects);
+        if self.commit.syncs_in_flight().0 == 0 && self.sync_due().is_some_and(|due| now >= due) {
+            let (target, since) = self.sync_target.unwrap_or((Seq(0), now));
+            self.sync_target = Some((target.max(self.look.published), since));
+        }
+        if !self.filling {
+            self.decide_batch(now, effects);
+        }
+        self.decide_sync(now, effects);
+        self.decide_stop(effects);
+    }
+
+    fn decide_marks(&mut self, effects: &mut Vec<Effect>) {
+        self.marks.written = self.commit.written();
+        self.marks.synced = self.commit.synced().1;
+        if self.marks != self.told {
+            self.told = self.marks;
+            effects.push(Effect::Marks(self.marks));
+        }
+    }
+
+    fn decide_segments(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while let Some(oldest) = self.log.retire(self.released, self.commit.synced()) {
+            let op = self.op();
+            self.retiring.insert(op, oldest.last_seq);
+            effects.push(Effect::Disk(op, DiskOp::Retire { segment: oldest.header.segment, end: oldest.end }));
+        }
+        if self.preparing.is_none()
+            && now >= self.prepare_after
+            && self.stop == Stop::No
+            && let Some(header) = self.log.wants(self.config.bounds)
+        {
+            let op = self.op();
+            self.preparing = Some(op);
+            effects.push(Effect::Disk(op, DiskOp::Prepare { header: Box::new(header) }));
+        }
+        let ready = self.log.ready.len() as u64;
+        if self.disk_full && !self.store_full && ready <= self.config.bounds.reserve {
+            self.store_full = true;
+            effects.push(Effect::StoreFull);
+        } else if self.store_full && ready > self.config.bounds.reserve {
+            self.store_full = false;
+            effects.push(Effect::Reopen);
+        }
+    }
+
+    fn may_use_reserve(&self) -> bool {
+        self.store_full || self.stop != Stop::No
+    }
+
+    fn rotate(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let ended = (self.log.current.header.segment, self.log.current.end);
+        if !self.log.rotate(self.config.bounds, self.may_use_reserve()) {
+            if !self.stalled {
+                self.stalled = true;
+                effects.push(Effect::Observed(Observed::Stall));
+            }
+            return false;
+        }
+        effects.push(Effect::SegmentEnded(ended.0, ended.1));
+        effects.push(Effect::Segment(self.log.current.clone()));
+        true
+    }
+
+    fn decide_batch(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let in_flight = self.commit.writes_in_flight();
+        if !self.waiting() || in_flight >= BATCHES_IN_FLIGHT_MAX || !self.must_drain_now(now) {
+            return;
+        }
+        let room = self.log.room();
+        if (self.log.is_full() || room < self.bytes_needed) && !self.rotate(effects) {
+            return;
+        }
+        self.stalled = false;
+        self.filling = true;
+        let batch = Box::new(self.begin());
+        effects.push(Effect::Fill(batch, self.look.published));
+    }
+
+    fn begin(&mut self) -> BatchBuilder {
+        let capacity = self.config.batch_bytes_max.next_multiple_of(PAGE_BYTES).max(self.bytes_needed);
+        let buf = match self.pool.pop() {
+            Some(buf) if buf.capacity() >= capacity => buf,
+            _ => AlignedBuf::new(capacity),
+        };
+        let begin = Begin {
+            place: self.log.place(),
+            own: self.config.own,
+            first_seq: self.log.last_seq().next(),
+            soft_bytes: self.config.batch_bytes_max,
+            hard_bytes: self.log.room(),
+            ends: std::mem::take(&mut self.log.ends),
+        };
+        BatchBuilder::new(begin, buf)
+    }
+
+    fn filled(&mut self, now: Instant, batch: BatchBuilder, push: Push, effects: &mut Vec<Effect>) {
+        assert!(self.filling, "a batch that nobody asked for");
+        self.filling = false;
+        self.bytes_needed = 0;
+        if batch.entries() == 0 {
+            if let Push::NeedsBytes(bytes) = push {
+                self.bytes_needed = bytes;
+            }
+            let (buf, ends) = batch.abandon();
+            self.log.ends = ends;
+            self.home(buf);
+            return;
+        }
+        self.write(batch, false, effects);
+        self.drain_due = self.waiting().then_some(now);
+    }
+
+    fn write(&mut self, batch: BatchBuilder, seal: bool, effects: &mut Vec<Effect>) {
+        let place = self.log.place();
+        let link = self.log.link(self.commit.synced().0, seal);
+        let (buf, header, ends) = batch.finish(link);
+        self.log.appended(&header, ends);
+        let op = self.op();
+        self.commit.writing(op, place.segment, place.offset, header.number, header.last_seq());
+        self.unsynced_bytes += u64::from(header.length);
+        effects.push(Effect::Observed(Observed::Batch { blocks: header.numbered, bytes: header.length }));
+        effects.push(Effect::Disk(op, DiskOp::Write { segment: place.segment, offset: place.offset, buf }));
+    }
+
+    fn decide_sync(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.commit.syncs_in_flight().0 > 0 {
+            return;
+        }
+        let target_written = self.sync_target.is_some_and(|(target, _)| self.marks.written >= target);
+        let all = self.config.policy == SyncPolicy::Each || target_written || self.stop == Stop::Sealing;
+        // Segments that the log has left are synced at every level, with no ack waiting for it.
+        let end = (!all).then_some(self.log.current.header.segment);
+        for segment in self.commit.unsynced_segments(end) {
+            let op = self.op();
+            if self.commit.syncing(op, segment, now) {
+                self.syncing_bytes = self.unsynced_bytes;
+                effects.push(Effect::Disk(op, DiskOp::Sync { segment }));
+            }
+        }
+        if target_written && self.commit.syncs_in_flight().0 == 0 {
+            self.target_reached();
+        }
+    }
+
+    fn target_reached(&mut self) {
+        if let Some((target, since)) = self.sync_target
+            && self.marks.synced >= target
+        {
+            self.sync_target = None;
+            self.dirty_since = (self.look.published > self.marks.synced).then_some(since);
+        }
+    }
+
+    fn decide_stop(&mut self, effects: &mut Vec<Effect>) {
+        match self.stop {
+            Stop::Draining if !self.waiting() && !self.look.unpublished && !self.filling => {
+                if self.log.is_full() && !self.rotate(effects) {
+                    return;
+                }
+                self.stop = Stop::Sealing;
+                let batch = self.begin();
+                self.write(batch, true, effects);
+            }
+            Stop::Sealing if self.commit.is_clean() && self.is_quiet() => {
+                self.stop = Stop::Stopped;
+                effects.push(Effect::Stopped);
+            }
+            _ => {}
+        }
+    }
+
+    /// No operation is on its way.
+    fn is_quiet(&self) -> bool {
+        self.commit.writes_in_flight() == 0
+            && self.commit.syncs_in_flight().0 == 0
+            && self.preparing.is_none()
+            && self.retiring.is_empty()
+    }
+
+    fn done(&mut self, now: Instant, done: Done, effects: &mut Vec<Effect>) {
+        if let Some(buf) = done.buf {
+            self.home(buf);
+        }
+        match done.outcome {
+            Outcome::Failed(cause) if self.preparing == Some(done.id) && is_full(&cause) => {
+                self.preparing = None;
+                self.disk_full = true;
+                self.prepare_after = now.plus_us(PREPARE_AGAIN_US);
+            }
+            Outcome::Failed(cause) => self.latch(done.id, cause, effects),
+            // After a fault nothing is credited any more, whatever the device says.
+            _ if self.fault.is_some() => {
+                self.forget(done.id);
+            }
+            Outcome::Written => self.commit.wrote(done.id).expect("a write of this shard"),
+            Outcome::Synced => self.synced(now, done.id, effects),
+            Outcome::Prepared(header) => {
+                assert_eq!(self.preparing.take(), Some(done.id), "one preparation at a time");
+                self.disk_full = false;
+                self.log.ready.push_back(*header);
+                self.stalled = false;
+            }
+            Outcome::Retired => {
+                let seq = self.retiring.remove(&done.id).expect("a retirement of this shard");
+                self.marks.trimmed = self.marks.trimmed.max(seq);
+                self.stalled = false;
+            }
+        }
+    }
+
+    fn synced(&mut self, now: Instant, op: OpId, effects: &mut Vec<Effect>) {
+        let began = self.commit.syncs_in_flight().1;
+        self.commit.was_synced(op).expect("a sync of this shard");
+        self.marks.written = self.commit.written();
+        self.marks.synced = self.commit.synced().1;
+        effects.push(Effect::Observed(Observed::Sync {
+            took_ns: now.since_ns(began),
+            unsynced_ns: self.dirty_since.map_or(0, |since| now.since_ns(since)),
+            unsynced_bytes: self.syncing_bytes,
+        }));
+        self.unsynced_bytes = self.unsynced_bytes.saturating_sub(std::mem::take(&mut self.syncing_bytes));
+        if self.config.policy == SyncPolicy::Each {
+            self.dirty_since = (self.look.published > self.marks.synced).then_some(began);
+        }
+        self.target_reached();
+    }
+
+    /// The operation is over, without credit: what it was, and where.
+    fn forget(&mut self, op: OpId) -> (&'static str, SegmentNo, u32) {
+        let current = self.log.current.header.segment;
+        if self.preparing == Some(op) {
+            self.preparing = None;
+            return ("prepare", current, 0);
+        }
+        if self.retiring.remove(&op).is_some() {
+            return ("retire", current, 0);
+        }
+        match self.commit.failed(op).expect("an operation of this shard") {
+            Failed::Write(segment, offset) => ("write", segment, offset),
+            Failed::Sync(segment) => ("fdatasync", segment, 0),
+        }
+    }
+
+    fn latch(&mut self, op: OpId, cause: io::Error, effects: &mut Vec<Effect>) {
+        let (operation, segment, offset) = self.forget(op);
+        self.fail(operation, segment, offset, cause, effects);
+    }
+
+    fn disk_lost(&mut self, cause: io::Error, effects: &mut Vec<Effect>) {
+        self.commit.give_up();
+        self.preparing = None;
+        self.retiring.clear();
+        self.fail("io", self.log.current.header.segment, 0, cause, effects);
+    }
+
+    fn fail(
+        &mut self,
+        operation: &'static str,
+        segment: SegmentNo,
+        offset: u32,
+        cause: io::Error,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.fault.is_some() {
+            return;
+        }
+        let fault = Arc::new(Fault {
+            shard: self.config.own.shard,
+            operation,
+            segment,
+            offset,
+            unknown: self.look.published.0.saturating_sub(self.marks.synced.0),
+            cause: Arc::new(cause),
+        });
+        self.fault = Some(Arc::clone(&fault));
+        effects.push(Effect::Fault(fault));
+    }
+
+    /// A buffer came home; those of unusual size and more than can be in flight are dropped.
+    fn home(&mut self, buf: AlignedBuf) {
+        let usual = self.config.batch_bytes_max.next_multiple_of(PAGE_BYTES);
+        if buf.capacity() == usual && self.pool.len() <= BATCHES_IN_FLIGHT_MAX {
+            self.pool.push(buf);
+        }
+    }
+
+    fn op(&mut self) -> OpId {
+        self.next_op += 1;
+        OpId(self.next_op)
+    }
+}
+
+/// Not an I/O fault: room may come.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,7 @@
+//! One shard: its core (what to do next), its intake ring, and the thread that drives both.
+
+pub mod commit;
+pub mod core;
+pub mod marks;
+pub mod ring;
+pub mod waiters;
