@@ -198,6 +198,23 @@ fn what_is_written_is_read_back_and_nothing_else_changes() {
 }
 
 #[test]
+fn a_synced_write_is_written_whole_and_says_so() {
+    for_all_disks(|factory| {
+        let mut rig = Rig::new(factory);
+        rig.prepare(1);
+        let mut buf = AlignedBuf::new(8192);
+        buf.fill(7);
+        let end = rig.run(DiskOp::WriteSynced { segment: SegmentNo(1), offset: START, buf });
+        assert!(matches!(end.outcome, Outcome::Synced), "{end:?}");
+        assert_eq!(end.buf.expect("the buffer comes home").len(), 8192);
+        assert!(rig.content(1)[START as usize..][..8192].iter().all(|&byte| byte == 7));
+        let nowhere = DiskOp::WriteSynced { segment: SegmentNo(2), offset: START, buf: AlignedBuf::new(4096) };
+        let end = rig.run(nowhere);
+        assert!(failed_as(&end.outcome, io::ErrorKind::NotFound) && end.buf.is_some(), "{end:?}");
+    });
+}
+
+#[test]
 fn many_operations_in_flight_all_end_once_with_their_own_buffers() {
     for_all_disks(|factory| {
         let mut rig = Rig::new(factory);

@@ -133,6 +133,11 @@ fn work(jobs: &Jobs, inbox: &Arc<Inbox<Finished>>) {
     while let Some(job) = jobs.next() {
         let result = match &job.work {
             Work::Write { offset, buf } => job.file.write_some(u64::from(*offset), buf),
+            // On a thread of its own anyway, two calls are faster than one with RWF_DSYNC.
+            Work::WriteSynced { offset, buf } => match job.file.write_some(u64::from(*offset), buf) {
+                Ok(count) if count == buf.len() => job.file.sync().map(|()| count),
+                short => short,
+            },
             Work::Sync => job.file.sync().map(|()| 0),
         };
         inbox.push(Finished::Data(job.segment, job.done(result)));

@@ -40,6 +40,7 @@ pub(crate) struct Job {
 
 pub(crate) enum Work {
     Write { offset: u32, buf: AlignedBuf },
+    WriteSynced { offset: u32, buf: AlignedBuf },
     Sync,
 }
 
@@ -55,17 +56,17 @@ impl Work {
     fn outcome(&self, result: io::Result<usize>) -> Outcome {
         match (self, result) {
             (_, Err(error)) => Outcome::Failed(error),
-            (Self::Write { buf, .. }, Ok(count)) if count != buf.len() => {
+            (Self::Write { buf, .. } | Self::WriteSynced { buf, .. }, Ok(count)) if count != buf.len() => {
                 Outcome::Failed(io::ErrorKind::WriteZero.into())
             }
             (Self::Write { .. }, Ok(_)) => Outcome::Written,
-            (Self::Sync, Ok(_)) => Outcome::Synced,
+            (Self::WriteSynced { .. } | Self::Sync, Ok(_)) => Outcome::Synced,
         }
     }
 
     fn into_buf(self) -> Option<AlignedBuf> {
         match self {
-            Self::Write { buf, .. } => Some(buf),
+            Self::Write { buf, .. } | Self::WriteSynced { buf, .. } => Some(buf),
             Self::Sync => None,
         }
     }
@@ -125,11 +126,8 @@ impl Segments {
     /// Where a write is not in whole pages, or a segment is retired with operations in flight.
     pub(crate) fn take_in(&mut self, id: OpId, op: DiskOp) -> Option<Job> {
         let (segment, work) = match op {
-            DiskOp::Write { segment, offset, buf } => {
-                let whole = (offset as usize).is_multiple_of(PAGE_BYTES) && buf.len().is_multiple_of(PAGE_BYTES);
-                assert!(whole && !buf.is_empty(), "a write of {} bytes at {offset} is not whole pages", buf.len());
-                (segment, Work::Write { offset, buf })
-            }
+            DiskOp::Write { segment, offset, buf } => (segment, Work::Write { offset, buf }),
+            DiskOp::WriteSynced { segment, offset, buf } => (segment, Work::WriteSynced { offset, buf }),
             DiskOp::Sync { segment } => (segment, Work::Sync),
             DiskOp::Prepare { header } => {
                 self.request(id, Request::Prepare(header));
@@ -142,6 +140,10 @@ impl Segments {
                 return None;
             }
         };
+        if let Work::Write { offset, buf } | Work::WriteSynced { offset, buf } = &work {
+            let whole = (*offset as usize).is_multiple_of(PAGE_BYTES) && buf.len().is_multiple_of(PAGE_BYTES);
+            assert!(whole && !buf.is_empty(), "a write of {} bytes at {offset} is not whole pages", buf.len());
+        }
         let Some(open) = self.open.get_mut(&segment) else {
             let why = format!("segment {segment} is not prepared, or was retired");
             let outcome = Outcome::Failed(io::Error::new(io::ErrorKind::NotFound, why));

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode, squeue};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::process::{Resource, getrlimit};
 
 use crate::io::buf::AlignedBuf;
@@ -240,10 +240,14 @@ impl Slots {
     fn entry(&self, slot: usize) -> squeue::Entry {
         let job = self.slots[slot].as_ref().expect("a used slot");
         let fd = Fd(job.file.as_fd().as_raw_fd());
+        let write = |offset: u32, buf: &AlignedBuf| {
+            let len = u32::try_from(buf.len()).expect("a batch is smaller than a segment");
+            opcode::Write::new(fd, buf.as_ptr(), len).offset(u64::from(offset))
+        };
         match &job.work {
-            Work::Write { offset, buf } => {
-                let len = u32::try_from(buf.len()).expect("a batch is smaller than a segment");
-                opcode::Write::new(fd, buf.as_ptr(), len).offset(u64::from(*offset)).build()
+            Work::Write { offset, buf } => write(*offset, buf).build(),
+            Work::WriteSynced { offset, buf } => {
+                write(*offset, buf).rw_flags(ReadWriteFlags::DSYNC.bits().cast_signed()).build()
             }
             Work::Sync => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
         }
