@@ -23,7 +23,7 @@ use crate::io::pwrite::PwriteDisk;
 use crate::io::uring::UringDisk;
 use crate::io::waker::Waker;
 use crate::limits::NAMES_BYTES_MAX;
-use crate::recover::{Examined, OpenError, RecoveryReport, ShardReport, ShardSetup, carry_out, examine};
+use crate::recover::{Examined, OpenError, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside};
 use crate::shard::core::{Core, CoreConfig};
 use crate::shard::driver::Retention;
 use crate::shard::marks::Marks;
@@ -418,6 +418,8 @@ impl Opening {
                 Err(other @ OpenError::Foreign { .. }) => return Err(Error::Config(other.to_string())),
             }
         };
+        // A ring of which nothing is replayed is not carried along: rings are large.
+        let ring_image = ring_image.filter(|_| examined.needs_ring_image());
         Ok(Self { shard, folder, ring_path, ring_image, examined, flushed })
     }
 
@@ -434,27 +436,33 @@ impl Opening {
         let spares_max = bounds.reserve as usize + crate::limits::SEGMENTS_AHEAD + 1;
         let mut maker = Maker::new(own.origin, self.shard, config.segment_bytes, spares_max, Box::new(random_u64));
         let image = self.ring_image.as_deref();
-        let (log, report) = carry_out(self.examined, &*self.folder, &mut maker, quarantine, own, image).map_err(
-            |error| match error {
-                OpenError::Io { context, source } => Error::io(format!("shard {}: {context}", self.shard))(source),
-                other => Error::Config(other.to_string()),
-            },
-        )?;
-        drop(self.ring_image);
+        let failed = |error| match error {
+            OpenError::Io { context, source } => Error::io(format!("shard {}: {context}", self.shard))(source),
+            other => Error::Config(other.to_string()),
+        };
+        put_aside(&self.examined, &*self.folder, quarantine, image).map_err(failed)?;
         let waker = Waker::new().map_err(Error::io("making an eventfd"))?;
-        let header = RingHeader {
+        let wake: Arc<dyn Wake> = waker.clone();
+        let ring_header = |epoch, first_seq| RingHeader {
             store: own.origin,
             shard: self.shard,
             boot,
-            epoch: own.epoch,
+            epoch,
             nonce: own.nonce,
-            first_seq: log.last_seq().next(),
+            first_seq,
             slots: config.intake_slots as u32,
             bytes: config.intake_bytes,
         };
-        let wake: Arc<dyn Wake> = waker.clone();
-        let (ring, consumer) = Ring::create(&self.ring_path, &header, Arc::clone(&wake))
-            .map_err(Error::io(format!("making {}", self.ring_path.display())))?;
+        let make_ring = |header: RingHeader| {
+            Ring::create(&self.ring_path, &header, Arc::clone(&wake))
+                .map_err(Error::io(format!("making {}", self.ring_path.display())))
+        };
+        if self.examined.needs_new_ring() {
+            make_ring(ring_header(Epoch(0), Seq(1)))?;
+        }
+        let (log, report) = carry_out(self.examined, &*self.folder, &mut maker, own, image).map_err(failed)?;
+        drop(self.ring_image);
+        let (ring, consumer) = make_ring(ring_header(own.epoch, log.last_seq().next()))?;
         let mut table = SegmentTable { handled: log.current.header.handled.clone(), ..SegmentTable::default() };
         for used in log.used.iter() {
             table.handled.extend(used.header.handled.iter().copied());
