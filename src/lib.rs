@@ -5,6 +5,7 @@ pub mod error;
 pub mod io;
 pub mod limits;
 pub mod shard;
+pub(crate) mod sync;
 pub mod types;
 pub mod wal;
 

@@ -1,7 +1,13 @@
 //! One shard: its core (what to do next), its intake ring, and the thread that drives both.
 
+pub(crate) mod claim;
 pub mod commit;
+pub mod consumer;
 pub mod core;
+pub(crate) mod intake;
 pub mod marks;
+pub(crate) mod queue;
 pub mod ring;
+#[cfg(not(forebay_model))]
+pub(crate) mod ring_file;
 pub mod waiters;
