@@ -11,6 +11,7 @@ pub mod recover;
 pub mod serve;
 pub mod shard;
 pub mod stats;
+pub(crate) mod sync;
 pub mod types;
 pub mod wal;
 
