@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 pub mod io;
 pub mod limits;
+pub mod recover;
 pub mod serve;
 pub mod shard;
 pub mod types;

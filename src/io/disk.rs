@@ -124,7 +124,7 @@ pub trait Disk {
 ///
 /// Names are plain file names. A created, renamed or removed name is durable only after
 /// [`sync_folder`](Folder::sync_folder); written bytes only after [`sync`](Folder::sync).
-pub trait Folder: Send {
+pub trait Folder: Send + Sync {
     /// All names in the folder with their files' lengths, in any order.
     ///
     /// # Errors

@@ -3,3 +3,5 @@
 pub mod commit;
 pub mod core;
 pub mod marks;
+pub mod ring;
+pub mod waiters;

@@ -94,8 +94,11 @@
 pub mod batch;
 pub(crate) mod codec;
 pub mod entry;
+pub mod intake;
 pub mod log;
 pub mod read;
+pub mod ring;
+pub mod scan;
 pub mod segment;
 pub mod verdict;
 

@@ -1,0 +1,15 @@
+//! Opening one shard after whatever happened to it.
+//!
+//! [`examine`](fn@examine) takes the locks, syncs, reads the log past the page cache, reads the ring, and decides;
+//! it changes nothing. [`carry_out`](fn@carry_out) then does, in this order: quarantine; a new segment under a new epoch
+//! that pins where the log ends; the ring's entries, under their own epoch; `intake done`; the
+//! reserve. Everything is synced before the caller makes a new ring and accepts. A cut anywhere in
+//! between leaves something that the same steps bring to the same end.
+
+mod carry_out;
+mod examine;
+mod report;
+
+pub use carry_out::{Quarantine, carry_out};
+pub use examine::{Examined, OpenError, ShardSetup, examine};
+pub use report::{Damage, Damaged, RecoveryReport, ShardReport, TornTail};

@@ -1,0 +1,510 @@
+//! Reading a shard's log from its oldest segment to its end: which batches continue it, and where
+//! and why it stops. Pure: headers and bytes in, a [`Scanned`] out.
+//!
+//! Segments are fed in order. Where a batch does not continue the log the scan looks for what comes
+//! after, and follows it too; only at the end, when all evidence is in, is each such break judged
+//! (the rules are in `wal/mod.rs`). At a break that is no damage the log ends, and what was read
+//! behind it is forgotten.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
+use crate::types::{BatchNo, Chain, Epoch, SegmentNo, Seq};
+use crate::wal::batch::{BatchHeader, Place, StreamEnds, decode_header};
+use crate::wal::entry::Control;
+use crate::wal::log::UsedSegment;
+use crate::wal::read::{each_control, stream_rows};
+use crate::wal::segment::{Handled, LogEnd, SegmentHeader};
+use crate::wal::verdict::{Check, Stamp, Stamps, Wrong, check};
+
+/// What the next batch must say to continue the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Its number.
+    pub number: BatchNo,
+    /// Its `prev_chain`.
+    pub chain: Chain,
+    /// Its first seq.
+    pub seq: Seq,
+}
+
+/// A place at which the log stopped and something follows that must not be believed unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// The segment.
+    pub segment: SegmentNo,
+    /// The offset in it, in bytes.
+    pub offset: u32,
+    /// What would have continued the log; `None` at the start of the oldest segment.
+    pub next: Option<Next>,
+    /// What is wrong there.
+    pub wrong: Wrong,
+    /// Why it counts as damage.
+    pub proof: Proof,
+    /// Where the log goes on behind it, if it does.
+    pub resume: Option<Handled>,
+}
+
+/// Why a break is damage and not the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A later batch names this one as synced, a pin lies behind it, or a file is missing.
+    Durable,
+    /// Neither a write nor its absence explains the bytes.
+    Bytes,
+}
+
+/// A write at the end of the log that did not arrive whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// The segment.
+    pub segment: SegmentNo,
+    /// Where the log ends in it.
+    pub offset: u32,
+    /// Up to where this generation wrote behind that, in bytes.
+    pub upto: u32,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default)]
+pub struct Scanned {
+    /// The segments of the log, oldest first, with their ends.
+    pub segments: Vec<UsedSegment>,
+    /// Where the log ends.
+    pub end: LogEnd,
+    /// Where every stream stands there.
+    pub ends: StreamEnds,
+    /// Rings up to this epoch are done with.
+    pub intake_done: Epoch,
+    /// The segment header with the highest epoch.
+    pub newest: Option<SegmentHeader>,
+    /// The log ends with a seal.
+    pub sealed: bool,
+    /// Batches in it.
+    pub batches: u64,
+    /// Damage, in order. The log goes on behind a break that has a `resume`; the last may have none.
+    pub breaks: Vec<Break>,
+    /// The torn tails, where there are any.
+    pub torn: Vec<Torn>,
+    /// The gaps that the log names.
+    pub gaps: Vec<Control>,
+}
+
+/// A pause: the log stopped here for now.
+#[derive(Clone, Debug)]
+struct Pause {
+    segment: SegmentNo,
+    offset: u32,
+    next: Option<Next>,
+    check: Check,
+    torn: Option<Torn>,
+    /// What was known then, for the case that the log ends here.
+    before: Box<Progress>,
+    resume: Option<Handled>,
+    proven: bool,
+    /// The highest `durable_upto` behind it.
+    durable_upto: BatchNo,
+}
+
+/// What is known of the log so far.
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    segments: Vec<UsedSegment>,
+    ends: StreamEnds,
+    intake_done: Epoch,
+    sealed: bool,
+    batches: u64,
+    end: LogEnd,
+    gaps: Vec<Control>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The next batch is expected at the place that is being read.
+    Following(Option<Next>),
+    /// The log paused; look for anything sound.
+    Searching,
+    /// A handled range: go on at its end.
+    Skipping(Handled),
+}
+
+/// The scan of one shard.
+#[derive(Debug)]
+pub struct Scan {
+    headers: BTreeMap<SegmentNo, Option<SegmentHeader>>,
+    pins: HashMap<SegmentNo, LogEnd>,
+    handled: Vec<Handled>,
+    state: State,
+    progress: Progress,
+    pauses: Vec<Pause>,
+    fed: Option<SegmentNo>,
+}
+
+impl Scan {
+    /// A scan over segments with these headers; `None` for one whose header is unreadable.
+    #[must_use]
+    pub fn new(headers: BTreeMap<SegmentNo, Option<SegmentHeader>>) -> Self {
+        let readable = || headers.values().flatten();
+        let pins = readable().filter_map(|header| Some((header.pin?.segment, header.pin?))).collect();
+        let handled = readable().flat_map(|header| header.handled.iter().copied()).collect();
+        let oldest = headers.values().next().cloned().flatten();
+        let progress =
+            Progress { end: oldest.and_then(|header| header.pin).unwrap_or_default(), ..Progress::default() };
+        Self { headers, pins, handled, state: State::Following(None), progress, pauses: Vec::new(), fed: None }
+    }
+
+    /// Takes in the next segment: its whole content, or an empty slice where its header is unreadable.
+    ///
+    /// # Panics
+    /// Where segments are not fed in ascending order or were not announced.
+    pub fn feed(&mut self, segment: SegmentNo, bytes: &[u8]) {
+        assert!(self.fed.is_none_or(|fed| fed < segment), "segments are fed in order");
+        let header = self.headers.get(&segment).expect("an announced segment").clone();
+        if let Some(fed) = self.fed
+            && segment.0 != fed.0 + 1
+        {
+            self.broken_off(SegmentNo(fed.0 + 1), Wrong::Missing);
+        }
+        let oldest = self.fed.is_none();
+        self.fed = Some(segment);
+        let Some(header) = header else {
+            self.broken_off(segment, Wrong::SegmentHeader);
+            return;
+        };
+        if let Some(pin) = header.pin {
+            self.pinned(&header, pin, oldest);
+        }
+        self.read(&header, bytes);
+    }
+
+    /// A whole segment is missing or cannot be read: damage, whatever else is known.
+    fn broken_off(&mut self, segment: SegmentNo, wrong: Wrong) {
+        let next = self.pause_if_following(segment, 0, Check::Damaged(wrong, None));
+        if next && let Some(pause) = self.pauses.last_mut() {
+            pause.proven = true;
+        }
+    }
+
+    /// Pauses unless the scan is searching already; true if this is a pause of its own.
+    fn pause_if_following(&mut self, segment: SegmentNo, offset: u32, check: Check) -> bool {
+        let next = match self.state {
+            State::Following(next) => next,
+            State::Searching => {
+                // Part of a break that is open already; a missing file proves that one.
+                if let (Some(pause), Check::Damaged(Wrong::Missing | Wrong::SegmentHeader, _)) =
+                    (self.pauses.last_mut(), &check)
+                {
+                    pause.proven = true;
+                    pause.check = check;
+                }
+                return false;
+            }
+            State::Skipping(_) => return false,
+        };
+        self.state = State::Searching;
+        self.pauses.push(Pause {
+            segment,
+            offset,
+            next,
+            check,
+            torn: None,
+            before: Box::new(self.progress.clone()),
+            resume: None,
+            proven: false,
+            durable_upto: BatchNo(0),
+        });
+        true
+    }
+
+    /// A recovery pinned where the log before this segment ends.
+    fn pinned(&mut self, header: &SegmentHeader, pin: LogEnd, oldest: bool) {
+        let next = Next { number: BatchNo(pin.batch.0 + 1), chain: pin.chain, seq: pin.seq.next() };
+        let at_pin = oldest || self.progress.end == pin;
+        match self.state {
+            State::Following(_) if !at_pin => {
+                self.pause_if_following(self.progress.end.segment, self.progress.end.offset, Check::End);
+                self.resume(header, SEGMENT_HEADER_BYTES as u32, next, true);
+            }
+            State::Searching if !at_pin => self.resume(header, SEGMENT_HEADER_BYTES as u32, next, true),
+            State::Searching => {
+                // The log paused exactly where the pin says that it ends: that is no break at all.
+                let pause = self.pauses.pop().expect("a pause while searching");
+                self.progress = *pause.before;
+            }
+            State::Following(_) | State::Skipping(_) => {}
+        }
+        self.progress.end = pin;
+        self.state = State::Following(Some(next));
+    }
+
+    /// The open pause ends here: the log goes on with this.
+    fn resume(&mut self, header: &SegmentHeader, offset: u32, next: Next, proven: bool) {
+        let pause = self.pauses.last_mut().expect("a pause to resume from");
+        pause.proven |= proven;
+        pause.resume = Some(Handled {
+            segment: pause.segment,
+            offset: pause.offset,
+            resume_segment: header.segment,
+            resume_offset: offset,
+            resume_batch: next.number,
+            resume_chain: next.chain,
+            resume_seq: next.seq,
+        });
+        self.state = State::Following(Some(next));
+    }
+
+    fn read(&mut self, header: &SegmentHeader, bytes: &[u8]) {
+        let stamps = Stamps::new(header);
+        let limit = self.pins.get(&header.segment).map_or(bytes.len(), |pin| pin.offset as usize).min(bytes.len());
+        let mut at = SEGMENT_HEADER_BYTES;
+        if let State::Skipping(range) = self.state
+            && range.resume_segment == header.segment
+        {
+            at = range.resume_offset as usize;
+            self.state = State::Following(Some(next_of(&range)));
+        }
+        while at + PAGE_BYTES <= limit {
+            let place = Place::new(header, at as u32);
+            at += match self.state {
+                State::Skipping(_) => return,
+                State::Searching => self.search(header, place, &stamps, &bytes[at..limit]),
+                State::Following(next) => match self.follow(header, place, next, &stamps, &bytes[at..limit]) {
+                    Some(length) => length,
+                    None => {
+                        if let Some(to) = self.pause_or_skip(header, place, &stamps, bytes, limit) {
+                            at = to;
+                            continue;
+                        }
+                        // The page itself is searched too: it may hold a batch of a later number.
+                        0
+                    }
+                },
+            };
+        }
+    }
+
+    /// The batch at this place continues the log: takes it and gives its length.
+    fn follow(
+        &mut self,
+        header: &SegmentHeader,
+        place: Place,
+        next: Option<Next>,
+        stamps: &Stamps,
+        bytes: &[u8],
+    ) -> Option<usize> {
+        let Check::Sound(batch) = check(bytes, &place, stamps) else { return None };
+        let first = place.offset as usize == SEGMENT_HEADER_BYTES;
+        let continues = next.is_none_or(|next| {
+            let prev_end = if first { self.progress.end.offset } else { 0 };
+            let after_break = self.pauses.last().is_some_and(|pause| {
+                pause.resume.is_some_and(|at| at.resume_segment == place.segment && at.resume_offset == place.offset)
+            });
+            batch.number == next.number
+                && batch.prev_chain == next.chain
+                && batch.first_seq == next.seq
+                && (batch.prev_end == prev_end || after_break || self.is_resume(place))
+        });
+        if !continues {
+            return None;
+        }
+        self.take(header, &batch, place, bytes);
+        Some(batch.length as usize)
+    }
+
+    /// A handled range ends here, so the batch's `prev_end` lies in the range.
+    fn is_resume(&self, place: Place) -> bool {
+        self.handled.iter().any(|range| range.resume_segment == place.segment && range.resume_offset == place.offset)
+    }
+
+    fn take(&mut self, header: &SegmentHeader, batch: &BatchHeader, place: Place, bytes: &[u8]) {
+        let progress = &mut self.progress;
+        let end = place.offset + batch.length;
+        match progress.segments.last_mut() {
+            Some(last) if last.header.segment == header.segment => {
+                last.end = end;
+                last.last_seq = batch.last_seq();
+            }
+            _ => progress.segments.push(UsedSegment {
+                header: header.clone(),
+                first_batch: batch.number,
+                first_seq: batch.first_seq,
+                last_seq: batch.last_seq(),
+                end,
+            }),
+        }
+        progress.end = LogEnd {
+            segment: header.segment,
+            offset: end,
+            batch: batch.number,
+            chain: batch.chain,
+            seq: batch.last_seq(),
+        };
+        progress.sealed = batch.seal;
+        progress.batches += 1;
+        for row in stream_rows(bytes, batch) {
+            progress.ends.insert(row.stream, row.last);
+        }
+        each_control(bytes, batch, |payload| match Control::decode(payload) {
+            Some(Control::IntakeDone(epoch)) => progress.intake_done = progress.intake_done.max(epoch),
+            Some(gap @ Control::Gap { .. }) => progress.gaps.push(gap),
+            Some(Control::EpochClosed(_)) | None => {}
+        });
+        for pause in &mut self.pauses {
+            pause.durable_upto = pause.durable_upto.max(batch.durable_upto);
+        }
+        self.state = State::Following(Some(Next {
+            number: BatchNo(batch.number.0 + 1),
+            chain: batch.chain,
+            seq: batch.last_seq().next(),
+        }));
+    }
+
+    /// The log does not go on at this place. Where a handled range begins here, the offset at which
+    /// it goes on in this segment (or the segment's end).
+    fn pause_or_skip(
+        &mut self,
+        header: &SegmentHeader,
+        place: Place,
+        stamps: &Stamps,
+        bytes: &[u8],
+        limit: usize,
+    ) -> Option<usize> {
+        let here = |range: &&Handled| range.segment == place.segment && range.offset == place.offset;
+        if let Some(range) = self.handled.iter().find(here).copied() {
+            if range.resume_segment == place.segment {
+                self.state = State::Following(Some(next_of(&range)));
+                return Some(range.resume_offset as usize);
+            }
+            self.state = State::Skipping(range);
+            return Some(limit);
+        }
+        let at = place.offset as usize;
+        let verdict = match check(&bytes[at..limit], &place, stamps) {
+            Check::Sound(batch) => Check::Damaged(Wrong::Chain, Some(batch)),
+            other => other,
+        };
+        self.pause_if_following(place.segment, place.offset, verdict);
+        let fresh = |page: &usize| {
+            bytes[*page..(*page + PAGE_BYTES).min(limit)]
+                .chunks_exact(crate::limits::SECTOR_BYTES)
+                .enumerate()
+                .any(|(index, sector)| stamps.read(sector, page + index * crate::limits::SECTOR_BYTES) == Stamp::Fresh)
+        };
+        let last = (at..limit).step_by(PAGE_BYTES).rfind(fresh);
+        if let (Some(pause), Some(last)) = (self.pauses.last_mut(), last) {
+            let upto = (last + PAGE_BYTES) as u32;
+            pause.torn = Some(Torn { segment: header.segment, offset: place.offset, upto });
+        }
+        None
+    }
+
+    /// Looks at one page for a batch that lies behind the open pause; the bytes to go on by.
+    fn search(&mut self, header: &SegmentHeader, place: Place, stamps: &Stamps, bytes: &[u8]) -> usize {
+        if stamps.read(bytes, place.offset as usize) != Stamp::Fresh {
+            return PAGE_BYTES;
+        }
+        let Some(batch) = decode_header(bytes, &place) else { return PAGE_BYTES };
+        for pause in &mut self.pauses {
+            pause.durable_upto = pause.durable_upto.max(batch.durable_upto);
+        }
+        let pause = self.pauses.last().expect("a pause while searching");
+        let first = place.offset as usize == SEGMENT_HEADER_BYTES;
+        let continues_pause = pause.next.is_some_and(|next| {
+            batch.number == next.number && batch.prev_chain == next.chain && batch.first_seq == next.seq
+        });
+        if first && continues_pause && batch.prev_end == pause.offset && header.segment.0 == pause.segment.0 + 1 {
+            // The log simply went on in this segment; the rest of the last one was never written.
+            if matches!(check(bytes, &place, stamps), Check::Sound(_)) {
+                let pause = self.pauses.pop().expect("the pause just looked at");
+                self.progress = *pause.before;
+                self.take(header, &batch, place, bytes);
+                return batch.length as usize;
+            }
+            return self.move_pause(header, place, stamps, bytes);
+        }
+        let behind = pause.next.is_none_or(|next| batch.number > next.number);
+        if !behind || !matches!(check(bytes, &place, stamps), Check::Sound(_)) {
+            return PAGE_BYTES;
+        }
+        let next = Next { number: batch.number, chain: batch.prev_chain, seq: batch.first_seq };
+        self.resume(header, place.offset, next, false);
+        self.take(header, &batch, place, bytes);
+        batch.length as usize
+    }
+
+    /// The log went on in this segment with a batch that is not sound: the break is here.
+    fn move_pause(&mut self, header: &SegmentHeader, place: Place, stamps: &Stamps, bytes: &[u8]) -> usize {
+        let check = check(bytes, &place, stamps);
+        let pause = self.pauses.last_mut().expect("a pause while searching");
+        pause.segment = place.segment;
+        pause.offset = place.offset;
+        pause.check = check;
+        let upto = match check {
+            Check::Torn(batch) | Check::Damaged(_, Some(batch)) => place.offset.saturating_add(batch.length),
+            _ => place.offset + PAGE_BYTES as u32,
+        };
+        let upto = upto.min(header.segment_bytes as u32);
+        pause.torn = Some(Torn { segment: place.segment, offset: place.offset, upto });
+        PAGE_BYTES
+    }
+
+    /// Judges every break and says where the log ends.
+    #[must_use]
+    pub fn finish(mut self) -> Scanned {
+        let newest = self.headers.values().flatten().max_by_key(|header| header.epoch).cloned();
+        let mut breaks = Vec::new();
+        let mut torn = Vec::new();
+        let pauses = std::mem::take(&mut self.pauses);
+        let followed = matches!(self.state, State::Following(_) | State::Skipping(_));
+        let count = pauses.len();
+        let mut progress = self.progress;
+        for (index, pause) in pauses.into_iter().enumerate() {
+            let open = index + 1 == count && !followed;
+            let durable = pause.proven
+                || pause.next.is_none()
+                || pause.next.is_some_and(|next| pause.durable_upto >= next.number);
+            let damage = match pause.check {
+                _ if durable => Some((wrong_of(pause.check), Proof::Durable)),
+                Check::Damaged(wrong, _) => Some((wrong, Proof::Bytes)),
+                Check::Sound(_) | Check::End | Check::Torn(_) => None,
+            };
+            let Some((wrong, proof)) = damage else {
+                // The log ends here; everything read behind it was in flight and never proven.
+                torn.extend(pause.torn);
+                progress = *pause.before;
+                break;
+            };
+            let (segment, offset, next) = (pause.segment, pause.offset, pause.next);
+            breaks.push(Break { segment, offset, next, wrong, proof, resume: pause.resume });
+            if open {
+                torn.extend(pause.torn);
+                progress = *pause.before;
+            }
+        }
+        Scanned {
+            segments: progress.segments,
+            end: progress.end,
+            ends: progress.ends,
+            intake_done: progress.intake_done,
+            newest,
+            sealed: progress.sealed,
+            batches: progress.batches,
+            breaks,
+            torn,
+            gaps: progress.gaps,
+        }
+    }
+}
+
+fn next_of(range: &Handled) -> Next {
+    Next { number: range.resume_batch, chain: range.resume_chain, seq: range.resume_seq }
+}
+
+/// What to say of a break that is damage because something proves it.
+fn wrong_of(check: Check) -> Wrong {
+    match check {
+        Check::Damaged(wrong, _) => wrong,
+        Check::Sound(_) => Wrong::Chain,
+        Check::End | Check::Torn(_) => Wrong::Lost,
+    }
+}
