@@ -247,7 +247,9 @@ impl Args {
                 return Err(format!("--block-bytes {bytes}: the largest block has {max} bytes"));
             }
             if self.verify && bytes < VERIFIED_BLOCK_BYTES_MIN {
-                return Err(format!("--block-bytes {bytes}: --verify needs blocks of {VERIFIED_BLOCK_BYTES_MIN} bytes"));
+                return Err(format!(
+                    "--block-bytes {bytes}: --verify needs blocks of {VERIFIED_BLOCK_BYTES_MIN} bytes"
+                ));
             }
         }
         if self.seconds == 0.0 {
@@ -382,7 +384,7 @@ mod tests {
             ("--rate 0", "--rate"),
             ("--rate fast", "--rate"),
             ("--seconds 0", "--seconds"),
-            ("--seconds -1", "--seconds"),
+            ("--seconds=-1", "--seconds"),
             ("--warmup nan", "--warmup"),
             ("--cpus 5-2", "--cpus"),
             ("--io aio", "--io"),

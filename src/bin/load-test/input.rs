@@ -28,12 +28,12 @@ pub struct Piece {
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// It cannot be opened.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {cause}", path = .path.display())]
     Open {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Its name says gzip, its content does not.
     #[error("{path}: line 1: not a gzip file, though its name ends in .gz", path = .path.display())]
@@ -42,14 +42,14 @@ pub enum InputError {
         path: PathBuf,
     },
     /// It ends too early, or cannot be read on.
-    #[error("{path}: line {line}: {source}: the file is cut or damaged behind this line", path = .path.display())]
+    #[error("{path}: line {line}: {cause}: the file is cut or damaged behind this line", path = .path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The last line that was begun.
         line: u64,
         /// What was said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A line that fits no block; most often a quote that is never closed.
     #[error("{path}: line {line}: a line of more than {max} bytes; is a quote not closed?", path = .path.display())]
@@ -62,8 +62,8 @@ pub enum InputError {
         max: usize,
     },
     /// A bad line.
-    #[error("line protocol: {0}")]
-    Line(#[from] LineError),
+    #[error("input: {0}")]
+    Line(LineError),
     /// A file without data.
     #[error("{path}: line {line}: no line with data in the whole file", path = .path.display())]
     Empty {
@@ -82,7 +82,7 @@ pub fn check_piece(piece: Piece) -> Result<Option<Block>, InputError> {
     match Block::lines(piece.text) {
         Ok(block) => Ok(Some(block)),
         Err(error) if error.why == LineProblem::NoRows => Ok(None),
-        Err(error) => Err(LineError { line: error.line + piece.line - 1, ..error }.into()),
+        Err(error) => Err(InputError::Line(LineError { line: error.line + piece.line - 1, ..error })),
     }
 }
 
@@ -111,7 +111,7 @@ pub fn deal(path: &Path, rows: u32, piece_bytes_max: usize, writers: &[SyncSende
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(source) => {
+            Err(cause) => {
                 // Whole lines before the damage still go in.
                 cutter.rows = 1;
                 while let Some(piece) = cutter.cut(false)? {
@@ -120,14 +120,14 @@ pub fn deal(path: &Path, rows: u32, piece_bytes_max: usize, writers: &[SyncSende
                     }
                     cutter.pieces += 1;
                 }
-                return Err(InputError::Read { path: path.into(), line: cutter.line, source });
+                return Err(InputError::Read { path: path.into(), line: cutter.line, cause });
             }
         }
     }
 }
 
 fn open(path: &Path) -> Result<Box<dyn Read>, InputError> {
-    let failed = |source| InputError::Open { path: path.into(), source };
+    let failed = |cause| InputError::Open { path: path.into(), cause };
     let mut file = BufReader::with_capacity(READ_BYTES, File::open(path).map_err(failed)?);
     if file.fill_buf().map_err(failed)?.starts_with(&GZIP_MAGIC) {
         return Ok(Box::new(MultiGzDecoder::new(file)));

@@ -67,6 +67,8 @@ pub enum Source {
     },
     /// Pieces of the input, until there are no more.
     Input(Receiver<Piece>),
+    /// Nothing more.
+    Ended,
 }
 
 impl Source {
@@ -128,6 +130,19 @@ impl Source {
                 }
                 Ok(None)
             }
+            Self::Ended => Ok(None),
+        }
+    }
+
+    /// Whether the next block is there at once: it needs neither work nor reading.
+    pub fn is_ready_made(&self) -> bool {
+        matches!(self, Self::Templates { .. })
+    }
+
+    /// Takes no more pieces of the input.
+    pub fn end_input(&mut self) {
+        if matches!(self, Self::Input(_)) {
+            *self = Self::Ended;
         }
     }
 }
