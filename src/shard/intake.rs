@@ -10,6 +10,7 @@
 
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::Arc;
 
 use crate::limits::INTAKE_UNIT_BYTES;
 use crate::shard::claim::Claimed;
@@ -191,24 +192,20 @@ impl Region {
 /// The one who reads what is published: the shard's.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    region: std::sync::Arc<Region>,
+    region: Arc<Region>,
     freed: Seq,
     seen: Seq,
 }
 
 impl Reader {
-    /// The reader of a fresh region.
-    ///
-    /// # Panics
-    /// Where the region has one already.
-    pub(crate) fn new(region: std::sync::Arc<Region>) -> Self {
-        assert_eq!(std::sync::Arc::strong_count(&region), 1, "a region has one reader, made before it is shared");
+    /// The reader of a fresh region; there is no other way to have one.
+    pub(crate) fn new(region: Region) -> Self {
         let before = region.header.first_seq.prev();
-        Self { region, freed: before, seen: before }
+        Self { region: Arc::new(region), freed: before, seen: before }
     }
 
     /// The region.
-    pub(crate) const fn region(&self) -> &std::sync::Arc<Region> {
+    pub(crate) const fn region(&self) -> &Arc<Region> {
         &self.region
     }
 

@@ -146,10 +146,9 @@ impl Ring {
 
     pub(crate) fn over(region: Region, wake: Arc<dyn Wake>, shared_file: bool) -> (Arc<Self>, Consumer) {
         let header = *region.header();
-        let region = Arc::new(region);
-        let reader = Reader::new(Arc::clone(&region));
+        let reader = Reader::new(region);
         let ring = Arc::new(Self {
-            region,
+            region: Arc::clone(reader.region()),
             counters: Counters::new(header.slots, header.units()),
             queue: Queue::default(),
             next_seq: CachePadded::new(AtomicU64::new(header.first_seq.0)),

@@ -333,8 +333,7 @@ impl Reader<'_> {
         }
         let span = record.slot.span(&self.header)?;
         let mut scratch = Vec::new();
-        let image = RingImage(Some(self.bytes));
-        let (head, payload) = image.entry(&self.header, &span, &mut scratch);
+        let (head, payload) = RingImage(Some(self.bytes)).entry(&self.header, &span, &mut scratch);
         if crc32fast::hash(head) != record.slot.header_crc || crc32fast::hash(payload) != record.slot.payload_crc {
             return None;
         }
@@ -350,13 +349,16 @@ impl Reader<'_> {
     }
 }
 
-impl RingImage<'_> {
+impl<'a> RingImage<'a> {
     /// An entry's header and payload; copied into `scratch` only where it wraps round the area's end.
     ///
     /// # Panics
     /// Where the image is not the one that `header` and `span` were read from.
     #[must_use]
-    pub fn entry<'s>(&'s self, header: &RingHeader, span: &Span, scratch: &'s mut Vec<u8>) -> (&'s [u8], &'s [u8]) {
+    pub fn entry<'s>(self, header: &RingHeader, span: &Span, scratch: &'s mut Vec<u8>) -> (&'s [u8], &'s [u8])
+    where
+        'a: 's,
+    {
         let file = self.0.expect("an image that was read");
         let area = &file[header.area_at() as usize..header.file_bytes() as usize];
         let (at, bytes) = (span.at as usize, span.header_bytes as usize + span.length as usize);
@@ -371,3 +373,6 @@ impl RingImage<'_> {
         whole.split_at(span.header_bytes as usize)
     }
 }
+
+#[cfg(test)]
+mod tests;
