@@ -6,6 +6,8 @@ pub mod consumer;
 pub mod core;
 pub(crate) mod intake;
 pub mod marks;
+#[cfg(all(test, forebay_model))]
+mod model;
 pub(crate) mod queue;
 pub mod ring;
 #[cfg(not(forebay_model))]

@@ -8,12 +8,11 @@
 //! `shard/consumer.rs`, the line in front of a full ring `shard/queue.rs`.
 
 use std::fmt;
-use std::io;
-#[cfg(not(forebay_model))]
-use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
+#[cfg(not(forebay_model))]
+use std::{io, path::Path};
 
 use crossbeam_utils::CachePadded;
 
@@ -27,7 +26,9 @@ use crate::shard::ring_file::{self, Backing};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::types::Seq;
 use crate::wal::entry::{EncodedEntry, void_entry};
-use crate::wal::intake::{RingHeader, Slot, slot_checksum, units_for};
+#[cfg(not(forebay_model))]
+use crate::wal::intake::RingHeader;
+use crate::wal::intake::{Slot, slot_checksum, units_for};
 
 /// Wakes a sleeping shard.
 pub trait Wake: Send + Sync {
@@ -102,6 +103,19 @@ pub(crate) enum Mutant {
     FreedWhileReadable,
 }
 
+#[cfg(forebay_model)]
+thread_local! {
+    /// What rings that are made from now on do wrong.
+    pub(crate) static MUTANT: std::cell::Cell<Mutant> = const { std::cell::Cell::new(Mutant::Sound) };
+}
+
+#[cfg(forebay_model)]
+impl Mutant {
+    pub(crate) fn now() -> Self {
+        MUTANT.get()
+    }
+}
+
 /// The writers' side of a ring; shared.
 pub struct Ring {
     region: Arc<Region>,
@@ -156,7 +170,7 @@ impl Ring {
             wake,
             shared_file,
             #[cfg(forebay_model)]
-            mutant: Mutant::Sound,
+            mutant: Mutant::now(),
         });
         (Arc::clone(&ring), Consumer::new(ring, reader))
     }
@@ -325,6 +339,15 @@ impl Ring {
         self.give(&Self::slot(&claimed, 0, header.len(), crc32fast::hash(header), crc32fast::hash(&[])));
     }
 
+    /// What happens to a claim whose owner goes away before it is published.
+    #[cfg(test)]
+    pub(crate) fn claim_and_drop(&self, units: u32) -> bool {
+        let claimed = self.counters.try_claim(units).ok();
+        let had_room = claimed.is_some();
+        drop(Claim { ring: self, claimed });
+        had_room
+    }
+
     pub(crate) fn publish_voids(&self, orphans: Orphans) {
         for claimed in orphans.0 {
             self.publish_void(claimed);
@@ -462,3 +485,6 @@ impl fmt::Debug for QueueTicket {
         f.debug_struct("QueueTicket").field("in_line", &self.waiter.is_some()).finish()
     }
 }
+
+#[cfg(all(test, not(forebay_model)))]
+mod tests;
