@@ -136,6 +136,9 @@ impl Ring {
     /// trusted the ring is plain memory and the file only says so: see
     /// [`is_shared_file`](Self::is_shared_file).
     ///
+    /// What the old file held is gone after this, so the log says `intake done` before. A new shard
+    /// makes its ring for epoch 0 before its first segment: from then on a missing file is damage.
+    ///
     /// # Errors
     /// What the system said.
     #[cfg(not(forebay_model))]
@@ -307,6 +310,7 @@ impl Ring {
             self.region.copy_in(&mut claimed, 0, entry.bytes());
             return seq;
         }
+        self.region.prefetch(Seq(self.next_seq.load(Ordering::Relaxed)));
         let payload_crc = self.region.copy_in_with_crc(claimed, header_bytes, payload);
         entry.set_payload_crc(payload_crc);
         self.region.copy_in(claimed, 0, entry.bytes());

@@ -5,6 +5,11 @@
 //! [`decide`] says what becomes of the seq: that table is the whole rule. Promises: no entry is
 //! taken whose checksums do not hold; within one boot no published entry is left out silently; no
 //! length is used before it was bounded.
+//!
+//! A missing ring is no damage only where there is no segment: so a shard's ring file is made (for
+//! epoch 0) before its first segment. The freed mark (`wal/mod.rs`) tells entries whose room was used
+//! again, because the log had them, from damaged ones: without it a log that lost written batches
+//! could not be told from damage, since the byte area turns over long before the slots do.
 
 use crate::types::{Epoch, Nonce, Seq, ShardId, StoreId};
 use crate::wal::entry::{EntryKind, decode_entry};

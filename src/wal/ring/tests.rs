@@ -34,6 +34,9 @@ fn log_at(seq: u64) -> Expect {
     Expect { store: StoreId([7; 16]), shard: ShardId(3), boot: BOOT, last_log }
 }
 
+/// The seqs that are replayed, voids as (seq, false); and where the ring was cut, why, and how many lie behind.
+type Replayed = (Vec<(u64, bool)>, Option<(u64, CutBy, usize)>);
+
 /// A ring as a running engine leaves it.
 struct Image {
     bytes: Vec<u8>,
@@ -118,8 +121,7 @@ impl Image {
         recover_ring(&RingImage(Some(&self.bytes)), expect)
     }
 
-    /// The seqs that are replayed, voids as (seq, false), and where it was cut.
-    fn replayed(&self, expect: &Expect) -> (Vec<(u64, bool)>, Option<(u64, CutBy, usize)>) {
+    fn replayed(&self, expect: &Expect) -> Replayed {
         match self.verdict(expect) {
             RingVerdict::Replay { entries, cut, .. } => (
                 entries.iter().map(|entry| (entry.seq.0, entry.what != What::Void)).collect(),
