@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crate::io::disk::{Instant, OpId};
 use crate::types::{BatchNo, SegmentNo, Seq};
+use crate::wal::batch::BatchHeader;
 
 /// What has happened to a run of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ struct Run {
     offset: u32,
     last: BatchNo,
     last_seq: Seq,
+    bytes: u64,
+    began: Instant,
     state: State,
 }
 
@@ -57,8 +60,16 @@ impl Commit {
     }
 
     /// A batch was submitted for writing.
-    pub fn writing(&mut self, op: OpId, segment: SegmentNo, offset: u32, batch: BatchNo, last_seq: Seq) {
-        self.runs.push_back(Run { segment, offset, last: batch, last_seq, state: State::Writing(op) });
+    pub fn writing(&mut self, op: OpId, at: (SegmentNo, u32), batch: &BatchHeader, began: Instant) {
+        self.runs.push_back(Run {
+            segment: at.0,
+            offset: at.1,
+            last: batch.number,
+            last_seq: batch.last_seq(),
+            bytes: u64::from(batch.length),
+            began,
+            state: State::Writing(op),
+        });
         self.writing += 1;
     }
 
@@ -69,6 +80,17 @@ impl Commit {
         self.writing -= 1;
         self.merge();
         Some(())
+    }
+
+    /// A write that makes itself durable completed: what it took, from `began` on. `None` if this
+    /// was no write of ours.
+    pub fn wrote_synced(&mut self, op: OpId) -> Option<Instant> {
+        let at = self.position(State::Writing(op))?;
+        let began = self.runs[at].began;
+        self.runs[at].state = State::Synced;
+        self.writing -= 1;
+        self.merge();
+        Some(began)
     }
 
     /// A sync of `segment` is being submitted: it will be credited with what is written now. False
@@ -142,6 +164,7 @@ impl Commit {
                 Some(last) if last.segment == run.segment && last.state == run.state => {
                     last.last = run.last;
                     last.last_seq = run.last_seq;
+                    last.bytes += run.bytes;
                 }
                 _ => kept.push_back(run),
             }
@@ -177,6 +200,12 @@ impl Commit {
         (self.syncing, self.sync_began)
     }
 
+    /// Bytes of batches that are not synced.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.runs.iter().filter(|run| run.state != State::Synced).map(|run| run.bytes).sum()
+    }
+
     /// Nothing is unsynced.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -199,12 +228,31 @@ impl Commit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Chain;
+
+    /// A batch of ten blocks.
+    fn header(batch: u64) -> BatchHeader {
+        BatchHeader {
+            number: BatchNo(batch),
+            first_seq: Seq(10 * batch - 9),
+            numbered: 10,
+            prev_chain: Chain(0),
+            durable_upto: BatchNo(0),
+            prev_end: 0,
+            length: 4096,
+            entries_bytes: 0,
+            streams: 0,
+            body_crc: 0,
+            seal: false,
+            chain: Chain(0),
+        }
+    }
 
     fn commit_of(writes: u64) -> Commit {
         let mut commit = Commit::new(BatchNo(0), Seq(0));
         for batch in 1..=writes {
             let segment = SegmentNo(1 + batch / 4);
-            commit.writing(OpId(batch), segment, 8192, BatchNo(batch), Seq(10 * batch));
+            commit.writing(OpId(batch), (segment, 8192), &header(batch), Instant(batch));
         }
         commit
     }
@@ -234,6 +282,18 @@ mod tests {
         assert_eq!(commit.synced(), (BatchNo(1), Seq(10)));
         assert_eq!(commit.unsynced_segments(None), [SegmentNo(1)]);
         assert_eq!(commit.unsynced_segments(Some(SegmentNo(1))), []);
+    }
+
+    #[test]
+    fn a_write_that_syncs_itself_vouches_for_itself_alone() {
+        let mut commit = commit_of(2);
+        assert_eq!(commit.wrote_synced(OpId(2)), Some(Instant(2)));
+        assert_eq!((commit.written(), commit.synced()), (Seq(0), (BatchNo(0), Seq(0))));
+        commit.wrote(OpId(1)).expect("a write");
+        assert_eq!((commit.written(), commit.synced()), (Seq(20), (BatchNo(0), Seq(0))));
+        assert!(commit.syncing(OpId(9), SegmentNo(1), Instant(0)));
+        commit.was_synced(OpId(9)).expect("a sync");
+        assert_eq!(commit.synced(), (BatchNo(2), Seq(20)));
     }
 
     #[test]

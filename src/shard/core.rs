@@ -105,7 +105,7 @@ pub enum Observed {
         took_ns: u64,
         /// The age of the oldest acknowledged block that it covered, in nanoseconds.
         unsynced_ns: u64,
-        /// Bytes that were unsynced when it was submitted.
+        /// Bytes that were written or being written and unsynced when it ended.
         unsynced_bytes: u64,
     },
     /// Nothing could be drained: the log is at its bound, or no segment is ready.
@@ -159,8 +159,6 @@ pub struct Core {
     idle_periods: u32,
     drain_due: Option<Instant>,
     dirty_since: Option<Instant>,
-    unsynced_bytes: u64,
-    syncing_bytes: u64,
     sync_target: Option<(Seq, Instant)>,
     stalled: bool,
     stop: Stop,
@@ -180,6 +178,7 @@ impl Core {
     #[must_use]
     pub fn new(config: CoreConfig, log: Log, flushed: Seq) -> Self {
         let last = log.last_seq();
+        let log_ready = log.ready.len();
         let first = log.used.front().unwrap_or(&log.current).first_seq;
         let marks = Marks {
             shard: config.own.shard,
@@ -203,15 +202,13 @@ impl Core {
             preparing: None,
             prepare_after: Instant(0),
             disk_full: false,
-            store_full: false,
+            store_full: (log_ready as u64) < config.bounds.reserve,
             retiring: HashMap::new(),
             look: Look { published: last, ..Look::default() },
             last_look: Instant(0),
             idle_periods: 0,
             drain_due: None,
             dirty_since: None,
-            unsynced_bytes: 0,
-            syncing_bytes: 0,
             sync_target: None,
             stalled: false,
             stop: Stop::No,
@@ -223,6 +220,12 @@ impl Core {
     #[must_use]
     pub const fn marks(&self) -> Marks {
         self.marks
+    }
+
+    /// Only the reserve is left: the ring must take nothing.
+    #[must_use]
+    pub const fn is_store_full(&self) -> bool {
+        self.store_full
     }
 
     /// The log's segments.
@@ -355,7 +358,7 @@ impl Core {
             self.decide_batch(now, effects);
         }
         self.decide_sync(now, effects);
-        self.decide_stop(effects);
+        self.decide_stop(now, effects);
     }
 
     fn decide_marks(&mut self, effects: &mut Vec<Effect>) {
@@ -455,20 +458,25 @@ impl Core {
             self.home(buf);
             return;
         }
-        self.write(batch, false, effects);
+        self.write(now, batch, false, effects);
         self.drain_due = self.waiting().then_some(now);
     }
 
-    fn write(&mut self, batch: BatchBuilder, seal: bool, effects: &mut Vec<Effect>) {
+    fn write(&mut self, now: Instant, batch: BatchBuilder, seal: bool, effects: &mut Vec<Effect>) {
         let place = self.log.place();
         let link = self.log.link(self.commit.synced().0, seal);
         let (buf, header, ends) = batch.finish(link);
         self.log.appended(&header, ends);
         let op = self.op();
-        self.commit.writing(op, place.segment, place.offset, header.number, header.last_seq());
-        self.unsynced_bytes += u64::from(header.length);
+        let (segment, offset) = (place.segment, place.offset);
+        self.commit.writing(op, (segment, offset), &header, now);
         effects.push(Effect::Observed(Observed::Batch { blocks: header.numbered, bytes: header.length }));
-        effects.push(Effect::Disk(op, DiskOp::Write { segment: place.segment, offset: place.offset, buf }));
+        // Where somebody waits for it, one write that is durable by itself beats a write and a sync.
+        let write = match self.config.policy {
+            SyncPolicy::Each => DiskOp::WriteSynced { segment, offset, buf },
+            SyncPolicy::Level1 | SyncPolicy::Periodic { .. } => DiskOp::Write { segment, offset, buf },
+        };
+        effects.push(Effect::Disk(op, write));
     }
 
     fn decide_sync(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -482,7 +490,6 @@ impl Core {
         for segment in self.commit.unsynced_segments(end) {
             let op = self.op();
             if self.commit.syncing(op, segment, now) {
-                self.syncing_bytes = self.unsynced_bytes;
                 effects.push(Effect::Disk(op, DiskOp::Sync { segment }));
             }
         }
@@ -500,7 +507,7 @@ impl Core {
         }
     }
 
-    fn decide_stop(&mut self, effects: &mut Vec<Effect>) {
+    fn decide_stop(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         match self.stop {
             Stop::Draining if !self.waiting() && !self.look.unpublished && !self.filling => {
                 if self.log.is_full() && !self.rotate(effects) {
@@ -508,7 +515,7 @@ impl Core {
                 }
                 self.stop = Stop::Sealing;
                 let batch = self.begin();
-                self.write(batch, true, effects);
+                self.write(now, batch, true, effects);
             }
             Stop::Sealing if self.commit.is_clean() && self.is_quiet() => {
                 self.stop = Stop::Stopped;
@@ -558,17 +565,21 @@ impl Core {
     }
 
     fn synced(&mut self, now: Instant, op: OpId, effects: &mut Vec<Effect>) {
-        let began = self.commit.syncs_in_flight().1;
-        self.commit.was_synced(op).expect("a sync of this shard");
+        let before = self.marks.synced;
+        let unsynced_bytes = self.commit.unsynced_bytes();
+        let own_write = self.commit.wrote_synced(op);
+        let began = own_write.unwrap_or(self.commit.syncs_in_flight().1);
+        if own_write.is_none() {
+            self.commit.was_synced(op).expect("a sync of this shard");
+        }
         self.marks.written = self.commit.written();
         self.marks.synced = self.commit.synced().1;
         effects.push(Effect::Observed(Observed::Sync {
             took_ns: now.since_ns(began),
             unsynced_ns: self.dirty_since.map_or(0, |since| now.since_ns(since)),
-            unsynced_bytes: self.syncing_bytes,
+            unsynced_bytes,
         }));
-        self.unsynced_bytes = self.unsynced_bytes.saturating_sub(std::mem::take(&mut self.syncing_bytes));
-        if self.config.policy == SyncPolicy::Each {
+        if self.config.policy == SyncPolicy::Each && self.marks.synced > before {
             self.dirty_since = (self.look.published > self.marks.synced).then_some(began);
         }
         self.target_reached();

@@ -89,6 +89,12 @@ impl Region {
         })
     }
 
+    /// The model has no mappings, only [`heap`](Self::heap).
+    #[cfg(forebay_model)]
+    pub(crate) fn map(_: &impl std::os::fd::AsFd, _: &RingHeader) -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
     /// The same on the heap, for the model and for miri.
     #[cfg(test)]
     pub(crate) fn heap(header: &RingHeader) -> Self {

@@ -4,12 +4,14 @@ pub(crate) mod claim;
 pub mod commit;
 pub mod consumer;
 pub mod core;
+pub mod driver;
 pub(crate) mod intake;
 pub mod marks;
 #[cfg(all(test, forebay_model))]
 mod model;
 pub(crate) mod queue;
 pub mod ring;
-#[cfg(not(forebay_model))]
 pub(crate) mod ring_file;
+pub mod shared;
+pub mod thread;
 pub mod waiters;

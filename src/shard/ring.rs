@@ -8,11 +8,11 @@
 //! `shard/consumer.rs`, the line in front of a full ring `shard/queue.rs`.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
-#[cfg(not(forebay_model))]
-use std::{io, path::Path};
 
 use crossbeam_utils::CachePadded;
 
@@ -21,14 +21,11 @@ use crate::shard::claim::{Claimed, Counters, NoClaim, Word};
 use crate::shard::consumer::Consumer;
 use crate::shard::intake::{Reader, Region};
 use crate::shard::queue::{Joined, Orphans, Queue, Turn, Waiter};
-#[cfg(not(forebay_model))]
 use crate::shard::ring_file::{self, Backing};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::types::Seq;
 use crate::wal::entry::{EncodedEntry, void_entry};
-#[cfg(not(forebay_model))]
-use crate::wal::intake::RingHeader;
-use crate::wal::intake::{Slot, slot_checksum, units_for};
+use crate::wal::intake::{RingHeader, Slot, slot_checksum, units_for};
 
 /// Wakes a sleeping shard.
 pub trait Wake: Send + Sync {
@@ -141,7 +138,6 @@ impl Ring {
     ///
     /// # Errors
     /// What the system said.
-    #[cfg(not(forebay_model))]
     pub fn create(path: &Path, header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
         match ring_file::prepare(path, header)? {
             Backing::File(file) => Ok(Self::over(Region::map(&file, header)?, wake, true)),
@@ -153,7 +149,6 @@ impl Ring {
     ///
     /// # Errors
     /// What the system said.
-    #[cfg(not(forebay_model))]
     pub fn in_memory(header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
         if !header.has_sound_sizes() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "intake_slots or intake_bytes out of bounds"));

@@ -1,0 +1,334 @@
+//! Carrying an opening out: the only part of recovery that writes.
+
+use std::io;
+
+use crate::io::buf::AlignedBuf;
+use crate::io::disk::Folder;
+use crate::io::maker::Maker;
+use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
+use crate::recover::examine::{Examined, OpenError};
+use crate::types::{BatchNo, Epoch, FileId, Generation, SegmentNo, Seq, ShardId, Stream};
+use crate::wal::batch::{BatchBuilder, Begin, Push};
+use crate::wal::entry::{Control, Entry, EntryKind, Identity, decode_entry, void_entry};
+use crate::wal::log::{Log, LogBounds, UsedSegment};
+use crate::wal::ring::{Replay, RingImage, RingVerdict, What};
+use crate::wal::segment::{LogEnd, SegmentHeader, segment_name};
+
+/// Where bytes go that are no part of the log any more but must not be lost.
+pub trait Quarantine {
+    /// Keeps a copy, durably.
+    ///
+    /// # Errors
+    /// As the file system says.
+    fn keep(&mut self, kept: Kept<'_>) -> io::Result<()>;
+}
+
+/// Bytes for the quarantine.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// The shard.
+    pub shard: ShardId,
+    /// The segment; 0 for the ring.
+    pub segment: SegmentNo,
+    /// Where the bytes stood, in bytes.
+    pub offset: u64,
+    /// Damaged bytes are kept without a bound, torn tails within one.
+    pub damaged: bool,
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
+/// The first step: copies to quarantine what will not be part of the log or of a ring any more.
+/// Where [`Examined::needs_new_ring`], the caller then puts an empty ring of epoch 0 in place, so
+/// that a cut after the new epoch's header is not taken for a ring that was lost.
+///
+/// # Errors
+/// [`OpenError::Io`]; doing it again is safe.
+pub fn put_aside(
+    examined: &Examined,
+    folder: &dyn Folder,
+    quarantine: &mut dyn Quarantine,
+    ring_image: Option<&[u8]>,
+) -> Result<(), OpenError> {
+    let shard = examined.setup.shard;
+    let segment_bytes = examined.setup.segment_bytes as usize;
+    let mut keep = |segment: SegmentNo, from: usize, upto: usize, damaged: bool| {
+        let name = segment_name(segment);
+        let mut buf = AlignedBuf::new((upto - from).max(PAGE_BYTES));
+        let Ok(count) = folder.read(&name, from as u64, &mut buf) else {
+            // A missing file is part of the damage that is being salvaged.
+            return Ok(());
+        };
+        let bytes = &buf[..count.min(upto - from)];
+        quarantine
+            .keep(Kept { shard, segment, offset: from as u64, damaged, bytes })
+            .map_err(OpenError::io(format!("copying {name} to quarantine")))
+    };
+    for torn in &examined.scanned.torn {
+        keep(torn.segment, torn.offset as usize, torn.upto as usize, false)?;
+    }
+    for at in &examined.scanned.breaks {
+        let upto = match at.resume {
+            Some(resume) if resume.resume_segment == at.segment => resume.resume_offset as usize,
+            _ => segment_bytes,
+        };
+        keep(at.segment, at.offset as usize, upto, true)?;
+    }
+    let ring_aside = match &examined.ring {
+        RingVerdict::Ignored | RingVerdict::Replay { cut: None, .. } => None,
+        RingVerdict::Replay { cut: Some(cut), .. } => (!cut.later.is_empty()).then_some(false),
+        RingVerdict::Quarantine(_) => Some(false),
+        RingVerdict::Damaged { .. } => Some(true),
+    };
+    if let (Some(damaged), Some(bytes)) = (ring_aside, ring_image) {
+        quarantine
+            .keep(Kept { shard, segment: SegmentNo(0), offset: 0, damaged, bytes })
+            .map_err(OpenError::io("copying intake.ring to quarantine"))?;
+    }
+    Ok(())
+}
+
+/// The second step, after [`put_aside`]: does what the examination decided; afterwards the log is ready for a core, and no ring of an
+/// older epoch is needed. `own` names the new epoch, higher than [`Examined::epoch_max`].
+///
+/// # Errors
+/// [`OpenError`]; doing all of it again is safe.
+pub fn carry_out(
+    mut examined: Examined,
+    folder: &dyn Folder,
+    maker: &mut Maker,
+    own: Stream,
+    ring_image: Option<&[u8]>,
+) -> Result<(Log, crate::recover::ShardReport), OpenError> {
+    assert!(own.epoch > examined.epoch_max, "a new epoch");
+    for name in &examined.unfinished {
+        folder.remove(name).map_err(OpenError::io(format!("removing {name}")))?;
+    }
+    for &(id, bytes) in &examined.spares {
+        maker.adopt_spare(folder, id, bytes).map_err(OpenError::io(format!("adopting spare {:016x}", id.0)))?;
+    }
+    // From the highest down: at no time may a segment seem to be missing in between.
+    for (segment, header) in examined.leftover.iter().rev() {
+        let name = segment_name(*segment);
+        match header {
+            Some(header) => maker.adopt_segment(header),
+            None => {
+                folder.remove(&name).map_err(OpenError::io(format!("removing {name}")))?;
+                folder.sync_folder().map_err(OpenError::io("syncing the shard's folder"))?;
+                continue;
+            }
+        }
+        maker.retire(folder, *segment, 0).map_err(OpenError::io(format!("retiring {name}")))?;
+    }
+    let mut writer = begin_epoch(&mut examined, folder, maker, own)?;
+    for gap in gaps(&examined) {
+        let payload = gap.encode();
+        writer.push(gap.entry(&payload).bytes(), &payload)?;
+    }
+    if let RingVerdict::Replay { header, entries, .. } = &examined.ring {
+        let stream = Stream { epoch: header.epoch, nonce: header.nonce, ..own };
+        let image = RingImage(ring_image);
+        let mut scratch = Vec::new();
+        for entry in entries {
+            let replayed = match &entry.what {
+                What::Block(span) => {
+                    let (head, payload) = image.entry(header, span, &mut scratch);
+                    writer.replay(stream, entry, head, payload)?
+                }
+                What::Void => writer.push(void_entry().bytes(), &[]).map(|()| false)?,
+            };
+            *(if replayed { &mut examined.report.replayed_blocks } else { &mut examined.report.voids }) += 1;
+        }
+    }
+    let done = Control::IntakeDone(Epoch(own.epoch.0 - 1));
+    let payload = done.encode();
+    writer.push(done.entry(&payload).bytes(), &payload)?;
+    let log = writer.finish()?;
+    Ok((log, examined.report))
+}
+
+/// The gaps that salvaged damage leaves in each stream of this store that was known before it.
+fn gaps(examined: &Examined) -> Vec<Control> {
+    let setup = &examined.setup;
+    let lost = examined
+        .scanned
+        .breaks
+        .iter()
+        .filter(|at| at.resume.is_none_or(|resume| resume.resume_seq.prev() > setup.flushed));
+    lost.flat_map(|at| {
+        let from = at.next.map_or(Seq(0), |next| next.seq.prev());
+        let to = at.resume.map_or(Seq(u64::MAX), |resume| resume.resume_seq);
+        let ours = examined.scanned.ends.keys().filter(|stream| stream.origin == setup.store);
+        ours.map(move |&stream| Control::Gap { stream, from, to })
+    })
+    .collect()
+}
+
+/// The segment in which the new epoch begins. Where the log's last segment holds no block it is
+/// replaced, so that a crash loop does not use up segments.
+fn begin_epoch<'a>(
+    examined: &mut Examined,
+    folder: &'a dyn Folder,
+    maker: &'a mut Maker,
+    own: Stream,
+) -> Result<Writer<'a>, OpenError> {
+    let scanned = &mut examined.scanned;
+    let mut pin = scanned.end;
+    let empty = scanned.segments.last().is_some_and(|last| {
+        last.header.segment == scanned.end.segment
+            && last.header.handled.is_empty()
+            && last.header.pin.is_some_and(|pin| pin.seq == last.last_seq && pin.segment.0 + 1 == last.header.segment.0)
+    });
+    if empty && scanned.gaps.is_empty() && scanned.breaks.is_empty() {
+        let last = scanned.segments.pop().expect("the segment just looked at");
+        pin = last.header.pin.expect("a pinned segment");
+    }
+    let header = SegmentHeader {
+        store: own.origin,
+        shard: own.shard,
+        segment: SegmentNo(pin.segment.0 + 1),
+        epoch: own.epoch,
+        nonce: own.nonce,
+        file_id: FileId(0),
+        generation: Generation(0),
+        filled_upto: 0,
+        segment_bytes: examined.setup.segment_bytes,
+        boot: examined.setup.boot,
+        pin: Some(pin),
+        handled: examined.handled.clone(),
+    };
+    for used in &scanned.segments {
+        maker.adopt_segment(&used.header);
+    }
+    let header = prepare(folder, maker, header)?;
+    let current = UsedSegment {
+        header,
+        first_batch: BatchNo(pin.batch.0 + 1),
+        first_seq: pin.seq.next(),
+        last_seq: pin.seq,
+        end: SEGMENT_HEADER_BYTES as u32,
+    };
+    let log = Log {
+        used: scanned.segments.drain(..).collect(),
+        current,
+        ready: std::collections::VecDeque::new(),
+        number: pin.batch,
+        chain: pin.chain,
+        ends: std::mem::take(&mut scanned.ends),
+        prev_end: pin.offset,
+    };
+    let bounds = examined.setup.bounds;
+    Ok(Writer { folder, maker, log, own, bounds, soft_bytes: examined.setup.batch_bytes_max, open: None, synced: pin })
+}
+
+fn prepare(folder: &dyn Folder, maker: &mut Maker, header: SegmentHeader) -> Result<SegmentHeader, OpenError> {
+    let name = segment_name(header.segment);
+    maker.prepare(folder, header).map_err(OpenError::io(format!("preparing {name}")))
+}
+
+/// Appends to the log, blocking.
+struct Writer<'a> {
+    folder: &'a dyn Folder,
+    maker: &'a mut Maker,
+    log: Log,
+    own: Stream,
+    bounds: LogBounds,
+    soft_bytes: usize,
+    open: Option<BatchBuilder>,
+    synced: LogEnd,
+}
+
+impl Writer<'_> {
+    /// A block of the ring as `carried`, under the identity that it was accepted with; false for a void.
+    fn replay(&mut self, stream: Stream, entry: &Replay, head: &[u8], payload: &[u8]) -> Result<bool, OpenError> {
+        let header = decode_entry(head).expect("an entry that the ring's recovery checked");
+        if header.kind == EntryKind::Void {
+            return self.push(void_entry().bytes(), &[]).map(|()| false);
+        }
+        let identity = header.identity.unwrap_or(Identity { stream, seq: entry.seq });
+        let carried = Entry { kind: EntryKind::Carried, identity: Some(identity), ..header }.encode();
+        self.push(carried.bytes(), payload).map(|()| true)
+    }
+
+    fn push(&mut self, header: &[u8], payload: &[u8]) -> Result<(), OpenError> {
+        let mut bytes_needed = 0;
+        loop {
+            let mut batch = match self.open.take() {
+                Some(batch) => batch,
+                None => self.begin(bytes_needed)?,
+            };
+            match batch.push(header, payload) {
+                Push::Taken => {
+                    self.open = Some(batch);
+                    return Ok(());
+                }
+                Push::BatchFull => self.write(batch)?,
+                Push::NeedsBytes(bytes) => {
+                    assert!(bytes_needed < bytes, "a block fits an empty segment");
+                    bytes_needed = bytes;
+                    self.log.ends = batch.abandon().1;
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, bytes_needed: usize) -> Result<BatchBuilder, OpenError> {
+        if self.log.is_full() || self.log.room() < bytes_needed {
+            self.prepare_next()?;
+            let rotated = self.log.rotate(LogBounds { reserve: 0, ..self.bounds }, true);
+            assert!(rotated, "a segment was just prepared");
+        }
+        let capacity = self.soft_bytes.max(bytes_needed);
+        let begin = Begin {
+            place: self.log.place(),
+            own: self.own,
+            first_seq: self.log.last_seq().next(),
+            soft_bytes: self.soft_bytes,
+            hard_bytes: self.log.room(),
+            ends: std::mem::take(&mut self.log.ends),
+        };
+        Ok(BatchBuilder::new(begin, AlignedBuf::new(capacity)))
+    }
+
+    fn write(&mut self, batch: BatchBuilder) -> Result<(), OpenError> {
+        let place = self.log.place();
+        let (image, header, ends) = batch.finish(self.log.link(self.synced.batch, false));
+        self.log.appended(&header, ends);
+        let name = segment_name(place.segment);
+        self.folder
+            .write(&name, u64::from(place.offset), &image)
+            .map_err(OpenError::io(format!("writing {name} at {:#x}", place.offset)))
+    }
+
+    fn prepare_next(&mut self) -> Result<(), OpenError> {
+        let current = &self.log.current.header;
+        self.sync()?;
+        let last = self.log.ready.back().unwrap_or(current);
+        let header =
+            SegmentHeader { segment: SegmentNo(last.segment.0 + 1), pin: None, handled: Vec::new(), ..current.clone() };
+        let header = prepare(self.folder, self.maker, header)?;
+        self.log.ready.push_back(header);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), OpenError> {
+        let name = segment_name(self.log.current.header.segment);
+        self.folder.sync(&name).map_err(OpenError::io(format!("syncing {name}")))
+    }
+
+    /// Writes and syncs what is open, then makes the reserve, as far as the disk has room.
+    fn finish(mut self) -> Result<Log, OpenError> {
+        if let Some(batch) = self.open.take() {
+            self.write(batch)?;
+        }
+        self.sync()?;
+        while self.log.ready.len() as u64 <= self.bounds.reserve {
+            match self.prepare_next() {
+                Ok(()) => {}
+                Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.log)
+    }
+}

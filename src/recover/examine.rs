@@ -1,0 +1,337 @@
+//! Reading a shard and deciding what its opening takes. Changes nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+
+use crate::config::OnDamage;
+use crate::io::buf::AlignedBuf;
+use crate::io::disk::Folder;
+use crate::limits::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use crate::recover::report::{Damage, Damaged, ShardReport, TornTail};
+use crate::types::{Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId};
+use crate::wal::log::LogBounds;
+use crate::wal::ring::{CutBy, Expect, LastLog, RingImage, RingVerdict, recover_ring};
+use crate::wal::scan::{Proof, Scan, Scanned};
+use crate::wal::segment::{FileName, Handled, SegmentHeader, parse_name, segment_name, spare_name};
+
+/// Bytes per read of a segment, and how many a reader may be ahead of the scan.
+const READ_BYTES: usize = 4 << 20;
+/// Logs below this size are read without a thread of their own.
+const THREAD_FROM_BYTES: u64 = 32 << 20;
+
+/// What is known of a shard before it is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardSetup {
+    /// The store.
+    pub store: StoreId,
+    /// The shard.
+    pub shard: ShardId,
+    /// The boot that is running now.
+    pub boot: [u8; 16],
+    /// A segment's length in bytes.
+    pub segment_bytes: u64,
+    /// Segments.
+    pub bounds: LogBounds,
+    /// A batch's size in bytes beyond which no block joins it.
+    pub batch_bytes_max: usize,
+    /// What to do about damage.
+    pub on_damage: OnDamage,
+    /// Up to which seq the store holds data.
+    pub flushed: Seq,
+}
+
+/// Why a shard cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Acknowledged, unflushed data is damaged.
+    #[error(transparent)]
+    Damaged(#[from] Box<Damaged>),
+    /// A write of a killed process, or another process, still holds this file; try again.
+    #[error("{0} is still locked by a write of another process")]
+    Locked(String),
+    /// A file belongs to another store or shard.
+    #[error(
+        "{name} is of store {store}, shard {shard}; it does not belong here. Move it away, or restore the right one"
+    )]
+    Foreign {
+        /// The file.
+        name: String,
+        /// The store that its header names.
+        store: StoreId,
+        /// The shard that its header names.
+        shard: ShardId,
+    },
+    /// A system call failed.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done.
+        context: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(super) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let context = context.into();
+        move |source| Self::Io { context, source }
+    }
+}
+
+/// A shard that was read, and what its opening takes.
+#[derive(Debug)]
+pub struct Examined {
+    /// The highest epoch that the shard has seen; the new one must be higher.
+    pub epoch_max: Epoch,
+    /// What was found.
+    pub report: ShardReport,
+    pub(super) setup: ShardSetup,
+    pub(super) scanned: Scanned,
+    /// Segments that hold nothing of the log, with their headers, if readable.
+    pub(super) leftover: Vec<(SegmentNo, Option<SegmentHeader>)>,
+    pub(super) spares: Vec<(FileId, u64)>,
+    pub(super) unfinished: Vec<String>,
+    pub(super) handled: Vec<Handled>,
+    pub(super) ring: RingVerdict,
+    ring_missing: bool,
+}
+
+impl Examined {
+    /// The ring that is there, if any, cannot be read and would be missed by the next open.
+    #[must_use]
+    pub const fn needs_new_ring(&self) -> bool {
+        match &self.ring {
+            RingVerdict::Ignored => self.ring_missing,
+            RingVerdict::Replay { .. } => false,
+            RingVerdict::Quarantine(_) | RingVerdict::Damaged { .. } => true,
+        }
+    }
+
+    /// Entries of the ring are to be replayed, or all of it goes to quarantine.
+    #[must_use]
+    pub const fn needs_ring_image(&self) -> bool {
+        match &self.ring {
+            RingVerdict::Ignored => false,
+            RingVerdict::Replay { entries, cut, .. } => !entries.is_empty() || cut.is_some(),
+            RingVerdict::Quarantine(_) | RingVerdict::Damaged { .. } => true,
+        }
+    }
+}
+
+/// Reads and judges a shard. `ring` is the whole ring file, if there is one; `progress` is told of
+/// bytes as they are read.
+///
+/// # Errors
+/// [`OpenError`]; nothing was changed.
+pub fn examine(
+    folder: &dyn Folder,
+    setup: &ShardSetup,
+    ring: Option<&[u8]>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Examined, OpenError> {
+    let mut segments: BTreeMap<SegmentNo, u64> = BTreeMap::new();
+    let (mut spares, mut unfinished) = (Vec::new(), Vec::new());
+    for (name, bytes) in folder.list().map_err(OpenError::io("listing the shard's folder"))? {
+        match parse_name(&name) {
+            FileName::Segment(segment) => {
+                segments.insert(segment, bytes);
+            }
+            FileName::Spare(id) => spares.push((id, bytes)),
+            FileName::New(_) => unfinished.push(name),
+            FileName::Other => {}
+        }
+    }
+    spares.sort();
+    unfinished.sort();
+    let names =
+        || segments.keys().map(|segment| segment_name(*segment)).chain(spares.iter().map(|(id, _)| spare_name(*id)));
+    for name in names() {
+        if !folder.try_lock(&name).map_err(OpenError::io(format!("locking {name}")))? {
+            return Err(OpenError::Locked(name));
+        }
+    }
+    // What the page cache says may not be what the device holds: make them agree, then ask the device.
+    for segment in segments.keys() {
+        let name = segment_name(*segment);
+        folder.sync(&name).map_err(OpenError::io(format!("syncing {name}")))?;
+    }
+    folder.sync_folder().map_err(OpenError::io("syncing the shard's folder"))?;
+
+    let headers = read_headers(folder, setup, &segments)?;
+    let scanned = scan(folder, &headers, &segments, progress)?;
+    let mut report = ShardReport {
+        shard: setup.shard.0,
+        log_seq: scanned.end.seq.0,
+        batches: scanned.batches,
+        bytes: segments.values().sum(),
+        sealed: scanned.sealed,
+        torn: scanned.torn.iter().map(TornTail::from).collect(),
+        damage: scanned.breaks.iter().map(|at| Damage::new(setup.shard.0, at, setup.flushed)).collect(),
+        ..ShardReport::default()
+    };
+    let ring_missing = ring.is_none();
+    let ring = recover_ring(&RingImage(ring), &expectation(setup, &scanned));
+    let refused: Vec<Damage> = report.damage.iter().filter(|damage| !damage.flushed).cloned().collect();
+    let mut ring_damage = None;
+    match &ring {
+        RingVerdict::Ignored | RingVerdict::Replay { cut: None, .. } => {}
+        RingVerdict::Replay { cut: Some(cut), .. } => {
+            let how = match cut.by {
+                CutBy::PowerCut => "a power cut",
+                CutBy::LostLog => "an I/O error, counted as a power cut",
+            };
+            let later = cut.later.len();
+            report.ring = Some(format!("ended at seq {} by {how}; {later} later entries in quarantine", cut.at));
+        }
+        RingVerdict::Quarantine(why) => report.ring = Some(format!("{why}; after a power cut: in quarantine")),
+        RingVerdict::Damaged { at, why } => {
+            let place = at.map_or(String::new(), |(slot, seq)| format!("slot {slot} seq {seq}: "));
+            report.ring = Some(format!("{place}{why}"));
+            ring_damage = report.ring.clone();
+        }
+    }
+    if setup.on_damage == OnDamage::Refuse && (!refused.is_empty() || ring_damage.is_some()) {
+        return Err(Box::new(Damaged { log: refused, ring: ring_damage }).into());
+    }
+    let last = scanned.end.segment;
+    let leftover = headers.iter().filter(|(segment, _)| **segment > last || !in_log(&scanned, **segment));
+    let leftover = leftover.map(|(segment, header)| (*segment, header.clone())).collect();
+    let handled = scanned.breaks.iter().filter_map(|at| at.resume).collect();
+    Ok(Examined {
+        epoch_max: scanned.newest.as_ref().map_or(Epoch(0), |header| header.epoch).max(ring_epoch(&ring)),
+        report,
+        setup: *setup,
+        leftover,
+        spares,
+        unfinished,
+        handled,
+        ring,
+        ring_missing,
+        scanned,
+    })
+}
+
+fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
+    let newest = scanned.newest.as_ref();
+    let lost = scanned.breaks.last().filter(|last| last.resume.is_none());
+    Expect {
+        store: setup.store,
+        shard: setup.shard,
+        boot: setup.boot,
+        last_log: LastLog {
+            epoch: newest.map_or(Epoch(0), |header| header.epoch),
+            nonce: newest.map_or(Nonce(0), |header| header.nonce),
+            boot: newest.map_or([0; 16], |header| header.boot),
+            seq: scanned.end.seq,
+            intake_done: scanned.intake_done,
+            sealed: scanned.sealed,
+            lost_was_durable: lost.is_some_and(|last| last.proof == Proof::Durable),
+        },
+    }
+}
+
+fn ring_epoch(ring: &RingVerdict) -> Epoch {
+    match ring {
+        RingVerdict::Replay { header, .. } => header.epoch,
+        _ => Epoch(0),
+    }
+}
+
+/// The segment holds something of the log, or lies in a damaged range that is kept.
+fn in_log(scanned: &Scanned, segment: SegmentNo) -> bool {
+    let first = scanned.segments.first().map_or(scanned.end.segment, |first| first.header.segment);
+    segment >= first.min(scanned.breaks.first().map_or(first, |at| at.segment)) && segment <= scanned.end.segment
+}
+
+fn read_headers(
+    folder: &dyn Folder,
+    setup: &ShardSetup,
+    segments: &BTreeMap<SegmentNo, u64>,
+) -> Result<BTreeMap<SegmentNo, Option<SegmentHeader>>, OpenError> {
+    let mut buf = AlignedBuf::new(SEGMENT_HEADER_BYTES);
+    let mut headers = BTreeMap::new();
+    for (&segment, &bytes) in segments {
+        let name = segment_name(segment);
+        let count = folder.read(&name, 0, &mut buf).map_err(OpenError::io(format!("reading {name}")))?;
+        let header = SegmentHeader::decode(&buf[..count]).ok();
+        if let Some(header) = &header
+            && (header.store != setup.store || header.shard != setup.shard)
+        {
+            return Err(OpenError::Foreign { name, store: header.store, shard: header.shard });
+        }
+        let ours = header.filter(|header| header.segment == segment && header.segment_bytes == bytes);
+        headers.insert(segment, ours);
+    }
+    Ok(headers)
+}
+
+fn scan(
+    folder: &dyn Folder,
+    headers: &BTreeMap<SegmentNo, Option<SegmentHeader>>,
+    segments: &BTreeMap<SegmentNo, u64>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Scanned, OpenError> {
+    let mut scan = Scan::new(headers.clone());
+    let total: u64 = segments.values().sum();
+    let longest = segments.values().copied().max().unwrap_or(0).min(*SEGMENT_BYTES.end());
+    if longest == 0 {
+        return Ok(scan.finish());
+    }
+    let readable = |segment: SegmentNo| headers.get(&segment).is_some_and(Option::is_some);
+    let capacity = (longest as usize).next_multiple_of(PAGE_BYTES);
+    if total < THREAD_FROM_BYTES {
+        let mut buf = AlignedBuf::new(capacity);
+        for (&segment, &bytes) in segments {
+            let count = if readable(segment) { read_segment(folder, segment, bytes, &mut buf)? } else { 0 };
+            scan.feed(segment, &buf[..count]);
+            progress(bytes);
+        }
+        return Ok(scan.finish());
+    }
+    // One segment is read while the one before it is scanned.
+    thread::scope(|scope| {
+        let (full_tx, full_rx) = mpsc::sync_channel::<Result<(SegmentNo, AlignedBuf, usize), OpenError>>(1);
+        let (empty_tx, empty_rx) = mpsc::channel::<AlignedBuf>();
+        for _ in 0..2 {
+            empty_tx.send(AlignedBuf::new(capacity)).expect("the receiver is in this scope");
+        }
+        scope.spawn(move || {
+            for (&segment, &bytes) in segments {
+                let Ok(mut buf) = empty_rx.recv() else { return };
+                let read = if readable(segment) { read_segment(folder, segment, bytes, &mut buf) } else { Ok(0) };
+                let failed = read.is_err();
+                if full_tx.send(read.map(|count| (segment, buf, count))).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        while let Ok(next) = full_rx.recv() {
+            let (segment, buf, count) = next?;
+            scan.feed(segment, &buf[..count]);
+            progress(segments[&segment]);
+            // The reader may have ended already; then nobody needs the buffer.
+            let _ = empty_tx.send(buf);
+        }
+        Ok(scan.finish())
+    })
+}
+
+fn read_segment(folder: &dyn Folder, segment: SegmentNo, bytes: u64, buf: &mut AlignedBuf) -> Result<usize, OpenError> {
+    let name = segment_name(segment);
+    let length = (bytes as usize).min(buf.capacity());
+    buf.set_len(length.next_multiple_of(PAGE_BYTES));
+    let mut at = 0;
+    while at < length {
+        let upto = (at + READ_BYTES).min(buf.len());
+        let count = folder
+            .read(&name, at as u64, &mut buf[at..upto])
+            .map_err(OpenError::io(format!("reading {name} at {at:#x}")))?;
+        if count == 0 {
+            break;
+        }
+        at += count;
+    }
+    Ok(at.min(length))
+}
