@@ -186,7 +186,8 @@ impl OpenFile {
 
     /// Whether the kernel accepts this memory for this file.
     fn takes(&self, memory: &[u8]) -> bool {
-        !self.direct || ((memory.as_ptr() as usize).is_multiple_of(PAGE_BYTES) && memory.len().is_multiple_of(PAGE_BYTES))
+        !self.direct
+            || ((memory.as_ptr() as usize).is_multiple_of(PAGE_BYTES) && memory.len().is_multiple_of(PAGE_BYTES))
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {

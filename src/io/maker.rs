@@ -184,9 +184,7 @@ impl Maker {
     }
 
     fn recyclable(&self, header: &SegmentHeader) -> bool {
-        self.fits(header)
-            && header.generation.0 < GENERATION_MAX
-            && u64::from(header.filled_upto) <= self.segment_bytes
+        self.fits(header) && header.generation.0 < GENERATION_MAX && u64::from(header.filled_upto) <= self.segment_bytes
     }
 }
 
@@ -290,8 +288,11 @@ mod tests {
         fn reopened(&self, cut: Cut) -> Self {
             let (now, safe) = (self.now.borrow(), self.safe.borrow());
             let names = if matches!(cut, Cut::Kill | Cut::PowerButNamesAreSafe) { &now.names } else { &safe.names };
-            let mut contents =
-                if matches!(cut, Cut::Kill | Cut::PowerButContentIsSafe) { now.contents.clone() } else { safe.contents.clone() };
+            let mut contents = if matches!(cut, Cut::Kill | Cut::PowerButContentIsSafe) {
+                now.contents.clone()
+            } else {
+                safe.contents.clone()
+            };
             contents.resize(now.contents.len(), Vec::new());
             let tree = Tree { names: names.clone(), contents };
             Self { now: RefCell::new(tree.clone()), safe: RefCell::new(tree), ..Self::default() }

@@ -185,11 +185,7 @@ fn make_segments(
     }
 }
 
-fn make(
-    folder: &DirFolder,
-    maker: &mut Maker,
-    wanted: SegmentHeader,
-) -> io::Result<(SegmentHeader, Arc<OpenFile>)> {
+fn make(folder: &DirFolder, maker: &mut Maker, wanted: SegmentHeader) -> io::Result<(SegmentHeader, Arc<OpenFile>)> {
     let header = maker.prepare(folder, wanted)?;
     let file = folder.file(&segment_name(header.segment))?;
     Ok((header, file))

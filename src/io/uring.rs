@@ -343,8 +343,12 @@ fn build() -> io::Result<IoUring> {
         Err(error) if invalid(&error) => {}
         other => return other,
     }
-    let cooperative =
-        IoUring::builder().setup_r_disabled().setup_submit_all().setup_coop_taskrun().setup_taskrun_flag().build(ENTRIES);
+    let cooperative = IoUring::builder()
+        .setup_r_disabled()
+        .setup_submit_all()
+        .setup_coop_taskrun()
+        .setup_taskrun_flag()
+        .build(ENTRIES);
     match cooperative {
         Err(error) if invalid(&error) => IoUring::builder().setup_r_disabled().build(ENTRIES),
         other => other,
