@@ -199,6 +199,11 @@ impl Config {
         self.shards.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX))
     }
 
+    /// Shards of the store that is open: IDENTITY's count stands in the options by then.
+    pub(crate) fn identity_shards(&self) -> usize {
+        self.shards_wanted()
+    }
+
     /// The log's bound for one shard, in segments.
     pub(crate) fn segments_max(&self, shards: usize) -> u64 {
         let default = (4u64 << 30).max((512 << 20) * shards as u64);

@@ -105,7 +105,7 @@ pub enum Error {
     },
     /// Acknowledged, unflushed data is damaged.
     #[error("{0}")]
-    Damaged(Box<str>),
+    Damaged(Box<crate::recover::Damaged>),
     /// A system call failed outside the log path.
     #[error("{context}: {source}")]
     Io {

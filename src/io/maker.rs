@@ -210,10 +210,9 @@ fn give_up(folder: &dyn Folder, name: &str, step: io::Result<()>) -> io::Result<
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
     use std::collections::BTreeSet;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex, MutexGuard};
 
     use super::*;
     use crate::types::{Epoch, Nonce};
@@ -234,9 +233,9 @@ mod tests {
 
     #[derive(Default)]
     struct Fake {
-        now: RefCell<Tree>,
-        safe: RefCell<Tree>,
-        calls: Cell<usize>,
+        now: Mutex<Tree>,
+        safe: Mutex<Tree>,
+        calls: AtomicUsize,
         fail: Option<Fail>,
         foreign_locks: BTreeSet<String>,
     }
@@ -269,24 +268,32 @@ mod tests {
     }
 
     impl Fake {
+        fn now(&self) -> MutexGuard<'_, Tree> {
+            self.now.lock().expect("whole")
+        }
+
+        fn safe(&self) -> MutexGuard<'_, Tree> {
+            self.safe.lock().expect("whole")
+        }
+
         /// Counts a call that changes something; says whether it happens and how it ends.
         fn change<T>(&self, what: impl FnOnce(&mut Tree) -> io::Result<T>) -> io::Result<T> {
-            let call = self.calls.replace(self.calls.get() + 1);
+            let call = self.calls.fetch_add(1, Ordering::Relaxed);
             match self.fail {
                 Some(fail) if call == fail.at => {
                     if fail.effect == Effect::Whole {
-                        what(&mut self.now.borrow_mut())?;
+                        what(&mut self.now())?;
                     }
                     Err(io::ErrorKind::StorageFull.into())
                 }
                 Some(Fail { at, then: Then::Dead, .. }) if call > at => Err(io::ErrorKind::BrokenPipe.into()),
-                _ => what(&mut self.now.borrow_mut()),
+                _ => what(&mut self.now()),
             }
         }
 
         /// The folder as the next process finds it.
         fn reopened(&self, cut: Cut) -> Self {
-            let (now, safe) = (self.now.borrow(), self.safe.borrow());
+            let (now, safe) = (self.now(), self.safe());
             let names = if matches!(cut, Cut::Kill | Cut::PowerButNamesAreSafe) { &now.names } else { &safe.names };
             let mut contents = if matches!(cut, Cut::Kill | Cut::PowerButContentIsSafe) {
                 now.contents.clone()
@@ -295,7 +302,7 @@ mod tests {
             };
             contents.resize(now.contents.len(), Vec::new());
             let tree = Tree { names: names.clone(), contents };
-            Self { now: RefCell::new(tree.clone()), safe: RefCell::new(tree), ..Self::default() }
+            Self { now: Mutex::new(tree.clone()), safe: Mutex::new(tree), ..Self::default() }
         }
     }
 
@@ -305,16 +312,16 @@ mod tests {
 
     impl Folder for Fake {
         fn list(&self) -> io::Result<Vec<(String, u64)>> {
-            let tree = self.now.borrow();
+            let tree = self.now();
             let len = |file: &usize| if tree.contents[*file].is_empty() { 0 } else { SEGMENT_BYTES };
             Ok(tree.names.iter().map(|(name, file)| (name.clone(), len(file))).collect())
         }
         fn try_lock(&self, name: &str) -> io::Result<bool> {
-            at(&self.now.borrow(), name)?;
+            at(&self.now(), name)?;
             Ok(!self.foreign_locks.contains(name))
         }
         fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-            let tree = self.now.borrow();
+            let tree = self.now();
             let content = &tree.contents[at(&tree, name)?];
             let content = content.get(offset as usize..).unwrap_or_default();
             let count = content.len().min(buf.len());
@@ -339,7 +346,7 @@ mod tests {
         }
         fn sync(&self, name: &str) -> io::Result<()> {
             self.change(|tree| {
-                let (file, mut safe) = (at(tree, name)?, self.safe.borrow_mut());
+                let (file, mut safe) = (at(tree, name)?, self.safe());
                 safe.contents.resize(tree.contents.len(), Vec::new());
                 safe.contents[file].clone_from(&tree.contents[file]);
                 Ok(())
@@ -358,7 +365,7 @@ mod tests {
         }
         fn sync_folder(&self) -> io::Result<()> {
             self.change(|tree| {
-                self.safe.borrow_mut().names.clone_from(&tree.names);
+                self.safe().names.clone_from(&tree.names);
                 Ok(())
             })
         }
@@ -394,7 +401,7 @@ mod tests {
         fn check(&mut self, folder: &Fake, header: &SegmentHeader) {
             assert!(self.0.insert((header.file_id, header.generation)), "given out twice: {header:?}");
             for tree in [&folder.now, &folder.safe] {
-                let tree = tree.borrow();
+                let tree = tree.lock().expect("whole");
                 let content = &tree.contents[at(&tree, &segment_name(header.segment)).expect("its name is there")];
                 assert_eq!(SegmentHeader::decode(content).as_ref(), Ok(header));
                 let filled = content.get(SEGMENT_HEADER_BYTES..header.filled_upto as usize).unwrap_or_default();
@@ -435,8 +442,11 @@ mod tests {
         let mut folder = Fake { fail, ..Fake::default() };
         let mut first = maker(&ids);
         let ended = history(&folder, &mut first, &mut seen, 1);
-        assert!(fail.is_none() == ended.is_ok() || fail.is_some_and(|fail| fail.at >= folder.calls.get()), "{ended:?}");
-        let calls = folder.calls.get();
+        assert!(
+            fail.is_none() == ended.is_ok() || fail.is_some_and(|fail| fail.at >= folder.calls.load(Ordering::Relaxed)),
+            "{ended:?}"
+        );
+        let calls = folder.calls.load(Ordering::Relaxed);
         if fail.is_some_and(|fail| fail.then == Then::GoOn) {
             // The process lives on, as after a full disk that has room again.
             for segment in 50..53 {
@@ -488,7 +498,7 @@ mod tests {
         let mut content = header.encode();
         content.resize(KEPT_BYTES, 0);
         let names = BTreeMap::from([(spare_name(FileId(8)), 0)]);
-        *folder.now.borrow_mut() = Tree { names, contents: vec![content] };
+        *folder.now() = Tree { names, contents: vec![content] };
         folder
     }
 
@@ -514,7 +524,7 @@ mod tests {
             assert_eq!(adopted(&with_spare(&unfit)), (0, 0), "{unfit:?}");
         }
         let unreadable = with_spare(&sound);
-        unreadable.now.borrow_mut().contents[0][..SEGMENT_HEADER_BYTES].fill(0);
+        unreadable.now().contents[0][..SEGMENT_HEADER_BYTES].fill(0);
         assert_eq!(adopted(&unreadable), (0, 0));
     }
 

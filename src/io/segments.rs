@@ -1,5 +1,5 @@
-//! What both production disks share: the files of the segments in use, the thread that makes and
-//! recycles them, and the way home for what a disk's threads have finished.
+//! What both production disks share: taking operations in, the files of the segments in use, the
+//! thread that makes and recycles them, and the way home for what a disk's threads have finished.
 //!
 //! Making a segment takes a zero fill and several syncs, so it happens on a thread of its own, one
 //! per disk, which owns the [`Maker`]. The thread inherits the CPU mask of whoever makes the disk.
@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use crate::io::disk::{Done, OpId, Outcome};
+use crate::io::buf::AlignedBuf;
+use crate::io::disk::{DiskOp, Done, OpId, Outcome};
 use crate::io::folder::{DirFolder, OpenFile};
 use crate::io::maker::Maker;
 use crate::io::waker::Inbox;
+use crate::limits::PAGE_BYTES;
 use crate::types::SegmentNo;
 use crate::wal::segment::{SegmentHeader, segment_name};
 
@@ -28,9 +30,53 @@ pub(crate) enum Finished {
     Died,
 }
 
+/// A write or a sync on its way. It owns all that the kernel uses for it.
+pub(crate) struct Job {
+    pub(crate) id: OpId,
+    pub(crate) segment: SegmentNo,
+    pub(crate) file: Arc<OpenFile>,
+    pub(crate) work: Work,
+}
+
+pub(crate) enum Work {
+    Write { offset: u32, buf: AlignedBuf },
+    WriteSynced { offset: u32, buf: AlignedBuf },
+    Sync,
+}
+
+impl Job {
+    /// The end of this operation, from what the system call gave.
+    pub(crate) fn done(self, result: io::Result<usize>) -> Done {
+        let outcome = self.work.outcome(result);
+        Done { id: self.id, outcome, buf: self.work.into_buf() }
+    }
+}
+
+impl Work {
+    fn outcome(&self, result: io::Result<usize>) -> Outcome {
+        match (self, result) {
+            (_, Err(error)) => Outcome::Failed(error),
+            (Self::Write { buf, .. } | Self::WriteSynced { buf, .. }, Ok(count)) if count != buf.len() => {
+                Outcome::Failed(io::ErrorKind::WriteZero.into())
+            }
+            (Self::Write { .. }, Ok(_)) => Outcome::Written,
+            (Self::WriteSynced { .. } | Self::Sync, Ok(_)) => Outcome::Synced,
+        }
+    }
+
+    fn into_buf(self) -> Option<AlignedBuf> {
+        match self {
+            Self::Write { buf, .. } | Self::WriteSynced { buf, .. } => Some(buf),
+            Self::Sync => None,
+        }
+    }
+}
+
 /// The segments of one disk.
 pub(crate) struct Segments {
     open: HashMap<SegmentNo, Open>,
+    /// Operations that ended without having begun.
+    refused: Vec<Done>,
     inbox: Arc<Inbox<Finished>>,
     requests: Option<Sender<(OpId, Request)>>,
     closing: Arc<AtomicBool>,
@@ -70,38 +116,52 @@ impl Segments {
             std::thread::Builder::new().name("forebay-maker".to_owned()).spawn(body)?
         };
         let (requests, thread) = (Some(requests), Some(thread));
-        Ok(Self { open, inbox, requests, closing, thread, awaited: 0, died: false })
+        Ok(Self { open, refused: Vec::new(), inbox, requests, closing, thread, awaited: 0, died: false })
     }
 
-    /// The file for a write or a sync, which counts as in flight until [`Self::end`].
-    pub(crate) fn begin(&mut self, segment: SegmentNo) -> io::Result<Arc<OpenFile>> {
-        let open = self.open.get_mut(&segment).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, format!("segment {segment} is not prepared, or was retired"))
-        })?;
+    /// Takes an operation in. A write or a sync comes back as a job for the disk; it counts as in
+    /// flight until [`Self::end`].
+    ///
+    /// # Panics
+    /// Where a write is not in whole pages, or a segment is retired with operations in flight.
+    pub(crate) fn take_in(&mut self, id: OpId, op: DiskOp) -> Option<Job> {
+        let (segment, work) = match op {
+            DiskOp::Write { segment, offset, buf } => (segment, Work::Write { offset, buf }),
+            DiskOp::WriteSynced { segment, offset, buf } => (segment, Work::WriteSynced { offset, buf }),
+            DiskOp::Sync { segment } => (segment, Work::Sync),
+            DiskOp::Prepare { header } => {
+                self.request(id, Request::Prepare(header));
+                return None;
+            }
+            DiskOp::Retire { segment, end } => {
+                let in_flight = self.open.remove(&segment).map_or(0, |open| open.in_flight);
+                assert_eq!(in_flight, 0, "segment {segment} is retired with operations in flight");
+                self.request(id, Request::Retire(segment, end));
+                return None;
+            }
+        };
+        if let Work::Write { offset, buf } | Work::WriteSynced { offset, buf } = &work {
+            let whole = (*offset as usize).is_multiple_of(PAGE_BYTES) && buf.len().is_multiple_of(PAGE_BYTES);
+            assert!(whole && !buf.is_empty(), "a write of {} bytes at {offset} is not whole pages", buf.len());
+        }
+        let Some(open) = self.open.get_mut(&segment) else {
+            let why = format!("segment {segment} is not prepared, or was retired");
+            let outcome = Outcome::Failed(io::Error::new(io::ErrorKind::NotFound, why));
+            self.refused.push(Done { id, outcome, buf: work.into_buf() });
+            return None;
+        };
         open.in_flight += 1;
-        Ok(Arc::clone(&open.file))
+        Some(Job { id, segment, file: Arc::clone(&open.file), work })
     }
 
-    /// The other half of [`Self::begin`].
+    /// The operation of a job has ended.
     pub(crate) fn end(&mut self, segment: SegmentNo) {
-        let open = self.open.get_mut(&segment).expect("a segment in flight is not retired");
-        open.in_flight -= 1;
+        self.open.get_mut(&segment).expect("a segment in flight is not retired").in_flight -= 1;
     }
 
     /// Announces an operation whose end will come as [`Finished::Data`].
     pub(crate) const fn expect_data(&mut self) {
         self.awaited += 1;
-    }
-
-    pub(crate) fn prepare(&mut self, id: OpId, header: Box<SegmentHeader>) {
-        self.request(id, Request::Prepare(header));
-    }
-
-    pub(crate) fn retire(&mut self, id: OpId, segment: SegmentNo, end: u32) {
-        if let Some(open) = self.open.remove(&segment) {
-            assert_eq!(open.in_flight, 0, "segment {segment} is retired with operations in flight");
-        }
-        self.request(id, Request::Retire(segment, end));
     }
 
     fn request(&mut self, id: OpId, request: Request) {
@@ -111,8 +171,9 @@ impl Segments {
         let _ = requests.send((id, request));
     }
 
-    /// Appends what the threads have finished.
+    /// Appends what the threads have finished, and what was refused.
     pub(crate) fn collect(&mut self, done: &mut Vec<Done>) -> io::Result<()> {
+        done.append(&mut self.refused);
         if self.awaited == 0 {
             return Ok(());
         }
@@ -198,6 +259,26 @@ impl Drop for DeathNotice {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.push(Finished::Died);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_that_are_short_or_errors_are_failures() {
+        let write = Work::Write { offset: 0, buf: AlignedBuf::new(8192) };
+        assert!(matches!(write.outcome(Ok(8192)), Outcome::Written));
+        for short in [0, 4096] {
+            let outcome = write.outcome(Ok(short));
+            assert!(matches!(outcome, Outcome::Failed(error) if error.kind() == io::ErrorKind::WriteZero));
+        }
+        assert!(matches!(Work::Sync.outcome(Ok(0)), Outcome::Synced));
+        for work in [write, Work::Sync] {
+            let outcome = work.outcome(Err(io::Error::from_raw_os_error(5)));
+            assert!(matches!(outcome, Outcome::Failed(error) if error.raw_os_error() == Some(5)));
         }
     }
 }

@@ -17,16 +17,15 @@ use std::sync::Arc;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode, squeue};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 use rustix::process::{Resource, getrlimit};
 
 use crate::io::buf::AlignedBuf;
 use crate::io::clock::MonotonicClock;
-use crate::io::disk::{Clock, Disk, DiskOp, Done, OpId, Outcome, Wait};
-use crate::io::folder::{DirFolder, OpenFile};
+use crate::io::disk::{Clock, Disk, DiskOp, Done, OpId, Wait};
+use crate::io::folder::DirFolder;
 use crate::io::maker::Maker;
-use crate::io::pwrite::check_alignment;
-use crate::io::segments::{Finished, Segments};
+use crate::io::segments::{Finished, Job, Segments, Work};
 use crate::io::waker::{Inbox, Waker};
 use crate::types::SegmentNo;
 
@@ -45,9 +44,7 @@ pub struct UringDisk {
     slots: Slots,
     in_flight_max: usize,
     /// Taken in, and not yet pushed.
-    waiting: VecDeque<InFlight>,
-    /// Ended without having begun.
-    refused: Vec<Done>,
+    waiting: VecDeque<Job>,
     segments: Segments,
     waker: Arc<Waker>,
     /// The armed read puts the eventfd's count here; nobody looks at it.
@@ -56,22 +53,10 @@ pub struct UringDisk {
     enters: u64,
 }
 
-struct InFlight {
-    id: OpId,
-    segment: SegmentNo,
-    file: Arc<OpenFile>,
-    work: Work,
-}
-
-enum Work {
-    Write { offset: u32, buf: AlignedBuf },
-    Sync,
-}
-
 /// Operations that the kernel may be working on; a completion names its slot.
 #[derive(Default)]
 struct Slots {
-    slots: Vec<Option<InFlight>>,
+    slots: Vec<Option<Job>>,
     free: Vec<usize>,
 }
 
@@ -93,7 +78,6 @@ impl UringDisk {
             slots: Slots::default(),
             in_flight_max,
             waiting: VecDeque::new(),
-            refused: Vec::new(),
             segments,
             waker,
             wake_count: AlignedBuf::new(WAKE_BYTES as usize),
@@ -106,16 +90,6 @@ impl UringDisk {
     #[must_use]
     pub const fn enters(&self) -> u64 {
         self.enters
-    }
-
-    fn take_in(&mut self, id: OpId, segment: SegmentNo, work: Work) {
-        match self.segments.begin(segment) {
-            Ok(file) => self.waiting.push_back(InFlight { id, segment, file, work }),
-            Err(error) => {
-                let buf = work.into_buf();
-                self.refused.push(Done { id, outcome: Outcome::Failed(error), buf });
-            }
-        }
     }
 
     fn enable(&mut self) -> io::Result<()> {
@@ -135,8 +109,8 @@ impl UringDisk {
                     break; // The kernel takes no more at present; the next poll goes on.
                 }
             }
-            let Some(op) = self.waiting.pop_front() else { break };
-            let slot = self.slots.insert(op);
+            let Some(job) = self.waiting.pop_front() else { break };
+            let slot = self.slots.insert(job);
             let entry = self.slots.entry(slot).user_data(slot as u64);
             // SAFETY: the entry points to a buffer and a descriptor that the slot owns. The slot is
             // emptied only by `reap`, once the kernel has completed the entry; on drop the slots
@@ -191,10 +165,10 @@ impl UringDisk {
                 }
                 continue;
             }
-            let op = self.slots.remove(slot as usize);
-            self.segments.end(op.segment);
-            let outcome = op.work.outcome(result);
-            done.push(Done { id: op.id, outcome, buf: op.work.into_buf() });
+            let job = self.slots.remove(slot as usize);
+            self.segments.end(job.segment);
+            let result = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+            done.push(job.done(result));
         }
         Ok(woken)
     }
@@ -202,21 +176,12 @@ impl UringDisk {
 
 impl Disk for UringDisk {
     fn submit(&mut self, id: OpId, op: DiskOp) {
-        match op {
-            DiskOp::Write { segment, offset, buf } => {
-                check_alignment(offset, &buf);
-                self.take_in(id, segment, Work::Write { offset, buf });
-            }
-            DiskOp::Sync { segment } => self.take_in(id, segment, Work::Sync),
-            DiskOp::Prepare { header } => self.segments.prepare(id, header),
-            DiskOp::Retire { segment, end } => self.segments.retire(id, segment, end),
-        }
+        self.waiting.extend(self.segments.take_in(id, op));
     }
 
     fn poll(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
         self.enable()?;
         let before = done.len();
-        done.append(&mut self.refused);
         let woken = self.reap(done)?;
         self.segments.collect(done)?;
         self.push_waiting()?;
@@ -257,55 +222,41 @@ impl Drop for UringDisk {
     }
 }
 
-impl Work {
-    fn outcome(&self, result: i32) -> Outcome {
-        match self {
-            _ if result < 0 => Outcome::Failed(io::Error::from_raw_os_error(-result)),
-            Self::Write { buf, .. } if result as usize != buf.len() => Outcome::Failed(io::ErrorKind::WriteZero.into()),
-            Self::Write { .. } => Outcome::Written,
-            Self::Sync => Outcome::Synced,
-        }
-    }
-
-    fn into_buf(self) -> Option<AlignedBuf> {
-        match self {
-            Self::Write { buf, .. } => Some(buf),
-            Self::Sync => None,
-        }
-    }
-}
-
 impl Slots {
     fn used(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    fn insert(&mut self, op: InFlight) -> usize {
+    fn insert(&mut self, job: Job) -> usize {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[slot] = Some(op);
+        self.slots[slot] = Some(job);
         slot
     }
 
     /// The submission for the operation in a slot.
     fn entry(&self, slot: usize) -> squeue::Entry {
-        let op = self.slots[slot].as_ref().expect("a used slot");
-        let fd = Fd(op.file.as_fd().as_raw_fd());
-        match &op.work {
-            Work::Write { offset, buf } => {
-                let len = u32::try_from(buf.len()).expect("a batch is smaller than a segment");
-                opcode::Write::new(fd, buf.as_ptr(), len).offset(u64::from(*offset)).build()
+        let job = self.slots[slot].as_ref().expect("a used slot");
+        let fd = Fd(job.file.as_fd().as_raw_fd());
+        let write = |offset: u32, buf: &AlignedBuf| {
+            let len = u32::try_from(buf.len()).expect("a batch is smaller than a segment");
+            opcode::Write::new(fd, buf.as_ptr(), len).offset(u64::from(offset))
+        };
+        match &job.work {
+            Work::Write { offset, buf } => write(*offset, buf).build(),
+            Work::WriteSynced { offset, buf } => {
+                write(*offset, buf).rw_flags(ReadWriteFlags::DSYNC.bits().cast_signed()).build()
             }
             Work::Sync => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
         }
     }
 
-    fn remove(&mut self, slot: usize) -> InFlight {
-        let op = self.slots[slot].take().expect("an operation completes once");
+    fn remove(&mut self, slot: usize) -> Job {
+        let job = self.slots[slot].take().expect("an operation completes once");
         self.free.push(slot);
-        op
+        job
     }
 }
 
@@ -320,13 +271,11 @@ fn set_up() -> io::Result<IoUring> {
     let ring = build().map_err(|error| explain(&error))?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|error| explain(&error))?;
-    match missing(|code| probe.is_supported(code)) || !ring.params().is_feature_ext_arg() {
-        true => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "io_uring is older here than Linux 5.15. Cure: a newer kernel, or --io pwrite",
-        )),
-        false => Ok(ring),
+    if missing(|code| probe.is_supported(code)) || !ring.params().is_feature_ext_arg() {
+        let why = "io_uring is older here than that of Linux 5.15. Cure: a newer kernel, or --io pwrite";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
     }
+    Ok(ring)
 }
 
 /// The best mode that the kernel knows. Each is disabled until the polling thread enables it.
@@ -420,16 +369,5 @@ mod tests {
         assert!(!missing(|_| true));
         assert!(missing(|code| code < opcode::MkDirAt::CODE));
         assert!(missing(|code| code != opcode::Fsync::CODE));
-    }
-
-    #[test]
-    fn results_that_are_short_or_negative_are_failures() {
-        let write = Work::Write { offset: 0, buf: AlignedBuf::new(8192) };
-        assert!(matches!(write.outcome(8192), Outcome::Written));
-        assert!(matches!(write.outcome(4096), Outcome::Failed(error) if error.kind() == io::ErrorKind::WriteZero));
-        assert!(matches!(write.outcome(0), Outcome::Failed(error) if error.kind() == io::ErrorKind::WriteZero));
-        assert!(matches!(write.outcome(-5), Outcome::Failed(error) if error.raw_os_error() == Some(5)));
-        assert!(matches!(Work::Sync.outcome(0), Outcome::Synced));
-        assert!(matches!(Work::Sync.outcome(-125), Outcome::Failed(error) if error.raw_os_error() == Some(125)));
     }
 }

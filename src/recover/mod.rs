@@ -10,6 +10,6 @@ mod carry_out;
 mod examine;
 mod report;
 
-pub use carry_out::{Quarantine, carry_out};
+pub use carry_out::{Kept, Quarantine, carry_out};
 pub use examine::{Examined, OpenError, ShardSetup, examine};
 pub use report::{Damage, Damaged, RecoveryReport, ShardReport, TornTail};

@@ -180,6 +180,7 @@ impl Core {
     #[must_use]
     pub fn new(config: CoreConfig, log: Log, flushed: Seq) -> Self {
         let last = log.last_seq();
+        let log_ready = log.ready.len();
         let first = log.used.front().unwrap_or(&log.current).first_seq;
         let marks = Marks {
             shard: config.own.shard,
@@ -203,7 +204,7 @@ impl Core {
             preparing: None,
             prepare_after: Instant(0),
             disk_full: false,
-            store_full: false,
+            store_full: (log_ready as u64) < config.bounds.reserve,
             retiring: HashMap::new(),
             look: Look { published: last, ..Look::default() },
             last_look: Instant(0),
@@ -223,6 +224,12 @@ impl Core {
     #[must_use]
     pub const fn marks(&self) -> Marks {
         self.marks
+    }
+
+    /// Only the reserve is left: the ring must take nothing.
+    #[must_use]
+    pub const fn is_store_full(&self) -> bool {
+        self.store_full
     }
 
     /// The log's segments.

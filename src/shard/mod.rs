@@ -2,6 +2,9 @@
 
 pub mod commit;
 pub mod core;
+pub mod driver;
 pub mod marks;
 pub mod ring;
+pub mod shared;
+pub mod thread;
 pub mod waiters;

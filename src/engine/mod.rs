@@ -1,0 +1,13 @@
+//! The face of the crate: opening a store, writers, receipts, reading back, closing.
+
+mod identity;
+mod open;
+mod quarantine;
+mod subscription;
+mod ticket;
+mod writer;
+
+pub use open::{Engine, Status};
+pub use subscription::Subscription;
+pub use ticket::Ticket;
+pub use writer::Writer;

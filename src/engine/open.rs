@@ -1,0 +1,611 @@
+//! [`Engine`]: a store that is open.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::config::{Config, IoChoice, SyncPolicy};
+use crate::data::flusher::Flusher;
+use crate::data::store::{Keeps, Null, Store};
+use crate::engine::identity::{Identity, StoreLock, replace_file};
+use crate::engine::quarantine::QuarantineFolder;
+use crate::engine::subscription::Subscription;
+use crate::engine::writer::Writer;
+use crate::error::Error;
+use crate::io::clock::random_u64;
+use crate::io::disk::Disk;
+use crate::io::folder::DirFolder;
+use crate::io::maker::Maker;
+use crate::io::pwrite::PwriteDisk;
+use crate::io::uring::UringDisk;
+use crate::io::waker::Waker;
+use crate::limits::NAMES_BYTES_MAX;
+use crate::recover::{Examined, OpenError, RecoveryReport, ShardReport, ShardSetup, carry_out, examine};
+use crate::shard::core::{Core, CoreConfig};
+use crate::shard::driver::Retention;
+use crate::shard::marks::Marks;
+use crate::shard::ring::{Closed, Ring, Wake};
+use crate::shard::shared::{ReadableSegment, SegmentTable, Shared};
+use crate::shard::thread::ShardThread;
+use crate::shard::waiters::Waited;
+use crate::stats::{ShardStats, Stats};
+use crate::types::{Cursor, Durability, Epoch, Nonce, Receipt, Seq, ShardId, StoreId, Stream};
+use crate::wal::batch::StreamEnds;
+use crate::wal::intake::RingHeader;
+use crate::wal::log::{Log, LogBounds};
+
+/// How a receipt's block stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It has come this far.
+    Durable(Durability),
+    /// It was accepted, and then a power cut took it before it was synced.
+    Lost,
+}
+
+/// A store that is open. Cheap to share behind an `Arc`; dropping it closes it, but only
+/// [`close`](Self::close) says how that went.
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+    threads: Vec<JoinHandle<()>>,
+    flusher: Option<Flusher>,
+    report: RecoveryReport,
+    _lock: StoreLock,
+}
+
+/// One shard as writers and readers see it.
+pub(crate) struct ShardHandle {
+    pub(crate) shard: ShardId,
+    pub(crate) own: Stream,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) folder: Arc<DirFolder>,
+    /// Where every stream of the log stood when the store was opened.
+    before: StreamEnds,
+}
+
+/// What engine, writers, tickets and subscriptions share.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) policy: SyncPolicy,
+    pub(crate) shards: Vec<ShardHandle>,
+    next_shard: AtomicUsize,
+    pub(crate) next_reader: AtomicUsize,
+    /// Reader 0 holds the log from open until the first subscription takes over.
+    pub(crate) held_at_open: Mutex<bool>,
+    io: &'static str,
+    cpus: Vec<usize>,
+    wal_bytes_max: u64,
+}
+
+impl Wake for Waker {
+    fn wake(&self) {
+        Self::wake(self);
+    }
+}
+
+impl Engine {
+    /// Opens the store in `config`'s folder, or makes one; recovers first. Keeps no data files:
+    /// blocks leave the log once they are synced and read by subscribers.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::InUse`], [`Error::Damaged`], [`Error::Io`]; the store is unchanged
+    /// where acknowledged data is damaged.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        Self::open_with(config, Box::new(Null))
+    }
+
+    /// The same with a sink for blocks.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Store`].
+    pub fn open_with(mut config: Config, mut store: Box<dyn Store>) -> Result<Self, Error> {
+        config.check()?;
+        let dir = config.dir.clone();
+        fs::create_dir_all(&dir).map_err(Error::io(format!("making {}", dir.display())))?;
+        let lock = StoreLock::take(&dir)?;
+        let (identity, _) = Identity::open(&mut config)?;
+        let boot = boot_id()?;
+        let keeps = store.keeps();
+        let mut opening = Vec::new();
+        for shard in 0..identity.shards {
+            let shard = ShardId(shard as u16);
+            let progress = store.progress(shard).map_err(|error| Error::Store(error.to_string()))?;
+            opening.push(Opening::examine(&config, identity.store(), shard, boot, progress.map_or(Seq(0), |at| at.seq))?);
+        }
+        // One epoch for the whole store, above every one that any shard has seen.
+        let epoch = opening.iter().map(|opening| opening.examined.epoch_max).max().unwrap_or_default();
+        let epoch = Epoch(epoch.0 + 1);
+        let nonce = Nonce(random_u64());
+        let mut quarantine = QuarantineFolder::new(&dir, epoch);
+        let cpus = cpus(&config);
+        let mut shards = Vec::new();
+        let mut starting = Vec::new();
+        let mut report = RecoveryReport {
+            schema: "forebay.recovery/1",
+            store: identity.store().to_string(),
+            epoch: epoch.0,
+            shards: Vec::new(),
+        };
+        let mut io = "uring";
+        for opening in opening {
+            let own = Stream { origin: identity.store(), shard: opening.shard, epoch, nonce };
+            let started = opening.start(&config, own, boot, &mut quarantine, keeps, &mut io)?;
+            report.shards.push(started.report);
+            shards.push(started.handle);
+            starting.push(started.thread);
+        }
+        let text = serde_json::to_string_pretty(&report).expect("plain fields");
+        replace_file(&dir, "recovery-report.json.tmp", "recovery-report.json", text.as_bytes())?;
+        log_report(&report);
+        let mut threads = Vec::new();
+        for (index, mut thread) in starting.into_iter().enumerate() {
+            thread.cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
+            threads.push(thread.spawn().map_err(Error::io("starting a shard's thread"))?);
+        }
+        let wal_bytes_max = config.segments_max(identity.shards) * config.segment_bytes * identity.shards as u64;
+        let inner = Arc::new(Inner {
+            policy: config.sync_policy(),
+            shards,
+            next_shard: AtomicUsize::new(0),
+            next_reader: AtomicUsize::new(1),
+            held_at_open: Mutex::new(config.hold_for_subscriber),
+            io,
+            cpus: (0..if cpus.is_empty() { 0 } else { identity.shards }).map(|index| cpus[index % cpus.len()]).collect(),
+            wal_bytes_max,
+            config,
+        });
+        if inner.config.hold_for_subscriber {
+            for shard in &inner.shards {
+                shard.shared.hold(0, Some(Seq(0)));
+            }
+        }
+        let flusher = match keeps {
+            Keeps::Blocks => Some(Flusher::start(&inner, store)?),
+            Keeps::Nothing | Keeps::Log => None,
+        };
+        Ok(Self { inner, threads, flusher, report, _lock: lock })
+    }
+
+    /// A writer for a namespace, bound to a shard: order is kept per writer. Writers are spread
+    /// evenly over shards as they are made; a clone stays with the shard of its original.
+    ///
+    /// # Errors
+    /// A namespace longer than 255 bytes.
+    pub fn writer(&self, namespace: &str) -> Result<Writer, Error> {
+        if namespace.len() > NAMES_BYTES_MAX {
+            return Err(Error::Config(format!("the namespace is {} bytes long; at most 255 fit", namespace.len())));
+        }
+        let shard = self.inner.next_shard.fetch_add(1, Ordering::Relaxed) % self.inner.shards.len();
+        Ok(Writer::new(Arc::clone(&self.inner), namespace.into(), shard))
+    }
+
+    /// Where each shard stands.
+    #[must_use]
+    pub fn marks(&self) -> Vec<Marks> {
+        self.inner.shards.iter().map(|shard| shard.marks()).collect()
+    }
+
+    /// Counters since open.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let inner = &self.inner;
+        let shards: Vec<ShardStats> = inner.shards.iter().map(|shard| shard.shared.stats().clone()).collect();
+        let shared = inner.shards.iter().all(|shard| shard.ring.is_shared_file());
+        Stats::sum(&shards, inner.io, inner.cpus.clone(), shared, inner.wal_bytes_max)
+    }
+
+    /// What the open found and did.
+    #[must_use]
+    pub const fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// How far a receipt's block has come.
+    ///
+    /// # Errors
+    /// [`Error::UnknownReceipt`] where it is not of this store, or older than the retained log.
+    pub fn status_of(&self, receipt: &Receipt) -> Result<Status, Error> {
+        let shard = self.inner.shard_of(receipt)?;
+        if receipt.stream != shard.own {
+            // Of an earlier opening: what recovery found is synced, the rest is lost.
+            let end = shard.before.get(&receipt.stream).ok_or(Error::UnknownReceipt)?;
+            let there = receipt.seq <= end.seq;
+            return Ok(if there { Status::Durable(Durability::Synced) } else { Status::Lost });
+        }
+        let marks = shard.marks();
+        if receipt.seq > marks.accepted {
+            return Err(Error::UnknownReceipt);
+        }
+        Ok(Status::Durable(match receipt.seq {
+            seq if seq <= marks.flushed => Durability::Flushed,
+            seq if seq <= marks.synced => Durability::Synced,
+            seq if seq <= marks.written => Durability::Written,
+            _ => Durability::Accepted,
+        }))
+    }
+
+    /// Waits until a receipt's block is as safe as asked; waiting for `Synced` starts a sync.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`] where its shard failed first, [`Error::UnknownReceipt`].
+    pub fn wait(&self, receipt: &Receipt, durability: Durability) -> Result<(), Error> {
+        let shard = self.inner.shard_of(receipt)?;
+        if receipt.stream == shard.own {
+            return shard.wait(receipt.seq, durability);
+        }
+        match self.status_of(receipt)? {
+            Status::Durable(_) => Ok(()),
+            Status::Lost => Err(Error::UnknownReceipt),
+        }
+    }
+
+    /// Waits until everything that was accepted so far is synced.
+    ///
+    /// # Errors
+    /// [`Error::OutcomeUnknown`] where a shard failed first.
+    pub fn sync(&self) -> Result<(), Error> {
+        let upto: Vec<Seq> = self.inner.shards.iter().map(|shard| shard.ring.last_given()).collect();
+        for (shard, seq) in self.inner.shards.iter().zip(&upto) {
+            shard.shared.want_synced(*seq);
+        }
+        self.inner.shards.iter().zip(&upto).try_for_each(|(shard, seq)| shard.wait(*seq, Durability::Synced))
+    }
+
+    /// Reads the log from a cursor on: all shards, each in its order. Holds the log from there,
+    /// within the retention options.
+    ///
+    /// # Errors
+    /// [`Error::Behind`], [`Error::Rewound`].
+    pub fn subscribe(&self, cursor: Cursor) -> Result<Subscription, Error> {
+        Subscription::new(Arc::clone(&self.inner), cursor)
+    }
+
+    /// Takes nothing more, writes, syncs and flushes what was taken, seals the log, and ends all threads.
+    ///
+    /// # Errors
+    /// The first fault; what was acknowledged at `synced` is safe all the same.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.shut_down()
+    }
+
+    fn shut_down(&mut self) -> Result<(), Error> {
+        for shard in &self.inner.shards {
+            shard.ring.close(Closed::Closing);
+        }
+        let flushed = self.flusher.take().map_or(Ok(()), Flusher::close);
+        for shard in &self.inner.shards {
+            shard.shared.request_stop();
+        }
+        let mut panicked = false;
+        for thread in self.threads.drain(..) {
+            panicked |= thread.join().is_err();
+        }
+        let fault = self.inner.shards.iter().find_map(|shard| shard.shared.fault());
+        match fault {
+            Some(fault) => Err(Error::Fault(fault)),
+            None if panicked => Err(Error::Store("a shard's thread panicked".to_owned())),
+            None => flushed,
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if !self.threads.is_empty()
+            && let Err(error) = self.shut_down()
+        {
+            tracing::error!("closing {}: {error}", self.inner.config.dir.display());
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn shard_of(&self, receipt: &Receipt) -> Result<&ShardHandle, Error> {
+        self.shards
+            .get(usize::from(receipt.stream.shard.0))
+            .filter(|shard| shard.own.origin == receipt.stream.origin)
+            .ok_or(Error::UnknownReceipt)
+    }
+
+    /// The first subscription takes over what was held from open.
+    pub(crate) fn end_hold_at_open(&self) {
+        let mut held = self.held_at_open.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *held) {
+            for shard in &self.shards {
+                shard.shared.hold(0, None);
+            }
+        }
+    }
+}
+
+impl ShardHandle {
+    fn marks(&self) -> Marks {
+        let marks = self.shared.marks();
+        Marks { accepted: marks.accepted.max(self.ring.last_given()), ..marks }
+    }
+
+    /// Waits until `seq` of this opening is as safe as asked.
+    pub(crate) fn wait(&self, seq: Seq, durability: Durability) -> Result<(), Error> {
+        let mark = match durability {
+            Durability::Accepted => return Ok(()),
+            Durability::Written => &self.shared.written,
+            Durability::Synced => &self.shared.synced,
+            Durability::Flushed => &self.shared.flushed,
+        };
+        if mark.at() < seq && durability >= Durability::Synced {
+            self.shared.want_synced(seq);
+        }
+        match mark.wait(seq, None) {
+            Waited::Reached => Ok(()),
+            Waited::TimedOut | Waited::Failed => Err(self.unknown()),
+        }
+    }
+
+    /// The error of a block whose shard ended before it was safe.
+    pub(crate) fn unknown(&self) -> Error {
+        self.shared.fault().map_or(Error::Closed, Error::OutcomeUnknown)
+    }
+}
+
+/// A shard between its examination and its start.
+struct Opening {
+    shard: ShardId,
+    folder: Arc<DirFolder>,
+    ring_path: std::path::PathBuf,
+    ring_image: Option<Vec<u8>>,
+    examined: Examined,
+    flushed: Seq,
+}
+
+struct Started {
+    handle: ShardHandle,
+    thread: ShardThread,
+    report: ShardReport,
+}
+
+impl Opening {
+    fn examine(config: &Config, store: StoreId, shard: ShardId, boot: [u8; 16], flushed: Seq) -> Result<Self, Error> {
+        let dir = config.dir.join(format!("shard-{:04}", shard.0));
+        fs::create_dir_all(&dir).map_err(Error::io(format!("making {}", dir.display())))?;
+        sync_dir(&config.dir)?;
+        let folder = DirFolder::open(&dir).map_err(Error::io(format!("opening {}", dir.display())))?;
+        let folder = Arc::new(folder);
+        let ring_dir = config.intake_dir.as_ref().map_or(dir.clone(), |other| other.join(format!("shard-{:04}", shard.0)));
+        fs::create_dir_all(&ring_dir).map_err(Error::io(format!("making {}", ring_dir.display())))?;
+        let ring_path = ring_dir.join("intake.ring");
+        let ring_image = read_ring(&ring_path)?;
+        let setup = ShardSetup {
+            store,
+            shard,
+            boot,
+            segment_bytes: config.segment_bytes,
+            bounds: bounds(config),
+            batch_bytes_max: config.batch_bytes_max as usize,
+            on_damage: config.on_damage,
+            flushed,
+        };
+        let mut waited = Duration::ZERO;
+        let mut read = Progress::new(shard);
+        let examined = loop {
+            match examine(&*folder, &setup, ring_image.as_deref(), &mut |bytes| read.add(bytes)) {
+                Ok(examined) => break examined,
+                Err(OpenError::Locked(name)) => {
+                    // Writes of a killed process go on landing; its file's lock lasts as long.
+                    if waited.as_millis() % 1000 == 0 {
+                        tracing::info!("shard {shard}: waiting for writes of an earlier process to {name}");
+                    }
+                    let nap = Duration::from_millis(20);
+                    std::thread::sleep(nap);
+                    waited += nap;
+                }
+                Err(OpenError::Damaged(damaged)) => return Err(Error::Damaged(damaged)),
+                Err(OpenError::Io { context, source }) => return Err(Error::io(format!("shard {shard}: {context}"))(source)),
+                Err(other @ OpenError::Foreign { .. }) => return Err(Error::Config(other.to_string())),
+            }
+        };
+        Ok(Self { shard, folder, ring_path, ring_image, examined, flushed })
+    }
+
+    fn start(
+        self,
+        config: &Config,
+        own: Stream,
+        boot: [u8; 16],
+        quarantine: &mut QuarantineFolder,
+        keeps: Keeps,
+        io: &mut &'static str,
+    ) -> Result<Started, Error> {
+        let bounds = bounds(config);
+        let spares_max = bounds.reserve as usize + crate::limits::SEGMENTS_AHEAD + 1;
+        let mut maker = Maker::new(own.origin, self.shard, config.segment_bytes, spares_max, Box::new(random_u64));
+        let image = self.ring_image.as_deref();
+        let (log, report) = carry_out(self.examined, &*self.folder, &mut maker, quarantine, own, image)
+            .map_err(|error| match error {
+                OpenError::Io { context, source } => Error::io(format!("shard {}: {context}", self.shard))(source),
+                other => Error::Config(other.to_string()),
+            })?;
+        drop(self.ring_image);
+        let waker = Waker::new().map_err(Error::io("making an eventfd"))?;
+        let header = RingHeader {
+            store: own.origin,
+            shard: self.shard,
+            boot,
+            epoch: own.epoch,
+            nonce: own.nonce,
+            first_seq: log.last_seq().next(),
+            slots: config.intake_slots as u32,
+            bytes: config.intake_bytes,
+        };
+        let wake: Arc<dyn Wake> = waker.clone();
+        let (ring, consumer) = Ring::create(&self.ring_path, &header, Arc::clone(&wake))
+            .map_err(Error::io(format!("making {}", self.ring_path.display())))?;
+        let mut table = SegmentTable { handled: log.current.header.handled.clone(), ..SegmentTable::default() };
+        for used in log.used.iter() {
+            table.handled.extend(used.header.handled.iter().copied());
+            let segment = ReadableSegment { header: used.header.clone(), first_seq: used.first_seq, end: Some(used.end) };
+            table.segments.push_back(segment);
+        }
+        table.begin(&log.current);
+        let before = log.ends.clone();
+        let disk = open_disk(config.io, &self.folder, maker, &log, &waker, io)?;
+        let core_config = CoreConfig {
+            own,
+            policy: config.sync_policy(),
+            batch_bytes_max: config.batch_bytes_max as usize,
+            bounds,
+        };
+        let core = Core::new(core_config, log, self.flushed);
+        if core.is_store_full() {
+            ring.close(Closed::StoreFull);
+        }
+        let shared = Arc::new(Shared::new(core.marks(), wake, table));
+        let retention = Retention {
+            keeps,
+            period_ns: config.wal_retention_period_s.saturating_mul(1_000_000_000),
+            segments: match config.wal_retention_size {
+                0 => u64::MAX,
+                bytes => (bytes / config.identity_shards() as u64).div_ceil(config.segment_bytes),
+            },
+            pressure_segments: bounds.segments_max.saturating_sub(1),
+        };
+        let handle = ShardHandle {
+            shard: self.shard,
+            own,
+            ring: Arc::clone(&ring),
+            shared: Arc::clone(&shared),
+            folder: self.folder,
+            before,
+        };
+        let thread = ShardThread { shard: self.shard, core, disk, consumer, ring, shared, retention, cpu: None };
+        Ok(Started { handle, thread, report })
+    }
+}
+
+fn bounds(config: &Config) -> LogBounds {
+    LogBounds { segments_max: config.segments_max(config.identity_shards()), reserve: config.reserve_segments() }
+}
+
+/// io_uring, or threads where it is blocked and the choice is open.
+fn open_disk(
+    choice: IoChoice,
+    folder: &Arc<DirFolder>,
+    maker: Maker,
+    log: &Log,
+    waker: &Arc<Waker>,
+    io: &mut &'static str,
+) -> Result<Box<dyn Disk + Send>, Error> {
+    let ready: Vec<_> = log
+        .used
+        .iter()
+        .map(|used| used.header.segment)
+        .chain([log.current.header.segment])
+        .chain(log.ready.iter().map(|header| header.segment))
+        .collect();
+    let uring = match choice {
+        IoChoice::Pwrite => false,
+        IoChoice::Uring => true,
+        IoChoice::Auto => match crate::io::uring::available() {
+            Ok(()) => true,
+            Err(error) => {
+                if *io == "uring" {
+                    tracing::warn!("io_uring cannot be used: {error}. Writing with pwrite threads instead");
+                }
+                false
+            }
+        },
+    };
+    if uring {
+        let disk = UringDisk::new(Arc::clone(folder), maker, &ready, Arc::clone(waker));
+        Ok(Box::new(disk.map_err(Error::io("setting io_uring up"))?))
+    } else {
+        *io = "pwrite";
+        let disk = PwriteDisk::new(Arc::clone(folder), maker, &ready, Arc::clone(waker));
+        Ok(Box::new(disk.map_err(Error::io("starting the pwrite threads"))?))
+    }
+}
+
+/// The running boot's id.
+fn boot_id() -> Result<[u8; 16], Error> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(PATH).map_err(Error::io(format!("reading {PATH}")))?;
+    let digits: Vec<u8> = text.trim().bytes().filter(|byte| *byte != b'-').collect();
+    let mut id = [0; 16];
+    let pairs = digits.chunks_exact(2).filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let count = pairs.zip(&mut id).map(|(byte, place)| *place = byte).count();
+    if count == 16 { Ok(id) } else { Err(Error::Config(format!("{PATH} holds no boot id: {text:?}"))) }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io(format!("syncing {}", dir.display())))
+}
+
+/// The ring file as it stands, through the page cache, which is where its entries live.
+fn read_ring(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let most = *crate::limits::INTAKE_BYTES.end() + *crate::limits::INTAKE_SLOTS.end() * 64 + (1 << 20);
+    match fs::metadata(path) {
+        Ok(found) if found.len() > most => {
+            Err(Error::Config(format!("{} is {} bytes long; no ring is", path.display(), found.len())))
+        }
+        Ok(_) => fs::read(path).map(Some).map_err(Error::io(format!("reading {}", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(format!("reading {}", path.display()))(error)),
+    }
+}
+
+/// The CPUs to pin to: those named, else all that this process may use; none if told so.
+fn cpus(config: &Config) -> Vec<usize> {
+    let all = || core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    config.cpus.clone().unwrap_or_else(all)
+}
+
+/// Says how far the reading of a long log has come, once a second.
+struct Progress {
+    shard: ShardId,
+    bytes: u64,
+    began: std::time::Instant,
+    said: std::time::Instant,
+}
+
+impl Progress {
+    fn new(shard: ShardId) -> Self {
+        let now = std::time::Instant::now();
+        Self { shard, bytes: 0, began: now, said: now }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if self.said.elapsed() >= Duration::from_secs(1) {
+            self.said = std::time::Instant::now();
+            let seconds = self.began.elapsed().as_secs_f64();
+            let mib = self.bytes as f64 / (1 << 20) as f64;
+            tracing::info!("shard {}: read {mib:.0} MiB of log, {:.0} MiB/s", self.shard, mib / seconds);
+        }
+    }
+}
+
+fn log_report(report: &RecoveryReport) {
+    for shard in &report.shards {
+        for torn in &shard.torn {
+            tracing::info!(
+                "shard {}: torn tail in segment {} at {:#x}..{:#x}, copied to quarantine",
+                shard.shard,
+                torn.segment,
+                torn.offset,
+                torn.upto
+            );
+        }
+        for damage in &shard.damage {
+            tracing::warn!("damage salvaged: {damage}");
+        }
+        if let Some(ring) = &shard.ring {
+            tracing::warn!("shard {}: intake ring: {ring}", shard.shard);
+        }
+        if shard.replayed_blocks > 0 {
+            tracing::info!("shard {}: {} blocks replayed from the intake ring", shard.shard, shard.replayed_blocks);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Counters of a running engine.
+
+use hdrhistogram::Histogram;
+
+/// What a shard's thread has counted since open.
+#[derive(Clone, Debug)]
+pub struct ShardStats {
+    /// Batches written.
+    pub batches: u64,
+    /// Blocks and voids in them.
+    pub blocks: u64,
+    /// Their bytes on disk.
+    pub bytes: u64,
+    /// How long each fdatasync took, in nanoseconds.
+    pub sync_ns: Histogram<u64>,
+    /// The greatest age of an acknowledged block at the end of the sync that covered it, in nanoseconds.
+    pub unsynced_max_ns: u64,
+    /// The most bytes that one sync had to cover.
+    pub unsynced_max_bytes: u64,
+    /// How often nothing could be drained for want of a segment.
+    pub stalls: u64,
+    /// Bytes of segment files in the log.
+    pub wal_bytes: u64,
+}
+
+impl Default for ShardStats {
+    fn default() -> Self {
+        Self {
+            batches: 0,
+            blocks: 0,
+            bytes: 0,
+            sync_ns: Histogram::new(3).expect("three significant digits"),
+            unsynced_max_ns: 0,
+            unsynced_max_bytes: 0,
+            stalls: 0,
+            wal_bytes: 0,
+        }
+    }
+}
+
+/// What an engine has counted since open, all shards together.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// What ran: `uring` or `pwrite`.
+    pub io: String,
+    /// Shards.
+    pub shards: usize,
+    /// The CPU that each shard is pinned to, as read back; empty where none is.
+    pub cpus: Vec<usize>,
+    /// Acknowledgements come from memory that survives the process.
+    pub intake_shared: bool,
+    /// Batches written.
+    pub batches: u64,
+    /// Blocks and voids in them.
+    pub blocks_written: u64,
+    /// Their bytes on disk.
+    pub bytes_written: u64,
+    /// Completed fdatasyncs.
+    pub syncs: u64,
+    /// How long they took, in microseconds.
+    pub sync_us: Histogram<u64>,
+    /// The most bytes that one sync had to cover.
+    pub unsynced_max_bytes: u64,
+    /// The greatest age of an acknowledged, unsynced block, in milliseconds.
+    pub unsynced_max_ms: f64,
+    /// How often a shard could not go on for want of a segment.
+    pub stalls: u64,
+    /// Bytes of segment files in the log.
+    pub wal_bytes_used: u64,
+    /// Their bound.
+    pub wal_bytes_max: u64,
+}
+
+impl Stats {
+    /// Sums of shards.
+    #[must_use]
+    pub(crate) fn sum(shards: &[ShardStats], io: &str, cpus: Vec<usize>, intake_shared: bool, wal_bytes_max: u64) -> Self {
+        let mut sync_us = Histogram::new(3).expect("three significant digits");
+        for value in shards.iter().flat_map(|shard| shard.sync_ns.iter_recorded()) {
+            sync_us.saturating_record_n(value.value_iterated_to() / 1000, value.count_at_value());
+        }
+        let sum = |of: fn(&ShardStats) -> u64| shards.iter().map(of).sum::<u64>();
+        let max = |of: fn(&ShardStats) -> u64| shards.iter().map(of).max().unwrap_or(0);
+        Self {
+            io: io.to_owned(),
+            shards: shards.len(),
+            cpus,
+            intake_shared,
+            batches: sum(|shard| shard.batches),
+            blocks_written: sum(|shard| shard.blocks),
+            bytes_written: sum(|shard| shard.bytes),
+            syncs: sync_us.len(),
+            sync_us,
+            unsynced_max_bytes: max(|shard| shard.unsynced_max_bytes),
+            unsynced_max_ms: max(|shard| shard.unsynced_max_ns) as f64 / 1e6,
+            stalls: sum(|shard| shard.stalls),
+            wal_bytes_used: sum(|shard| shard.wal_bytes),
+            wal_bytes_max,
+        }
+    }
+}
