@@ -110,15 +110,17 @@ mod tests {
 
     #[test]
     fn the_documented_table_is_the_format() {
-        use crate::wal::{batch, entry, segment};
+        use crate::wal::{batch, entry, intake, segment};
         let documented = documented();
-        let records: [(&str, &[(&str, Field)]); 6] = [
+        let records: [(&str, &[(&str, Field)]); 8] = [
             ("SEGMENT", segment::SEGMENT::ALL),
             ("HANDLED", segment::HANDLED::ALL),
             ("BATCH", batch::BATCH::ALL),
             ("STREAM", batch::STREAM::ALL),
             ("ENTRY", entry::ENTRY::ALL),
             ("IDENTITY", entry::IDENTITY::ALL),
+            ("RING", intake::RING::ALL),
+            ("SLOT", intake::SLOT::ALL),
         ];
         for (name, fields) in records {
             let fields: Vec<_> = fields.iter().map(|(field, at)| ((*field).to_owned(), *at)).collect();

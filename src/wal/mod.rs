@@ -7,11 +7,16 @@
 //!           spare-FFFFFFFFFFFFFFFF.wal   a zero-filled or recycled file, by file id
 //!           new-FFFFFFFFFFFFFFFF.tmp     a file being filled; removed at open
 //!           intake.ring                  the intake ring
+//!           intake.ring.tmp              one being made; removed at open
 //! segment   header copy at 0, the same again at 4096, batches from 8192 on, back to back
 //! batch     n x 4096; each 512 B sector = stamp u32 + 508 B of one byte stream:
 //!           batch header, entries, stream table, zero padding
 //! stamp     mix of store id, file id and generation; never 0
 //! entry     entry header, identity (carried only), namespace, table, payload
+//! ring      header copy at 0, the same again at 4096, slots from 8192 on, byte area from the next
+//!           4096 on; at 2048 a u64: seqs freed since first_seq, and 16 bits of check
+//! slot      for seq % slots; its entry (as in a batch) stands from claim_unit % units on, in units
+//!           of 64, and wraps round at the end of the byte area
 //!
 //! segment header (SEGMENT)          batch header (BATCH)
 //!   0   8 magic                       0   4 magic
@@ -59,13 +64,13 @@
 //! ring header (RING)                ring slot (SLOT)
 //!   0   8 magic                       0   8 tag
 //!   8   2 version                     8   8 checksum
-//!  10   2 shard                      16   8 claim_unit
-//!  12   4 slots                      24   4 length
-//!  16  16 store                      28   4 header_bytes
-//!  32  16 boot                       32   4 header_crc
-//!  48   8 epoch                      36   4 payload_crc
-//!  56   8 nonce                      40  24 zero
-//!  64   8 first_seq
+//!  10   2 shard                      16   4 claim_unit
+//!  12   4 slots                      20   4 claim_units
+//!  16  16 store                      24   4 length
+//!  32  16 boot                       28   4 header_bytes
+//!  48   8 epoch                      32   4 header_crc
+//!  56   8 nonce                      36   4 payload_crc
+//!  64   8 first_seq                  40  24 zero
 //!  72   8 bytes
 //!  80   4 crc
 //! ```
