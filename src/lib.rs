@@ -4,9 +4,13 @@ pub mod config;
 pub mod error;
 pub mod io;
 pub mod limits;
+#[cfg(feature = "sim")]
+pub mod planted;
 pub mod recover;
 pub mod serve;
 pub mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod types;
 pub mod wal;
 

@@ -322,9 +322,19 @@ impl Medium {
 
     /// Ends a sync that began at `began`.
     pub(crate) fn end_sync(&mut self, file: usize, began: u64) -> io::Result<()> {
+        self.settle(file, |write| write.done.is_some_and(|done| done <= began))?;
+        self.files[file].durable_len = self.files[file].durable.len();
+        Ok(())
+    }
+
+    /// Makes one completed write durable.
+    pub(crate) fn harden(&mut self, file: usize, no: WriteNo) -> io::Result<()> {
+        self.settle(file, |write| write.no == no)
+    }
+
+    fn settle(&mut self, file: usize, covered: impl Fn(&Pending) -> bool) -> io::Result<()> {
         let failed = count_down(&mut self.faults.sync_error);
-        let covered = |write: &Pending| write.done.is_some_and(|done| done <= began);
-        let (covered, rest): (Vec<_>, Vec<_>) = self.files[file].pending.drain(..).partition(covered);
+        let (covered, rest): (Vec<_>, Vec<_>) = self.files[file].pending.drain(..).partition(&covered);
         self.files[file].pending = rest;
         for write in covered {
             if !failed {
@@ -339,7 +349,6 @@ impl Medium {
             // What did not arrive is gone, and no later sync says so.
             return if self.flaws.retry_sync { Ok(()) } else { Err(io::Error::from_raw_os_error(5)) };
         }
-        self.files[file].durable_len = self.files[file].durable.len();
         Ok(())
     }
 

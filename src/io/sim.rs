@@ -156,7 +156,7 @@ pub struct Pace {
 
 #[derive(Debug)]
 enum Running {
-    Write { file: usize, no: WriteNo, buf: AlignedBuf },
+    Write { file: usize, no: WriteNo, buf: AlignedBuf, synced: bool },
     Sync { file: usize, began: u64 },
     Make(DiskOp),
     Failed(io::Error, Option<AlignedBuf>),
@@ -211,18 +211,32 @@ impl SimDisk {
         time * stall * 1_000 + self.chance.below(1_000)
     }
 
+    fn write_time(&mut self) -> u64 {
+        let time = self.time(self.pace.write_us);
+        self.slowest_write = self.slowest_write.max(time);
+        time
+    }
+
+    fn sync_time(&mut self) -> u64 {
+        let time = self.time(self.pace.sync_us);
+        self.slowest_sync = self.slowest_sync.max(time);
+        time
+    }
+
     fn start(&mut self) {
         while let Some((id, op)) = self.submitted.pop_front() {
             let now = self.folder.medium.now();
             let (running, due) = match op {
                 DiskOp::Write { segment, offset, buf } => {
-                    let time = self.time(self.pace.write_us);
-                    self.slowest_write = self.slowest_write.max(time);
-                    (self.begin_write(&segment_name(segment), offset, buf), Instant(now.0 + time))
+                    let time = self.write_time();
+                    (self.begin_write(&segment_name(segment), offset, buf, false), Instant(now.0 + time))
+                }
+                DiskOp::WriteSynced { segment, offset, buf } => {
+                    let time = self.write_time() + self.sync_time();
+                    (self.begin_write(&segment_name(segment), offset, buf, true), Instant(now.0 + time))
                 }
                 DiskOp::Sync { segment } => {
-                    let time = self.time(self.pace.sync_us);
-                    self.slowest_sync = self.slowest_sync.max(time);
+                    let time = self.sync_time();
                     let medium = self.folder.medium.lock();
                     let running = match medium.file(&segment_name(segment)) {
                         Ok(file) => Running::Sync { file, began: medium.begin_sync() },
@@ -239,22 +253,28 @@ impl SimDisk {
         }
     }
 
-    fn begin_write(&self, name: &str, offset: u32, buf: AlignedBuf) -> Running {
+    fn begin_write(&self, name: &str, offset: u32, buf: AlignedBuf, synced: bool) -> Running {
         assert!(buf.len().is_multiple_of(PAGE_BYTES) && (offset as usize).is_multiple_of(PAGE_BYTES), "whole pages");
         let mut medium = self.folder.medium.lock();
         medium.note(|| format!("begin to write {name} {offset:#x} {} bytes", buf.len()));
         let begun =
             medium.file(name).and_then(|file| Ok((file, medium.begin_write(file, offset as usize, buf.to_vec())?)));
         match begun {
-            Ok((file, no)) => Running::Write { file, no, buf },
+            Ok((file, no)) => Running::Write { file, no, buf, synced },
             Err(error) => Running::Failed(error, Some(buf)),
         }
     }
 
     fn end(&mut self, op: InFlight) -> Done {
         let (result, buf) = match op.running {
-            Running::Write { file, no, buf } => {
-                (self.folder.medium.lock().end_write(file, no).map(|()| Outcome::Written), Some(buf))
+            Running::Write { file, no, buf, synced } => {
+                let mut medium = self.folder.medium.lock();
+                let written = medium.end_write(file, no);
+                let ended = match synced {
+                    true => written.and_then(|()| medium.harden(file, no)).map(|()| Outcome::Synced),
+                    false => written.map(|()| Outcome::Written),
+                };
+                (ended, Some(buf))
             }
             Running::Sync { file, began } => {
                 (self.folder.medium.lock().end_sync(file, began).map(|()| Outcome::Synced), None)
