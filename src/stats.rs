@@ -74,7 +74,13 @@ pub struct Stats {
 impl Stats {
     /// Sums of shards.
     #[must_use]
-    pub(crate) fn sum(shards: &[ShardStats], io: &str, cpus: Vec<usize>, intake_shared: bool, wal_bytes_max: u64) -> Self {
+    pub(crate) fn sum(
+        shards: &[ShardStats],
+        io: &str,
+        cpus: Vec<usize>,
+        intake_shared: bool,
+        wal_bytes_max: u64,
+    ) -> Self {
         let mut sync_us = Histogram::new(3).expect("three significant digits");
         for value in shards.iter().flat_map(|shard| shard.sync_ns.iter_recorded()) {
             sync_us.saturating_record_n(value.value_iterated_to() / 1000, value.count_at_value());

@@ -4,8 +4,8 @@
 
 #[cfg(not(forebay_model))]
 mod imp {
-    pub(crate) use std::sync::Mutex;
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use std::sync::{Mutex, MutexGuard};
     use std::time::Instant;
 
     use rustix::io::Errno;
@@ -63,8 +63,8 @@ mod imp {
 
 #[cfg(forebay_model)]
 mod imp {
-    pub(crate) use shuttle::sync::Mutex;
     pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
     use std::time::Instant;
 
     use shuttle::rand::Rng;
@@ -114,3 +114,8 @@ mod imp {
 }
 
 pub(crate) use imp::*;
+
+/// Locks; what a panic left behind a lock here is still sound.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -8,6 +8,7 @@ mod ticket;
 mod writer;
 
 pub use open::{Engine, Status};
+pub(crate) use open::{Inner, ShardHandle};
 pub use subscription::Subscription;
 pub use ticket::Ticket;
 pub use writer::Writer;

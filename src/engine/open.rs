@@ -23,7 +23,7 @@ use crate::io::pwrite::PwriteDisk;
 use crate::io::uring::UringDisk;
 use crate::io::waker::Waker;
 use crate::limits::NAMES_BYTES_MAX;
-use crate::recover::{Examined, OpenError, RecoveryReport, ShardReport, ShardSetup, carry_out, examine};
+use crate::recover::{Examined, OpenError, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside};
 use crate::shard::core::{Core, CoreConfig};
 use crate::shard::driver::Retention;
 use crate::shard::marks::Marks;
@@ -114,7 +114,13 @@ impl Engine {
         for shard in 0..identity.shards {
             let shard = ShardId(shard as u16);
             let progress = store.progress(shard).map_err(|error| Error::Store(error.to_string()))?;
-            opening.push(Opening::examine(&config, identity.store(), shard, boot, progress.map_or(Seq(0), |at| at.seq))?);
+            opening.push(Opening::examine(
+                &config,
+                identity.store(),
+                shard,
+                boot,
+                progress.map_or(Seq(0), |at| at.seq),
+            )?);
         }
         // One epoch for the whole store, above every one that any shard has seen.
         let epoch = opening.iter().map(|opening| opening.examined.epoch_max).max().unwrap_or_default();
@@ -154,7 +160,9 @@ impl Engine {
             next_reader: AtomicUsize::new(1),
             held_at_open: Mutex::new(config.hold_for_subscriber),
             io,
-            cpus: (0..if cpus.is_empty() { 0 } else { identity.shards }).map(|index| cpus[index % cpus.len()]).collect(),
+            cpus: (0..if cpus.is_empty() { 0 } else { identity.shards })
+                .map(|index| cpus[index % cpus.len()])
+                .collect(),
             wal_bytes_max,
             config,
         });
@@ -374,7 +382,8 @@ impl Opening {
         sync_dir(&config.dir)?;
         let folder = DirFolder::open(&dir).map_err(Error::io(format!("opening {}", dir.display())))?;
         let folder = Arc::new(folder);
-        let ring_dir = config.intake_dir.as_ref().map_or(dir.clone(), |other| other.join(format!("shard-{:04}", shard.0)));
+        let ring_dir =
+            config.intake_dir.as_ref().map_or(dir.clone(), |other| other.join(format!("shard-{:04}", shard.0)));
         fs::create_dir_all(&ring_dir).map_err(Error::io(format!("making {}", ring_dir.display())))?;
         let ring_path = ring_dir.join("intake.ring");
         let ring_image = read_ring(&ring_path)?;
@@ -395,7 +404,7 @@ impl Opening {
                 Ok(examined) => break examined,
                 Err(OpenError::Locked(name)) => {
                     // Writes of a killed process go on landing; its file's lock lasts as long.
-                    if waited.as_millis() % 1000 == 0 {
+                    if waited.as_millis().is_multiple_of(1000) {
                         tracing::info!("shard {shard}: waiting for writes of an earlier process to {name}");
                     }
                     let nap = Duration::from_millis(20);
@@ -403,10 +412,14 @@ impl Opening {
                     waited += nap;
                 }
                 Err(OpenError::Damaged(damaged)) => return Err(Error::Damaged(damaged)),
-                Err(OpenError::Io { context, source }) => return Err(Error::io(format!("shard {shard}: {context}"))(source)),
+                Err(OpenError::Io { context, source }) => {
+                    return Err(Error::io(format!("shard {shard}: {context}"))(source));
+                }
                 Err(other @ OpenError::Foreign { .. }) => return Err(Error::Config(other.to_string())),
             }
         };
+        // A ring of which nothing is replayed is not carried along: rings are large.
+        let ring_image = ring_image.filter(|_| examined.needs_ring_image());
         Ok(Self { shard, folder, ring_path, ring_image, examined, flushed })
     }
 
@@ -423,41 +436,45 @@ impl Opening {
         let spares_max = bounds.reserve as usize + crate::limits::SEGMENTS_AHEAD + 1;
         let mut maker = Maker::new(own.origin, self.shard, config.segment_bytes, spares_max, Box::new(random_u64));
         let image = self.ring_image.as_deref();
-        let (log, report) = carry_out(self.examined, &*self.folder, &mut maker, quarantine, own, image)
-            .map_err(|error| match error {
-                OpenError::Io { context, source } => Error::io(format!("shard {}: {context}", self.shard))(source),
-                other => Error::Config(other.to_string()),
-            })?;
-        drop(self.ring_image);
+        let failed = |error| match error {
+            OpenError::Io { context, source } => Error::io(format!("shard {}: {context}", self.shard))(source),
+            other => Error::Config(other.to_string()),
+        };
+        put_aside(&self.examined, &*self.folder, quarantine, image).map_err(failed)?;
         let waker = Waker::new().map_err(Error::io("making an eventfd"))?;
-        let header = RingHeader {
+        let wake: Arc<dyn Wake> = waker.clone();
+        let ring_header = |epoch, first_seq| RingHeader {
             store: own.origin,
             shard: self.shard,
             boot,
-            epoch: own.epoch,
+            epoch,
             nonce: own.nonce,
-            first_seq: log.last_seq().next(),
+            first_seq,
             slots: config.intake_slots as u32,
             bytes: config.intake_bytes,
         };
-        let wake: Arc<dyn Wake> = waker.clone();
-        let (ring, consumer) = Ring::create(&self.ring_path, &header, Arc::clone(&wake))
-            .map_err(Error::io(format!("making {}", self.ring_path.display())))?;
+        let make_ring = |header: RingHeader| {
+            Ring::create(&self.ring_path, &header, Arc::clone(&wake))
+                .map_err(Error::io(format!("making {}", self.ring_path.display())))
+        };
+        if self.examined.needs_new_ring() {
+            make_ring(ring_header(Epoch(0), Seq(1)))?;
+        }
+        let (log, report) = carry_out(self.examined, &*self.folder, &mut maker, own, image).map_err(failed)?;
+        drop(self.ring_image);
+        let (ring, consumer) = make_ring(ring_header(own.epoch, log.last_seq().next()))?;
         let mut table = SegmentTable { handled: log.current.header.handled.clone(), ..SegmentTable::default() };
         for used in log.used.iter() {
             table.handled.extend(used.header.handled.iter().copied());
-            let segment = ReadableSegment { header: used.header.clone(), first_seq: used.first_seq, end: Some(used.end) };
+            let segment =
+                ReadableSegment { header: used.header.clone(), first_seq: used.first_seq, end: Some(used.end) };
             table.segments.push_back(segment);
         }
         table.begin(&log.current);
         let before = log.ends.clone();
         let disk = open_disk(config.io, &self.folder, maker, &log, &waker, io)?;
-        let core_config = CoreConfig {
-            own,
-            policy: config.sync_policy(),
-            batch_bytes_max: config.batch_bytes_max as usize,
-            bounds,
-        };
+        let core_config =
+            CoreConfig { own, policy: config.sync_policy(), batch_bytes_max: config.batch_bytes_max as usize, bounds };
         let core = Core::new(core_config, log, self.flushed);
         if core.is_store_full() {
             ring.close(Closed::StoreFull);

@@ -267,6 +267,14 @@ fn passes(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY))
 }
 
+/// Whether io_uring can be used here.
+///
+/// # Errors
+/// The cause and the cure in words.
+pub fn available() -> io::Result<()> {
+    set_up().map(drop)
+}
+
 fn set_up() -> io::Result<IoUring> {
     let ring = build().map_err(|error| explain(&error))?;
     let mut probe = Probe::new();

@@ -38,7 +38,57 @@ pub struct Kept<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Does what the examination decided; afterwards the log is ready for a core, and no ring of an
+/// The first step: copies to quarantine what will not be part of the log or of a ring any more.
+/// Where [`Examined::needs_new_ring`], the caller then puts an empty ring of epoch 0 in place, so
+/// that a cut after the new epoch's header is not taken for a ring that was lost.
+///
+/// # Errors
+/// [`OpenError::Io`]; doing it again is safe.
+pub fn put_aside(
+    examined: &Examined,
+    folder: &dyn Folder,
+    quarantine: &mut dyn Quarantine,
+    ring_image: Option<&[u8]>,
+) -> Result<(), OpenError> {
+    let shard = examined.setup.shard;
+    let segment_bytes = examined.setup.segment_bytes as usize;
+    let mut keep = |segment: SegmentNo, from: usize, upto: usize, damaged: bool| {
+        let name = segment_name(segment);
+        let mut buf = AlignedBuf::new((upto - from).max(PAGE_BYTES));
+        let Ok(count) = folder.read(&name, from as u64, &mut buf) else {
+            // A missing file is part of the damage that is being salvaged.
+            return Ok(());
+        };
+        let bytes = &buf[..count.min(upto - from)];
+        quarantine
+            .keep(Kept { shard, segment, offset: from as u64, damaged, bytes })
+            .map_err(OpenError::io(format!("copying {name} to quarantine")))
+    };
+    for torn in &examined.scanned.torn {
+        keep(torn.segment, torn.offset as usize, torn.upto as usize, false)?;
+    }
+    for at in &examined.scanned.breaks {
+        let upto = match at.resume {
+            Some(resume) if resume.resume_segment == at.segment => resume.resume_offset as usize,
+            _ => segment_bytes,
+        };
+        keep(at.segment, at.offset as usize, upto, true)?;
+    }
+    let ring_aside = match &examined.ring {
+        RingVerdict::Ignored | RingVerdict::Replay { cut: None, .. } => None,
+        RingVerdict::Replay { cut: Some(cut), .. } => (!cut.later.is_empty()).then_some(false),
+        RingVerdict::Quarantine(_) => Some(false),
+        RingVerdict::Damaged { .. } => Some(true),
+    };
+    if let (Some(damaged), Some(bytes)) = (ring_aside, ring_image) {
+        quarantine
+            .keep(Kept { shard, segment: SegmentNo(0), offset: 0, damaged, bytes })
+            .map_err(OpenError::io("copying intake.ring to quarantine"))?;
+    }
+    Ok(())
+}
+
+/// The second step, after [`put_aside`]: does what the examination decided; afterwards the log is ready for a core, and no ring of an
 /// older epoch is needed. `own` names the new epoch, higher than [`Examined::epoch_max`].
 ///
 /// # Errors
@@ -47,12 +97,10 @@ pub fn carry_out(
     mut examined: Examined,
     folder: &dyn Folder,
     maker: &mut Maker,
-    quarantine: &mut dyn Quarantine,
     own: Stream,
     ring_image: Option<&[u8]>,
 ) -> Result<(Log, crate::recover::ShardReport), OpenError> {
     assert!(own.epoch > examined.epoch_max, "a new epoch");
-    keep_aside(&examined, folder, quarantine, ring_image)?;
     for name in &examined.unfinished {
         folder.remove(name).map_err(OpenError::io(format!("removing {name}")))?;
     }
@@ -97,50 +145,6 @@ pub fn carry_out(
     writer.push(done.entry(&payload).bytes(), &payload)?;
     let log = writer.finish()?;
     Ok((log, examined.report))
-}
-
-fn keep_aside(
-    examined: &Examined,
-    folder: &dyn Folder,
-    quarantine: &mut dyn Quarantine,
-    ring_image: Option<&[u8]>,
-) -> Result<(), OpenError> {
-    let shard = examined.setup.shard;
-    let segment_bytes = examined.setup.segment_bytes as usize;
-    let mut keep = |segment: SegmentNo, from: usize, upto: usize, damaged: bool| {
-        let name = segment_name(segment);
-        let mut buf = AlignedBuf::new((upto - from).max(PAGE_BYTES));
-        let Ok(count) = folder.read(&name, from as u64, &mut buf) else {
-            // A missing file is part of the damage that is being salvaged.
-            return Ok(());
-        };
-        let bytes = &buf[..count.min(upto - from)];
-        quarantine
-            .keep(Kept { shard, segment, offset: from as u64, damaged, bytes })
-            .map_err(OpenError::io(format!("copying {name} to quarantine")))
-    };
-    for torn in &examined.scanned.torn {
-        keep(torn.segment, torn.offset as usize, torn.upto as usize, false)?;
-    }
-    for at in &examined.scanned.breaks {
-        let upto = match at.resume {
-            Some(resume) if resume.resume_segment == at.segment => resume.resume_offset as usize,
-            _ => segment_bytes,
-        };
-        keep(at.segment, at.offset as usize, upto, true)?;
-    }
-    let ring_aside = match &examined.ring {
-        RingVerdict::Ignored | RingVerdict::Replay { cut: None, .. } => None,
-        RingVerdict::Replay { cut: Some(cut), .. } => (!cut.later.is_empty()).then_some(false),
-        RingVerdict::Quarantine(_) => Some(false),
-        RingVerdict::Damaged { .. } => Some(true),
-    };
-    if let (Some(damaged), Some(bytes)) = (ring_aside, ring_image) {
-        quarantine
-            .keep(Kept { shard, segment: SegmentNo(0), offset: 0, damaged, bytes })
-            .map_err(OpenError::io("copying intake.ring to quarantine"))?;
-    }
-    Ok(())
 }
 
 /// The gaps that salvaged damage leaves in each stream of this store that was known before it.

@@ -95,6 +95,29 @@ pub struct Examined {
     pub(super) unfinished: Vec<String>,
     pub(super) handled: Vec<Handled>,
     pub(super) ring: RingVerdict,
+    ring_missing: bool,
+}
+
+impl Examined {
+    /// The ring that is there, if any, cannot be read and would be missed by the next open.
+    #[must_use]
+    pub const fn needs_new_ring(&self) -> bool {
+        match &self.ring {
+            RingVerdict::Ignored => self.ring_missing,
+            RingVerdict::Replay { .. } => false,
+            RingVerdict::Quarantine(_) | RingVerdict::Damaged { .. } => true,
+        }
+    }
+
+    /// Entries of the ring are to be replayed, or all of it goes to quarantine.
+    #[must_use]
+    pub const fn needs_ring_image(&self) -> bool {
+        match &self.ring {
+            RingVerdict::Ignored => false,
+            RingVerdict::Replay { entries, cut, .. } => !entries.is_empty() || cut.is_some(),
+            RingVerdict::Quarantine(_) | RingVerdict::Damaged { .. } => true,
+        }
+    }
 }
 
 /// Reads and judges a shard. `ring` is the whole ring file, if there is one; `progress` is told of
@@ -148,6 +171,7 @@ pub fn examine(
         damage: scanned.breaks.iter().map(|at| Damage::new(setup.shard.0, at, setup.flushed)).collect(),
         ..ShardReport::default()
     };
+    let ring_missing = ring.is_none();
     let ring = recover_ring(&RingImage(ring), &expectation(setup, &scanned));
     let refused: Vec<Damage> = report.damage.iter().filter(|damage| !damage.flushed).cloned().collect();
     let mut ring_damage = None;
@@ -184,6 +208,7 @@ pub fn examine(
         unfinished,
         handled,
         ring,
+        ring_missing,
         scanned,
     })
 }

@@ -1,8 +1,8 @@
 //! Opening one shard after whatever happened to it.
 //!
 //! [`examine`](fn@examine) takes the locks, syncs, reads the log past the page cache, reads the ring, and decides;
-//! it changes nothing. [`carry_out`](fn@carry_out) then does, in this order: quarantine; a new segment under a new epoch
-//! that pins where the log ends; the ring's entries, under their own epoch; `intake done`; the
+//! it changes nothing. [`put_aside`] copies to quarantine what will be lost. [`carry_out`](fn@carry_out) then
+//! makes, in this order: a new segment under a new epoch that pins where the log ends; the ring's entries, under their own epoch; `intake done`; the
 //! reserve. Everything is synced before the caller makes a new ring and accepts. A cut anywhere in
 //! between leaves something that the same steps bring to the same end.
 
@@ -10,6 +10,6 @@ mod carry_out;
 mod examine;
 mod report;
 
-pub use carry_out::{Kept, Quarantine, carry_out};
+pub use carry_out::{Kept, Quarantine, carry_out, put_aside};
 pub use examine::{Examined, OpenError, ShardSetup, examine};
 pub use report::{Damage, Damaged, RecoveryReport, ShardReport, TornTail};

@@ -35,6 +35,7 @@ struct Run {
     offset: u32,
     last: BatchNo,
     last_seq: Seq,
+    began: Instant,
     state: State,
 }
 
@@ -57,8 +58,15 @@ impl Commit {
     }
 
     /// A batch was submitted for writing.
-    pub fn writing(&mut self, op: OpId, segment: SegmentNo, offset: u32, batch: BatchNo, last_seq: Seq) {
-        self.runs.push_back(Run { segment, offset, last: batch, last_seq, state: State::Writing(op) });
+    pub fn writing(&mut self, op: OpId, at: (SegmentNo, u32), batch: BatchNo, last_seq: Seq, began: Instant) {
+        self.runs.push_back(Run {
+            segment: at.0,
+            offset: at.1,
+            last: batch,
+            last_seq,
+            began,
+            state: State::Writing(op),
+        });
         self.writing += 1;
     }
 
@@ -69,6 +77,17 @@ impl Commit {
         self.writing -= 1;
         self.merge();
         Some(())
+    }
+
+    /// A write that makes itself durable completed: what it took, from `began` on. `None` if this
+    /// was no write of ours.
+    pub fn wrote_synced(&mut self, op: OpId) -> Option<Instant> {
+        let at = self.position(State::Writing(op))?;
+        let began = self.runs[at].began;
+        self.runs[at].state = State::Synced;
+        self.writing -= 1;
+        self.merge();
+        Some(began)
     }
 
     /// A sync of `segment` is being submitted: it will be credited with what is written now. False
@@ -204,7 +223,7 @@ mod tests {
         let mut commit = Commit::new(BatchNo(0), Seq(0));
         for batch in 1..=writes {
             let segment = SegmentNo(1 + batch / 4);
-            commit.writing(OpId(batch), segment, 8192, BatchNo(batch), Seq(10 * batch));
+            commit.writing(OpId(batch), (segment, 8192), BatchNo(batch), Seq(10 * batch), Instant(batch));
         }
         commit
     }
@@ -234,6 +253,18 @@ mod tests {
         assert_eq!(commit.synced(), (BatchNo(1), Seq(10)));
         assert_eq!(commit.unsynced_segments(None), [SegmentNo(1)]);
         assert_eq!(commit.unsynced_segments(Some(SegmentNo(1))), []);
+    }
+
+    #[test]
+    fn a_write_that_syncs_itself_vouches_for_itself_alone() {
+        let mut commit = commit_of(2);
+        assert_eq!(commit.wrote_synced(OpId(2)), Some(Instant(2)));
+        assert_eq!((commit.written(), commit.synced()), (Seq(0), (BatchNo(0), Seq(0))));
+        commit.wrote(OpId(1)).expect("a write");
+        assert_eq!((commit.written(), commit.synced()), (Seq(20), (BatchNo(0), Seq(0))));
+        assert!(commit.syncing(OpId(9), SegmentNo(1), Instant(0)));
+        commit.was_synced(OpId(9)).expect("a sync");
+        assert_eq!(commit.synced(), (BatchNo(2), Seq(20)));
     }
 
     #[test]

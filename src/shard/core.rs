@@ -362,7 +362,7 @@ impl Core {
             self.decide_batch(now, effects);
         }
         self.decide_sync(now, effects);
-        self.decide_stop(effects);
+        self.decide_stop(now, effects);
     }
 
     fn decide_marks(&mut self, effects: &mut Vec<Effect>) {
@@ -462,20 +462,26 @@ impl Core {
             self.home(buf);
             return;
         }
-        self.write(batch, false, effects);
+        self.write(now, batch, false, effects);
         self.drain_due = self.waiting().then_some(now);
     }
 
-    fn write(&mut self, batch: BatchBuilder, seal: bool, effects: &mut Vec<Effect>) {
+    fn write(&mut self, now: Instant, batch: BatchBuilder, seal: bool, effects: &mut Vec<Effect>) {
         let place = self.log.place();
         let link = self.log.link(self.commit.synced().0, seal);
         let (buf, header, ends) = batch.finish(link);
         self.log.appended(&header, ends);
         let op = self.op();
-        self.commit.writing(op, place.segment, place.offset, header.number, header.last_seq());
+        let (segment, offset) = (place.segment, place.offset);
+        self.commit.writing(op, (segment, offset), header.number, header.last_seq(), now);
         self.unsynced_bytes += u64::from(header.length);
         effects.push(Effect::Observed(Observed::Batch { blocks: header.numbered, bytes: header.length }));
-        effects.push(Effect::Disk(op, DiskOp::Write { segment: place.segment, offset: place.offset, buf }));
+        // Where somebody waits for it, one write that is durable by itself beats a write and a sync.
+        let write = match self.config.policy {
+            SyncPolicy::Each => DiskOp::WriteSynced { segment, offset, buf },
+            SyncPolicy::Level1 | SyncPolicy::Periodic { .. } => DiskOp::Write { segment, offset, buf },
+        };
+        effects.push(Effect::Disk(op, write));
     }
 
     fn decide_sync(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -507,7 +513,7 @@ impl Core {
         }
     }
 
-    fn decide_stop(&mut self, effects: &mut Vec<Effect>) {
+    fn decide_stop(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         match self.stop {
             Stop::Draining if !self.waiting() && !self.look.unpublished && !self.filling => {
                 if self.log.is_full() && !self.rotate(effects) {
@@ -515,7 +521,7 @@ impl Core {
                 }
                 self.stop = Stop::Sealing;
                 let batch = self.begin();
-                self.write(batch, true, effects);
+                self.write(now, batch, true, effects);
             }
             Stop::Sealing if self.commit.is_clean() && self.is_quiet() => {
                 self.stop = Stop::Stopped;
@@ -565,8 +571,12 @@ impl Core {
     }
 
     fn synced(&mut self, now: Instant, op: OpId, effects: &mut Vec<Effect>) {
-        let began = self.commit.syncs_in_flight().1;
-        self.commit.was_synced(op).expect("a sync of this shard");
+        let before = self.marks.synced;
+        let own_write = self.commit.wrote_synced(op);
+        let began = own_write.unwrap_or(self.commit.syncs_in_flight().1);
+        if own_write.is_none() {
+            self.commit.was_synced(op).expect("a sync of this shard");
+        }
         self.marks.written = self.commit.written();
         self.marks.synced = self.commit.synced().1;
         effects.push(Effect::Observed(Observed::Sync {
@@ -575,7 +585,7 @@ impl Core {
             unsynced_bytes: self.syncing_bytes,
         }));
         self.unsynced_bytes = self.unsynced_bytes.saturating_sub(std::mem::take(&mut self.syncing_bytes));
-        if self.config.policy == SyncPolicy::Each {
+        if self.config.policy == SyncPolicy::Each && self.marks.synced > before {
             self.dirty_since = (self.look.published > self.marks.synced).then_some(began);
         }
         self.target_reached();

@@ -267,4 +267,3 @@ impl<D: Disk, C: Clock, I: Intake> Driver<D, C, I> {
         self.disk
     }
 }
-

@@ -1,10 +1,16 @@
 //! One shard: its core (what to do next), its intake ring, and the thread that drives both.
 
+pub(crate) mod claim;
 pub mod commit;
+pub mod consumer;
 pub mod core;
 pub mod driver;
+pub(crate) mod intake;
 pub mod marks;
+pub(crate) mod queue;
 pub mod ring;
 pub mod shared;
 pub mod thread;
+#[cfg(not(forebay_model))]
+pub(crate) mod ring_file;
 pub mod waiters;

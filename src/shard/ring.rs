@@ -1,16 +1,33 @@
-//! The intake ring: writers publish blocks into it, the shard drains them. (Skeleton.)
+//! The intake ring, the writers' side: a block is claimed for, copied, and published.
+//!
+//! Promises: what [`Ring::try_publish`] and [`Ring::publish_by`] return a seq for is in the ring
+//! whole, survives the process where the ring is a shared file, and is drained once, in the order of
+//! the seqs; a claim that is not published becomes a void; none succeeds once the ring is closed.
+//! While the shard is awake and the ring not full, publishing makes no system call and takes no lock.
+//! The seq is taken last, after the copy, so that slow copies hold up nobody. The shard's side is
+//! `shard/consumer.rs`, the line in front of a full ring `shard/queue.rs`.
+
+use std::fmt;
 use std::io;
+#[cfg(not(forebay_model))]
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use crossbeam_utils::CachePadded;
+
 use crate::error::Fault;
-use crate::shard::core::Look;
+use crate::shard::claim::{Claimed, Counters, NoClaim, Word};
+use crate::shard::consumer::Consumer;
+use crate::shard::intake::{Reader, Region};
+use crate::shard::queue::{Joined, Orphans, Queue, Turn, Waiter};
+#[cfg(not(forebay_model))]
+use crate::shard::ring_file::{self, Backing};
+use crate::sync::{AtomicU64, Ordering, fence};
 use crate::types::Seq;
-use crate::wal::batch::{BatchBuilder, Push};
-use crate::wal::entry::EncodedEntry;
-use crate::wal::intake::RingHeader;
+use crate::wal::entry::{EncodedEntry, void_entry};
+use crate::wal::intake::{RingHeader, Slot, slot_checksum, units_for};
 
 /// Wakes a sleeping shard.
 pub trait Wake: Send + Sync {
@@ -21,12 +38,23 @@ pub trait Wake: Send + Sync {
 /// Why a ring takes nothing.
 #[derive(Clone, Debug)]
 pub enum Closed {
-    /// The shard stopped at an I/O error.
-    Fault(Arc<Fault>),
     /// Only the reserve is left; the ring opens again by itself.
     StoreFull,
     /// The engine is closing.
     Closing,
+    /// The shard stopped at an I/O error.
+    Fault(Arc<Fault>),
+}
+
+impl Closed {
+    /// A graver reason replaces a lesser one.
+    pub(crate) const fn gravity(&self) -> u8 {
+        match self {
+            Self::StoreFull => 0,
+            Self::Closing => 1,
+            Self::Fault(_) => 2,
+        }
+    }
 }
 
 /// Why a block was not published.
@@ -44,144 +72,394 @@ pub enum Refused {
     Forked,
 }
 
-/// The writers' side of a ring.
-pub struct Ring {}
+/// What a publisher finds the shard doing: the state bits of `Ring::asleep`.
+pub(crate) mod asleep {
+    /// It looks by itself.
+    pub(crate) const AWAKE: u8 = 0;
+    /// Any publication wakes it.
+    pub(crate) const ON_PUBLICATION: u8 = 1;
+    /// A publication wakes it once the claims have reached the word's counts.
+    pub(crate) const ON_QUARTER: u8 = 2;
+}
+
+/// A way to be wrong, so that the model can show that it would notice.
+#[cfg(forebay_model)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// None.
+    Sound,
+    /// The seq is taken and the slot filled before the bytes are there.
+    PublishedBeforeTheCopy,
+    /// The publisher's look at `asleep` passes its own publication, as without the fence.
+    NoFence,
+    /// The shard sleeps without looking again.
+    NoSecondLook,
+    /// A dropped claim leaves nothing.
+    NoVoid,
+    /// Who joins the line does not look at the room again.
+    NoLookInLine,
+    /// Room is given back to claimers when it is drained.
+    FreedWhileReadable,
+}
+
+/// The writers' side of a ring; shared.
+pub struct Ring {
+    region: Arc<Region>,
+    pub(crate) counters: Counters,
+    pub(crate) queue: Queue,
+    next_seq: CachePadded<AtomicU64>,
+    /// A `Word` whose state is one of `asleep`.
+    asleep: CachePadded<AtomicU64>,
+    wake: Arc<dyn Wake>,
+    shared_file: bool,
+    #[cfg(forebay_model)]
+    pub(crate) mutant: Mutant,
+}
 
 impl Ring {
-    /// Makes or takes over the ring file at `path` for a new epoch: synced when this returns. Falls
-    /// back to [`in_memory`](Self::in_memory) (with a small file that says so) where the file
-    /// system's mappings cannot be trusted.
+    /// Makes the ring file at `path`, or takes over the one that is there, for the opening that
+    /// `header` names; it is synced when this returns. Where the file system's mappings cannot be
+    /// trusted the ring is plain memory and the file only says so: see
+    /// [`is_shared_file`](Self::is_shared_file).
     ///
     /// # Errors
     /// What the system said.
+    #[cfg(not(forebay_model))]
     pub fn create(path: &Path, header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
-        let _ = (path, header, wake);
-        todo!()
+        match ring_file::prepare(path, header)? {
+            Backing::File(file) => Ok(Self::over(Region::map(&file, header)?, wake, true)),
+            Backing::Memory(fd) => Ok(Self::over(Region::map(&fd, header)?, wake, false)),
+        }
     }
-    /// A ring in plain memory.
+
+    /// A ring in plain memory, without a file.
     ///
     /// # Errors
     /// What the system said.
+    #[cfg(not(forebay_model))]
     pub fn in_memory(header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
-        let _ = (header, wake);
-        todo!()
+        if !header.has_sound_sizes() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "intake_slots or intake_bytes out of bounds"));
+        }
+        Ok(Self::over(Region::map(&ring_file::memory(header)?, header)?, wake, false))
     }
-    /// What is published here survives the process.
+
+    pub(crate) fn over(region: Region, wake: Arc<dyn Wake>, shared_file: bool) -> (Arc<Self>, Consumer) {
+        let header = *region.header();
+        let region = Arc::new(region);
+        let reader = Reader::new(Arc::clone(&region));
+        let ring = Arc::new(Self {
+            region,
+            counters: Counters::new(header.slots, header.units()),
+            queue: Queue::default(),
+            next_seq: CachePadded::new(AtomicU64::new(header.first_seq.0)),
+            asleep: CachePadded::new(AtomicU64::new(0)),
+            wake,
+            shared_file,
+            #[cfg(forebay_model)]
+            mutant: Mutant::Sound,
+        });
+        (Arc::clone(&ring), Consumer::new(ring, reader))
+    }
+
+    /// What is published here survives the process: no for a ring in plain memory.
     #[must_use]
-    pub fn is_shared_file(&self) -> bool {
-        todo!()
+    pub const fn is_shared_file(&self) -> bool {
+        self.shared_file
     }
-    /// The last seq that was given.
+
+    /// This process is a forked child of the one that opened the ring: a lock may be held for ever,
+    /// and the memory is not there.
+    #[must_use]
+    #[inline]
+    pub fn is_forked(&self) -> bool {
+        self.region.is_forked()
+    }
+
+    /// The last seq that was given to a writer.
     #[must_use]
     pub fn last_given(&self) -> Seq {
-        todo!()
+        Seq(self.next_seq.load(Ordering::SeqCst)).prev()
     }
-    /// Publishes a block, or refuses it at once.
+
+    /// Publishes a block, or refuses it at once. Sets the payload's checksum in `entry`.
     ///
     /// # Errors
     /// [`Refused`]; nothing was published.
     pub fn try_publish(&self, entry: &mut EncodedEntry, payload: &[u8]) -> Result<Seq, Refused> {
-        let _ = (entry, payload);
-        todo!()
+        let need = self.need(entry, payload)?;
+        match self.counters.try_claim(need) {
+            Ok(claimed) => Ok(self.publish(claimed, entry, payload)),
+            Err(NoClaim::Closed) => Err(self.refused()),
+            Err(NoClaim::Full | NoClaim::DoesNotFit(_)) => Err(Refused::Full),
+        }
     }
-    /// Publishes a block; waits in line for room until the deadline.
+
+    /// Publishes a block; where there is no room it waits in line until the deadline. Sets the
+    /// payload's checksum in `entry`.
     ///
     /// # Errors
     /// [`Refused`], but never `Full`; nothing was published.
     pub fn publish_by(&self, entry: &mut EncodedEntry, payload: &[u8], deadline: Instant) -> Result<Seq, Refused> {
-        let _ = (entry, payload, deadline);
-        todo!()
+        let need = self.need(entry, payload)?;
+        loop {
+            match self.claim_or_join(need, deadline, None) {
+                ClaimOrJoin::Claimed(claimed) => return Ok(self.publish(claimed, entry, payload)),
+                ClaimOrJoin::Closed => return Err(self.refused()),
+                ClaimOrJoin::Waits(waiter) => match self.queue.wait(&self.counters, &waiter) {
+                    Turn::Granted(claimed) => return Ok(self.publish(claimed, entry, payload)),
+                    Turn::Refused => return Err(self.refused()),
+                    Turn::Expired => return Err(Refused::Deadline),
+                    Turn::Waiting | Turn::Revoked => {}
+                },
+            }
+        }
     }
+
     /// A place in line for a future: see [`QueueTicket::poll`].
     #[must_use]
     pub fn queue_ticket(self: &Arc<Self>, deadline: Instant) -> QueueTicket {
-        let _ = deadline;
-        todo!()
+        QueueTicket { ring: Arc::clone(self), deadline, waiter: None }
     }
-    /// From here on no claim succeeds; who waits in line is refused. A later reason replaces
-    /// `StoreFull`, and nothing replaces a fault or closing.
+
+    /// From here on no claim succeeds, and who waits in line is refused; what was claimed before will
+    /// be published. A graver reason replaces a lesser one: `StoreFull`, `Closing`, `Fault`.
     pub fn close(&self, why: Closed) {
-        let _ = why;
-        todo!()
+        if !self.is_forked() {
+            let orphans = self.queue.close(&self.counters, why);
+            self.publish_voids(orphans);
+        }
     }
+
     /// Opens the ring again, if it was closed for `StoreFull`.
     pub fn reopen(&self) {
-        todo!()
+        if !self.is_forked() {
+            self.queue.reopen(&self.counters);
+        }
     }
+
     /// Why the ring is closed, if it is.
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
-        todo!()
+        self.queue.closed()
+    }
+
+    pub(crate) fn refused(&self) -> Refused {
+        // It may have been opened again since; the caller is told why it was refused all the same.
+        Refused::Closed(self.closed().unwrap_or(Closed::StoreFull))
+    }
+
+    #[inline]
+    fn need(&self, entry: &EncodedEntry, payload: &[u8]) -> Result<u32, Refused> {
+        if self.is_forked() {
+            return Err(Refused::Forked);
+        }
+        let units = units_for(entry.bytes().len() + payload.len());
+        if units > self.counters.units() as usize || payload.len() > u32::MAX as usize {
+            return Err(Refused::TooLarge);
+        }
+        Ok(units as u32)
+    }
+
+    fn claim_or_join(&self, need: u32, deadline: Instant, waker: Option<&std::task::Waker>) -> ClaimOrJoin {
+        loop {
+            match self.counters.try_claim(need) {
+                Ok(claimed) => return ClaimOrJoin::Claimed(claimed),
+                Err(NoClaim::Closed) => return ClaimOrJoin::Closed,
+                Err(NoClaim::DoesNotFit(seen)) if !self.counters.set_full(seen) => continue,
+                Err(NoClaim::Full | NoClaim::DoesNotFit(_)) => {}
+            }
+            match self.queue.join(&self.counters, need, deadline, waker) {
+                Joined::Waits(waiter) => return ClaimOrJoin::Waits(waiter),
+                Joined::Closed => return ClaimOrJoin::Closed,
+                Joined::Open => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn publish(&self, claimed: Claimed, entry: &mut EncodedEntry, payload: &[u8]) -> Seq {
+        let mut claim = Claim { ring: self, claimed: Some(claimed) };
+        let claimed = claim.claimed.as_mut().expect("not published yet");
+        let header_bytes = entry.bytes().len();
+        #[cfg(forebay_model)]
+        if self.mutant == Mutant::PublishedBeforeTheCopy {
+            let claimed = claim.claimed.take().expect("not published yet");
+            entry.set_payload_crc(crc32fast::hash(payload));
+            let header_crc = crc32fast::hash(entry.bytes());
+            let slot = Self::slot(&claimed, payload.len(), header_bytes, header_crc, crc32fast::hash(payload));
+            let seq = self.give(&slot);
+            let mut claimed = claimed;
+            self.region.copy_in(&mut claimed, header_bytes, payload);
+            self.region.copy_in(&mut claimed, 0, entry.bytes());
+            return seq;
+        }
+        let payload_crc = self.region.copy_in_with_crc(claimed, header_bytes, payload);
+        entry.set_payload_crc(payload_crc);
+        self.region.copy_in(claimed, 0, entry.bytes());
+        let header_crc = crc32fast::hash(entry.bytes());
+        let slot = Self::slot(claimed, payload.len(), header_bytes, header_crc, payload_crc);
+        claim.claimed = None;
+        self.give(&slot)
+    }
+
+    fn slot(claimed: &Claimed, length: usize, header_bytes: usize, header_crc: u32, payload_crc: u32) -> Slot {
+        Slot {
+            claim_unit: claimed.unit(),
+            claim_units: claimed.units(),
+            length: length as u32,
+            header_bytes: header_bytes as u32,
+            header_crc,
+            payload_crc,
+        }
+    }
+
+    /// Publishes a void in place of what was claimed.
+    pub(crate) fn publish_void(&self, mut claimed: Claimed) {
+        #[cfg(forebay_model)]
+        if self.mutant == Mutant::NoVoid {
+            return;
+        }
+        let entry = void_entry();
+        let header = entry.bytes();
+        self.region.copy_in(&mut claimed, 0, header);
+        self.give(&Self::slot(&claimed, 0, header.len(), crc32fast::hash(header), crc32fast::hash(&[])));
+    }
+
+    pub(crate) fn publish_voids(&self, orphans: Orphans) {
+        for claimed in orphans.0 {
+            self.publish_void(claimed);
+        }
+    }
+
+    /// Takes the next seq and fills its slot, then wakes the shard if it sleeps.
+    #[inline]
+    fn give(&self, slot: &Slot) -> Seq {
+        let (words, premix) = (slot.words(), slot.premix(self.region.seed()));
+        #[cfg(forebay_model)]
+        let early = self.asleep.load(Ordering::SeqCst);
+        // Between these two lines nothing may call, loop or panic: everybody behind waits for this.
+        // Acquire and release: see `claim.rs`.
+        let seq = Seq(self.next_seq.fetch_add(1, Ordering::AcqRel));
+        self.region.fill(seq, words, slot_checksum(premix, seq));
+        #[cfg(forebay_model)]
+        if self.mutant == Mutant::NoFence {
+            self.wake_if(Word(early));
+            return seq;
+        }
+        // Either the shard's second look sees the slot, or we see that it sleeps.
+        fence(Ordering::SeqCst);
+        self.wake_if(Word(self.asleep.load(Ordering::Relaxed)));
+        seq
+    }
+
+    #[inline]
+    fn wake_if(&self, asleep: Word) {
+        let wanted = match asleep.state_bits() {
+            asleep::AWAKE => false,
+            asleep::ON_PUBLICATION => true,
+            _ => self.counters.claimed().reached(asleep),
+        };
+        if wanted && Word(self.asleep.swap(0, Ordering::SeqCst)).state_bits() != asleep::AWAKE {
+            self.wake.wake();
+        }
+    }
+
+    /// What the next publishers find; the shard's.
+    pub(crate) fn set_asleep(&self, word: Word) {
+        self.asleep.store(word.0, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+}
+
+enum ClaimOrJoin {
+    Claimed(Claimed),
+    Waits(Arc<Waiter>),
+    Closed,
+}
+
+/// A claim that becomes a void unless it is published, whatever happens in between.
+struct Claim<'a> {
+    ring: &'a Ring,
+    claimed: Option<Claimed>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if let Some(claimed) = self.claimed.take() {
+            self.ring.publish_void(claimed);
+        }
     }
 }
 
 /// A future's place in line; dropping it leaves the line.
-pub struct QueueTicket {}
+pub struct QueueTicket {
+    ring: Arc<Ring>,
+    deadline: Instant,
+    waiter: Option<Arc<Waiter>>,
+}
 
 impl QueueTicket {
-    /// Publishes the block as soon as there is room, in the line's order.
+    /// Publishes the block as soon as there is room, in the line's order; the same block at each call.
+    ///
+    /// # Errors
+    /// As [`Ring::publish_by`].
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
         entry: &mut EncodedEntry,
         payload: &[u8],
     ) -> Poll<Result<Seq, Refused>> {
-        let _ = (cx, entry, payload);
-        todo!()
+        let need = match self.ring.need(entry, payload) {
+            Ok(need) => need,
+            Err(refused) => return Poll::Ready(Err(refused)),
+        };
+        loop {
+            if let Some(waiter) = &self.waiter {
+                let turn = waiter.poll_turn(cx.waker());
+                if matches!(turn, Turn::Waiting) {
+                    return Poll::Pending;
+                }
+                self.waiter = None;
+                match turn {
+                    Turn::Granted(claimed) => return Poll::Ready(Ok(self.ring.publish(claimed, entry, payload))),
+                    Turn::Refused => return Poll::Ready(Err(self.ring.refused())),
+                    Turn::Expired => return Poll::Ready(Err(Refused::Deadline)),
+                    Turn::Waiting | Turn::Revoked => {}
+                }
+            }
+            match self.ring.claim_or_join(need, self.deadline, Some(cx.waker())) {
+                ClaimOrJoin::Claimed(claimed) => return Poll::Ready(Ok(self.ring.publish(claimed, entry, payload))),
+                ClaimOrJoin::Closed => return Poll::Ready(Err(self.ring.refused())),
+                ClaimOrJoin::Waits(waiter) => {
+                    self.waiter = Some(waiter);
+                    // The shard keeps a future's deadline and must learn of it.
+                    self.ring.wake.wake();
+                }
+            }
+        }
     }
 }
 
-/// When a sleeping shard wants to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WakeOn {
-    /// At the next publication.
-    Publication,
-    /// When the ring is a quarter full.
-    Quarter,
+impl Drop for QueueTicket {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.waiter.take()
+            && !self.ring.is_forked()
+            && let Turn::Granted(claimed) = self.ring.queue.leave(&self.ring.counters, &waiter)
+        {
+            self.ring.publish_void(claimed);
+        }
+    }
 }
 
-/// The shard's side of a ring; there is one.
-pub struct Consumer {}
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ring").field("header", self.region.header()).field("last_given", &self.last_given()).finish()
+    }
+}
 
-impl Consumer {
-    /// Looks for what was published since.
-    pub fn look(&mut self) -> Look {
-        todo!()
-    }
-    /// A published entry that is not freed: header and payload.
-    #[must_use]
-    pub fn entry(&self, seq: Seq) -> Option<(&[u8], &[u8])> {
-        let _ = seq;
-        todo!()
-    }
-    /// Copies entries into a batch, from where the last drain ended up to `upto` (looked at before):
-    /// `Taken` where all are in, else why it stopped; the batch's `next_seq` says how far it came.
-    pub fn drain(&mut self, batch: &mut BatchBuilder, upto: Seq) -> Push {
-        let _ = (batch, upto);
-        todo!()
-    }
-    /// Gives back the room of everything up to `upto` (it is written), and serves who waits in line.
-    pub fn free(&mut self, upto: Seq) {
-        let _ = upto;
-        todo!()
-    }
-    /// Before a sleep: true where the shard may sleep, and a publication (or a quarter) will call
-    /// the [`Wake`]; false where there is something to do. Call [`awake`](Self::awake) afterwards.
-    pub fn prepare_sleep(&mut self, on: WakeOn) -> bool {
-        let _ = on;
-        todo!()
-    }
-    /// After a sleep.
-    pub fn awake(&mut self) {
-        todo!()
-    }
-    /// Serves deadlines of futures in line; before each sleep. The sleep must end at the answer.
-    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
-        let _ = now;
-        todo!()
-    }
-    /// Claims that are not published yet. After `close`, once this is 0 the last `look` saw all.
-    pub fn unpublished(&mut self) -> u32 {
-        todo!()
+impl fmt::Debug for QueueTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueTicket").field("in_line", &self.waiter.is_some()).finish()
     }
 }

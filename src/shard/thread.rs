@@ -7,7 +7,7 @@ use std::thread::{Builder, JoinHandle};
 
 use crate::error::Fault;
 use crate::io::clock::MonotonicClock;
-use crate::io::disk::{Disk, Done, OpId, DiskOp, Wait};
+use crate::io::disk::{Disk, DiskOp, Done, OpId, Wait};
 use crate::shard::core::{Core, Look};
 use crate::shard::driver::{Driver, Intake, Retention};
 use crate::shard::ring::{Closed, Consumer, Ring, WakeOn};

@@ -1,8 +1,22 @@
-//! Waiting for a mark to pass a seq. (Skeleton.)
-use std::task::{Context, Poll};
+//! Waiting for a mark to pass a seq.
+//!
+//! Promises: nobody sleeps on after the mark has passed (no lost wake-up); moving the mark makes one
+//! system call for each passed cell in which somebody sleeps, and none where nobody does; it takes a
+//! lock only where a passed seq has a future parked under it. Threads sleep on the cell
+//! `(seq / 32) % 64`; futures park their `Waker` under their seq.
+
+use std::collections::BTreeMap;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use crossbeam_utils::CachePadded;
+
+use crate::sync::{AtomicU32, AtomicU64, Futex, Mutex, Ordering, lock};
 use crate::types::Seq;
+
+const CELLS: u64 = 64;
+const SEQS_IN_A_CELL: u64 = 32;
+const NOBODY: u64 = u64::MAX;
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,47 +29,172 @@ pub enum Waited {
     Failed,
 }
 
-/// A mark that only grows, and those who wait for it.
-pub struct Mark {}
-
-/// Where a future stands among those who wait for a [`Mark`].
 #[derive(Debug, Default)]
-pub struct Parked {}
+struct Cell {
+    moved: Futex,
+    sleepers: AtomicU32,
+}
+
+/// A mark that only grows, and those who wait for it.
+#[derive(Debug)]
+pub struct Mark {
+    at: CachePadded<AtomicU64>,
+    failed: AtomicU32,
+    /// The lowest seq with a future parked under it, or `NOBODY`.
+    lowest_parked: AtomicU64,
+    parked: Mutex<Futures>,
+    cells: Box<[CachePadded<Cell>]>,
+}
+
+#[derive(Debug, Default)]
+struct Futures {
+    wakers: BTreeMap<(u64, u64), Waker>,
+    next: u64,
+}
+
+/// Where a future is parked, if it is. A fresh one for each wait; see [`Mark::poll`].
+#[derive(Debug, Default)]
+pub struct Parked(Option<(u64, u64)>);
 
 impl Mark {
     /// A mark that stands at `at`.
     #[must_use]
     pub fn new(at: Seq) -> Self {
-        let _ = at;
-        todo!()
+        Self {
+            at: CachePadded::new(AtomicU64::new(at.0)),
+            failed: AtomicU32::new(0),
+            lowest_parked: AtomicU64::new(NOBODY),
+            parked: Mutex::default(),
+            cells: (0..CELLS).map(|_| CachePadded::default()).collect(),
+        }
     }
+
     /// Where it stands.
     #[must_use]
+    #[inline]
     pub fn at(&self) -> Seq {
-        todo!()
+        Seq(self.at.load(Ordering::SeqCst))
     }
-    /// Moves it (never back) and wakes whom it passed.
+
+    /// Moves it (never back) and wakes whom it passed. One thread at a time.
     pub fn advance(&self, to: Seq) {
-        let _ = to;
-        todo!()
+        // SeqCst here and where sleepers and futures announce themselves: either they see the mark, or
+        // we see them.
+        let before = self.at.fetch_max(to.0, Ordering::SeqCst);
+        if before >= to.0 {
+            return;
+        }
+        let (first, last) = ((before + 1) / SEQS_IN_A_CELL, to.0 / SEQS_IN_A_CELL);
+        for cell in first..=last.min(first + CELLS - 1) {
+            self.cells[(cell % CELLS) as usize].wake();
+        }
+        if self.lowest_parked.load(Ordering::SeqCst) <= to.0 {
+            self.wake_parked(to.0);
+        }
     }
+
     /// It will never move again: wakes all, now and later.
     pub fn fail(&self) {
-        todo!()
+        self.failed.store(1, Ordering::SeqCst);
+        for cell in &self.cells {
+            cell.wake();
+        }
+        self.wake_parked(NOBODY - 1);
     }
+
+    /// What a waiter for `seq` is told, if it need not wait. Reached counts before failed.
+    #[inline]
+    fn answer(&self, seq: Seq) -> Option<Waited> {
+        let failed = self.failed.load(Ordering::SeqCst) != 0;
+        if self.at() >= seq {
+            return Some(Waited::Reached);
+        }
+        failed.then_some(Waited::Failed)
+    }
+
     /// Waits until it has reached `seq`.
     pub fn wait(&self, seq: Seq, deadline: Option<Instant>) -> Waited {
-        let _ = (seq, deadline);
-        todo!()
+        if let Some(answer) = self.answer(seq) {
+            return answer;
+        }
+        let cell = &self.cells[(seq.0 / SEQS_IN_A_CELL % CELLS) as usize];
+        cell.sleepers.fetch_add(1, Ordering::SeqCst);
+        let answer = loop {
+            let seen = cell.moved.load();
+            if let Some(answer) = self.answer(seq) {
+                break answer;
+            }
+            if !cell.moved.wait(seen, u32::MAX, deadline) {
+                break self.answer(seq).unwrap_or(Waited::TimedOut);
+            }
+        };
+        cell.sleepers.fetch_sub(1, Ordering::SeqCst);
+        answer
     }
-    /// The same for a future; never `TimedOut`. Call [`unpark`](Self::unpark) when giving up.
+
+    /// The same for a future, which has no deadline here. A future that gives up calls
+    /// [`unpark`](Self::unpark).
     pub fn poll(&self, seq: Seq, parked: &mut Parked, cx: &mut Context<'_>) -> Poll<Waited> {
-        let _ = (seq, parked, cx);
-        todo!()
+        if let Some(answer) = self.answer(seq) {
+            self.unpark(parked);
+            return Poll::Ready(answer);
+        }
+        {
+            let mut futures = lock(&self.parked);
+            let key = parked.0.filter(|key| key.0 == seq.0 && futures.wakers.contains_key(key)).unwrap_or_else(|| {
+                futures.next += 1;
+                (seq.0, futures.next)
+            });
+            if let Some(stale) = parked.0.replace(key)
+                && stale != key
+            {
+                futures.wakers.remove(&stale);
+            }
+            futures.wakers.insert(key, cx.waker().clone());
+            self.note_lowest(&futures);
+        }
+        match self.answer(seq) {
+            Some(answer) => {
+                self.unpark(parked);
+                Poll::Ready(answer)
+            }
+            None => Poll::Pending,
+        }
     }
+
     /// Forgets a future that gave up.
     pub fn unpark(&self, parked: &mut Parked) {
-        let _ = parked;
-        todo!()
+        if let Some(key) = parked.0.take() {
+            let mut futures = lock(&self.parked);
+            futures.wakers.remove(&key);
+            self.note_lowest(&futures);
+        }
+    }
+
+    fn wake_parked(&self, to: u64) {
+        let passed = {
+            let mut futures = lock(&self.parked);
+            let later = futures.wakers.split_off(&(to + 1, 0));
+            let passed = std::mem::replace(&mut futures.wakers, later);
+            self.note_lowest(&futures);
+            passed
+        };
+        for waker in passed.into_values() {
+            waker.wake();
+        }
+    }
+
+    fn note_lowest(&self, futures: &Futures) {
+        let lowest = futures.wakers.first_key_value().map_or(NOBODY, |(key, _)| key.0);
+        self.lowest_parked.store(lowest, Ordering::SeqCst);
+    }
+}
+
+impl Cell {
+    fn wake(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            self.moved.bump();
+            self.moved.wake(u32::MAX);
+        }
     }
 }

@@ -93,6 +93,9 @@ pub struct Scanned {
 /// A pause: the log stopped here for now.
 #[derive(Clone, Debug)]
 struct Pause {
+    /// Where the log stopped: a handled range is known by this.
+    stop: (SegmentNo, u32),
+    /// What is to blame, which may lie in a later segment.
     segment: SegmentNo,
     offset: u32,
     next: Option<Next>,
@@ -179,6 +182,10 @@ impl Scan {
 
     /// A whole segment is missing or cannot be read: damage, whatever else is known.
     fn broken_off(&mut self, segment: SegmentNo, wrong: Wrong) {
+        if let (State::Following(_), Some(range)) = (self.state, self.handled_at(segment, 0)) {
+            self.state = State::Skipping(range);
+            return;
+        }
         let next = self.pause_if_following(segment, 0, Check::Damaged(wrong, None));
         if next && let Some(pause) = self.pauses.last_mut() {
             pause.proven = true;
@@ -195,6 +202,9 @@ impl Scan {
                     (self.pauses.last_mut(), &check)
                 {
                     pause.proven = true;
+                    if pause.check == Check::End {
+                        (pause.segment, pause.offset) = (segment, offset);
+                    }
                     pause.check = check;
                 }
                 return false;
@@ -203,6 +213,7 @@ impl Scan {
         };
         self.state = State::Searching;
         self.pauses.push(Pause {
+            stop: (segment, offset),
             segment,
             offset,
             next,
@@ -242,8 +253,8 @@ impl Scan {
         let pause = self.pauses.last_mut().expect("a pause to resume from");
         pause.proven |= proven;
         pause.resume = Some(Handled {
-            segment: pause.segment,
-            offset: pause.offset,
+            segment: pause.stop.0,
+            offset: pause.stop.1,
             resume_segment: header.segment,
             resume_offset: offset,
             resume_batch: next.number,
@@ -263,6 +274,7 @@ impl Scan {
             at = range.resume_offset as usize;
             self.state = State::Following(Some(next_of(&range)));
         }
+        self.look_at_first_page(header, &stamps, &bytes[..limit]);
         while at + PAGE_BYTES <= limit {
             let place = Place::new(header, at as u32);
             at += match self.state {
@@ -281,6 +293,24 @@ impl Scan {
                 },
             };
         }
+    }
+
+    /// Where the log stopped in the segment before because nothing more was written there, it went
+    /// on here, if anywhere: then damage to the first page is damage to the log.
+    fn look_at_first_page(&mut self, header: &SegmentHeader, stamps: &Stamps, bytes: &[u8]) {
+        let Some(pause) = self.pauses.last() else { return };
+        let follows = pause.stop.0.0 + 1 == header.segment.0 && pause.check == Check::End;
+        if self.state != State::Searching || !follows || bytes.len() <= SEGMENT_HEADER_BYTES {
+            return;
+        }
+        let place = Place::new(header, SEGMENT_HEADER_BYTES as u32);
+        if let Check::Damaged(..) = check(&bytes[SEGMENT_HEADER_BYTES..], &place, stamps) {
+            self.move_pause(header, place, stamps, &bytes[SEGMENT_HEADER_BYTES..]);
+        }
+    }
+
+    fn handled_at(&self, segment: SegmentNo, offset: u32) -> Option<Handled> {
+        self.handled.iter().find(|range| range.segment == segment && range.offset == offset).copied()
     }
 
     /// The batch at this place continues the log: takes it and gives its length.
@@ -369,8 +399,7 @@ impl Scan {
         bytes: &[u8],
         limit: usize,
     ) -> Option<usize> {
-        let here = |range: &&Handled| range.segment == place.segment && range.offset == place.offset;
-        if let Some(range) = self.handled.iter().find(here).copied() {
+        if let Some(range) = self.handled_at(place.segment, place.offset) {
             if range.resume_segment == place.segment {
                 self.state = State::Following(Some(next_of(&range)));
                 return Some(range.resume_offset as usize);
@@ -412,7 +441,7 @@ impl Scan {
         let continues_pause = pause.next.is_some_and(|next| {
             batch.number == next.number && batch.prev_chain == next.chain && batch.first_seq == next.seq
         });
-        if first && continues_pause && batch.prev_end == pause.offset && header.segment.0 == pause.segment.0 + 1 {
+        if first && continues_pause && batch.prev_end == pause.stop.1 && header.segment.0 == pause.stop.0.0 + 1 {
             // The log simply went on in this segment; the rest of the last one was never written.
             if matches!(check(bytes, &place, stamps), Check::Sound(_)) {
                 let pause = self.pauses.pop().expect("the pause just looked at");
@@ -463,11 +492,7 @@ impl Scan {
             let durable = pause.proven
                 || pause.next.is_none()
                 || pause.next.is_some_and(|next| pause.durable_upto >= next.number);
-            let damage = match pause.check {
-                _ if durable => Some((wrong_of(pause.check), Proof::Durable)),
-                Check::Damaged(wrong, _) => Some((wrong, Proof::Bytes)),
-                Check::Sound(_) | Check::End | Check::Torn(_) => None,
-            };
+            let damage = judge(pause.check, durable);
             let Some((wrong, proof)) = damage else {
                 // The log ends here; everything read behind it was in flight and never proven.
                 torn.extend(pause.torn);
@@ -500,11 +525,265 @@ fn next_of(range: &Handled) -> Next {
     Next { number: range.resume_batch, chain: range.resume_chain, seq: range.resume_seq }
 }
 
-/// What to say of a break that is damage because something proves it.
-fn wrong_of(check: Check) -> Wrong {
-    match check {
-        Check::Damaged(wrong, _) => wrong,
-        Check::Sound(_) => Wrong::Chain,
-        Check::End | Check::Torn(_) => Wrong::Lost,
+/// The decision table: what stands at a place where the log stops, and whether something proves that
+/// more was durable there. `None`: the log ends.
+const fn judge(check: Check, durable: bool) -> Option<(Wrong, Proof)> {
+    match (check, durable) {
+        (Check::End | Check::Torn(_), false) => None,
+        (Check::End | Check::Torn(_), true) => Some((Wrong::Lost, Proof::Durable)),
+        (Check::Damaged(wrong, _), false) => Some((wrong, Proof::Bytes)),
+        (Check::Damaged(wrong, _), true) => Some((wrong, Proof::Durable)),
+        // A whole batch of this place that does not continue the log: nothing innocent leaves that.
+        (Check::Sound(_), false) => Some((Wrong::Chain, Proof::Bytes)),
+        (Check::Sound(_), true) => Some((Wrong::Chain, Proof::Durable)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::buf::AlignedBuf;
+    use crate::types::{FileId, Generation, ShardId, StoreId, Stream};
+    use crate::wal::batch::{BatchBuilder, Begin, Push};
+    use crate::wal::entry::{Entry, EntryKind};
+    use crate::wal::log::{Log, LogBounds};
+
+    const SEGMENT: usize = 1 << 20;
+    const BOUNDS: LogBounds = LogBounds { segments_max: 100, reserve: 0 };
+
+    /// A log that is written batch by batch into plain memory.
+    struct Written {
+        log: Log,
+        files: BTreeMap<SegmentNo, (SegmentHeader, Vec<u8>)>,
+        batches: Vec<(SegmentNo, u32, u32)>,
+    }
+
+    fn header(segment: u64, pin: Option<LogEnd>) -> SegmentHeader {
+        SegmentHeader {
+            store: StoreId([7; 16]),
+            shard: ShardId(0),
+            segment: SegmentNo(segment),
+            epoch: Epoch(1),
+            nonce: crate::types::Nonce(2),
+            file_id: FileId(100 + segment),
+            generation: Generation(1),
+            filled_upto: 0,
+            segment_bytes: SEGMENT as u64,
+            boot: [9; 16],
+            pin,
+            handled: Vec::new(),
+        }
+    }
+
+    impl Written {
+        fn new() -> Self {
+            let current = UsedSegment {
+                header: header(1, Some(LogEnd::default())),
+                first_batch: BatchNo(1),
+                first_seq: Seq(1),
+                last_seq: Seq(0),
+                end: SEGMENT_HEADER_BYTES as u32,
+            };
+            let log = Log {
+                used: Default::default(),
+                current,
+                ready: [header(2, None), header(3, None)].into(),
+                number: BatchNo(0),
+                chain: Chain(0),
+                ends: StreamEnds::new(),
+                prev_end: 0,
+            };
+            let mut this = Self { log, files: BTreeMap::new(), batches: Vec::new() };
+            for header in [header(1, Some(LogEnd::default())), header(2, None), header(3, None)] {
+                let mut bytes = header.encode();
+                bytes.resize(SEGMENT, 0);
+                this.files.insert(header.segment, (header, bytes));
+            }
+            this
+        }
+
+        fn append(&mut self, blocks: u32, durable_upto: u64) {
+            let own = Stream { origin: StoreId([7; 16]), ..Stream::default() };
+            let begin = Begin {
+                place: self.log.place(),
+                own,
+                first_seq: self.log.last_seq().next(),
+                soft_bytes: 1 << 16,
+                hard_bytes: self.log.room(),
+                ends: std::mem::take(&mut self.log.ends),
+            };
+            let mut batch = BatchBuilder::new(begin, AlignedBuf::new(1 << 16));
+            for block in 0..blocks {
+                let payload = [block as u8; 700];
+                let entry = Entry {
+                    kind: EntryKind::Own,
+                    block_kind: crate::types::BlockKind::Raw,
+                    namespace: "n",
+                    table: "t",
+                    length: 700,
+                    received_at_ns: 0,
+                    rows: 1,
+                    payload_crc: crc32fast::hash(&payload),
+                    identity: None,
+                };
+                assert_eq!(batch.push(entry.encode().bytes(), &payload), Push::Taken);
+            }
+            let place = self.log.place();
+            let (image, header, ends) = batch.finish(self.log.link(BatchNo(durable_upto), false));
+            self.log.appended(&header, ends);
+            let (_, bytes) = self.files.get_mut(&place.segment).expect("a file");
+            bytes[place.offset as usize..][..image.len()].copy_from_slice(&image);
+            self.batches.push((place.segment, place.offset, header.length));
+        }
+
+        fn rotate(&mut self) {
+            assert!(self.log.rotate(BOUNDS, true));
+        }
+
+        fn lose(&mut self, batch: usize) {
+            let (segment, offset, length) = self.batches[batch];
+            self.files.get_mut(&segment).expect("a file").1[offset as usize..][..length as usize].fill(0);
+        }
+
+        fn flip(&mut self, batch: usize, byte: usize) {
+            let (segment, offset, _) = self.batches[batch];
+            self.files.get_mut(&segment).expect("a file").1[offset as usize + byte] ^= 0x10;
+        }
+
+        fn scan(&self) -> Scanned {
+            let headers = self.files.iter().map(|(segment, (header, _))| (*segment, Some(header.clone()))).collect();
+            let mut scan = Scan::new(headers);
+            for (segment, (_, bytes)) in &self.files {
+                scan.feed(*segment, bytes);
+            }
+            scan.finish()
+        }
+    }
+
+    /// Five batches of two blocks in three segments; `durable` as each batch knew it.
+    fn five(durable: [u64; 5]) -> Written {
+        let mut written = Written::new();
+        for (index, durable_upto) in durable.into_iter().enumerate() {
+            if index == 2 || index == 4 {
+                written.rotate();
+            }
+            written.append(2, durable_upto);
+        }
+        written
+    }
+
+    #[test]
+    fn every_combination_of_the_decision_table() {
+        let batch = |written: &Written| {
+            let (header, bytes) = &written.files[&SegmentNo(1)];
+            decode_header(&bytes[8192..], &Place::new(header, 8192)).expect("a batch")
+        };
+        let some = batch(&five([0; 5]));
+        for (check, innocent, wrong) in [
+            (Check::End, true, Wrong::Lost),
+            (Check::Torn(some), true, Wrong::Lost),
+            (Check::Sound(some), false, Wrong::Chain),
+            (Check::Damaged(Wrong::Body, Some(some)), false, Wrong::Body),
+            (Check::Damaged(Wrong::Header, None), false, Wrong::Header),
+        ] {
+            assert_eq!(judge(check, true), Some((wrong, Proof::Durable)), "{check:?}");
+            let unproven = (!innocent).then_some((wrong, Proof::Bytes));
+            assert_eq!(judge(check, false), unproven, "{check:?}");
+        }
+    }
+
+    #[test]
+    fn a_whole_log_is_read_to_its_end() {
+        let scanned = five([0, 0, 1, 2, 3]).scan();
+        assert_eq!((scanned.end.batch, scanned.end.seq, scanned.end.segment), (BatchNo(5), Seq(10), SegmentNo(3)));
+        assert!(scanned.breaks.is_empty() && scanned.torn.is_empty());
+        assert_eq!(scanned.segments.len(), 3);
+    }
+
+    #[test]
+    fn lost_writes_in_flight_end_the_log_wherever_they_stand() {
+        // Batch 3 (the first of segment 2) is lost; 4 and 5 landed and knew only of 2 as synced.
+        let mut written = five([0, 0, 1, 2, 2]);
+        written.lose(2);
+        let scanned = written.scan();
+        assert_eq!((scanned.end.batch, scanned.end.seq), (BatchNo(2), Seq(4)));
+        assert!(scanned.breaks.is_empty(), "{:?}", scanned.breaks);
+    }
+
+    #[test]
+    fn a_later_durable_upto_turns_a_lost_batch_into_damage() {
+        for lost in 0..4 {
+            let mut written = five([0, 1, 2, 3, 4]);
+            written.lose(lost);
+            let scanned = written.scan();
+            assert_eq!(scanned.breaks.len(), 1, "batch {lost}: {:?}", scanned.breaks);
+            let found = &scanned.breaks[0];
+            assert_eq!(found.proof, Proof::Durable);
+            assert_eq!(found.next.map(|next| next.number), Some(BatchNo(lost as u64 + 1)));
+            assert_eq!(found.resume.map(|at| at.resume_batch), Some(BatchNo(lost as u64 + 2)));
+            assert_eq!(scanned.end.batch, BatchNo(5), "what is sound behind it is still read");
+        }
+    }
+
+    #[test]
+    fn rot_in_any_batch_is_damage_and_the_rest_is_read() {
+        for batch in 0..5 {
+            for byte in [0, 10, 130, 140, 600, 1300] {
+                let mut written = five([0, 0, 0, 0, 0]);
+                written.flip(batch, byte);
+                let scanned = written.scan();
+                assert_eq!(scanned.breaks.len(), 1, "batch {batch} byte {byte}: {:?}", scanned.breaks);
+                let end = if batch == 4 { 4 } else { 5 };
+                assert_eq!(scanned.end.batch, BatchNo(end), "batch {batch} byte {byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pin_fixes_the_end_and_leftovers_behind_it_stay_out() {
+        let mut written = five([0; 5]);
+        // A recovery found the log to end after batch 3: batch 4, in flight then, landed all the same.
+        let end = {
+            let (segment, offset, length) = written.batches[2];
+            let header = &written.files[&segment];
+            let batch = decode_header(&header.1[offset as usize..], &Place::new(&header.0, offset)).expect("batch 3");
+            let offset = offset + length;
+            LogEnd { segment, offset, batch: batch.number, chain: batch.chain, seq: batch.last_seq() }
+        };
+        let pinned = header(3, Some(end));
+        let mut bytes = pinned.encode();
+        bytes.resize(SEGMENT, 0);
+        written.files.insert(SegmentNo(3), (pinned, bytes));
+        let scanned = written.scan();
+        assert_eq!(scanned.end, end);
+        assert!(scanned.breaks.is_empty(), "{:?}", scanned.breaks);
+        // What the pin names as the end must be there.
+        written.lose(2);
+        assert_eq!(written.scan().breaks.len(), 1);
+    }
+
+    #[test]
+    fn a_missing_segment_is_named() {
+        let mut written = five([0; 5]);
+        written.files.remove(&SegmentNo(2));
+        let scanned = written.scan();
+        assert_eq!(scanned.breaks.len(), 1);
+        assert_eq!((scanned.breaks[0].segment, scanned.breaks[0].wrong), (SegmentNo(2), Wrong::Missing));
+        assert_eq!(scanned.end.batch, BatchNo(5));
+    }
+
+    #[test]
+    fn a_handled_range_is_not_damage_again() {
+        let mut written = five([0, 1, 2, 3, 4]);
+        written.lose(1);
+        let scanned = written.scan();
+        let mut later = header(4, Some(scanned.end));
+        later.handled = vec![scanned.breaks[0].resume.expect("a resume")];
+        let mut bytes = later.encode();
+        bytes.resize(SEGMENT, 0);
+        written.files.insert(SegmentNo(4), (later, bytes));
+        let again = written.scan();
+        assert!(again.breaks.is_empty(), "{:?}", again.breaks);
+        assert_eq!((again.end, again.batches), (scanned.end, 4));
     }
 }

@@ -1,0 +1,180 @@
+//! [`Writer`]: appends blocks.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::SyncPolicy;
+use crate::engine::open::{Inner, ShardHandle};
+use crate::engine::ticket::Ticket;
+use crate::error::{Error, Rejected, Why};
+use crate::limits::NAMES_BYTES_MAX;
+use crate::shard::ring::{Closed, Refused};
+use crate::types::{Block, Durability, Receipt, Seq, mix64};
+use crate::wal::entry::{EncodedEntry, Entry, EntryKind};
+
+/// Appends blocks of one namespace to one shard, in order. Cheap to clone; may be used from any thread.
+#[derive(Clone)]
+pub struct Writer {
+    inner: Arc<Inner>,
+    namespace: Arc<str>,
+    shard: usize,
+}
+
+impl Writer {
+    pub(crate) fn new(inner: Arc<Inner>, namespace: Arc<str>, shard: usize) -> Self {
+        Self { inner, namespace, shard }
+    }
+
+    /// The same namespace on the shard that this key belongs to: equal keys keep one order.
+    #[must_use]
+    pub fn key(&self, key: &[u8]) -> Self {
+        let words = key.chunks(8).map(|piece| {
+            let mut word = [0; 8];
+            word[..piece.len()].copy_from_slice(piece);
+            u64::from_le_bytes(word)
+        });
+        let hash = words.fold(key.len() as u64, mix64);
+        Self { shard: (hash % self.inner.shards.len() as u64) as usize, ..self.clone() }
+    }
+
+    /// Appends a block and waits for its acknowledgement: at (2, 0) until it is synced, else until
+    /// it is accepted. Waits for room at most `append_deadline_ms`.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] gives the block back: nothing of it was logged.
+    /// [`Error::OutcomeUnknown`]: it was accepted, and its shard failed before it was safe.
+    pub fn append(&self, block: Block) -> Result<Receipt, Error> {
+        self.append_with(block, self.acknowledged())
+    }
+
+    /// The same, waiting for at least this durability.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn append_with(&self, block: Block, durability: Durability) -> Result<Receipt, Error> {
+        let shard = self.shard();
+        let mut entry = match self.entry(&block) {
+            Ok(entry) => entry,
+            Err(why) => return Err(rejected(block, why)),
+        };
+        let published = match shard.ring.try_publish(&mut entry, &block.payload) {
+            Err(Refused::Full) => shard.ring.publish_by(&mut entry, &block.payload, self.deadline()),
+            other => other,
+        };
+        match published {
+            Ok(seq) => {
+                shard.wait(seq, durability.max(self.acknowledged()))?;
+                Ok(self.receipt(seq))
+            }
+            Err(refused) => Err(rejected(block, self.why(refused))),
+        }
+    }
+
+    /// Appends a block without waiting for room; the ticket waits for the acknowledgement.
+    ///
+    /// # Errors
+    /// The block comes back with the reason; nothing of it was logged.
+    pub fn submit(&self, block: Block) -> Result<Ticket, Rejected> {
+        let mut entry = match self.entry(&block) {
+            Ok(entry) => entry,
+            Err(why) => return Err(Rejected { block, why }),
+        };
+        match self.shard().ring.try_publish(&mut entry, &block.payload) {
+            Ok(seq) => Ok(Ticket::new(Arc::clone(&self.inner), self.shard, self.receipt(seq), self.acknowledged())),
+            Err(refused) => Err(Rejected { block, why: self.why(refused) }),
+        }
+    }
+
+    /// [`append`](Self::append) as a future; needs no particular runtime.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub async fn append_async(&self, block: Block) -> Result<Receipt, Error> {
+        let mut entry = match self.entry(&block) {
+            Ok(entry) => entry,
+            Err(why) => return Err(rejected(block, why)),
+        };
+        let ring = &self.shard().ring;
+        let published = match ring.try_publish(&mut entry, &block.payload) {
+            Err(Refused::Full) => {
+                let mut place = ring.queue_ticket(self.deadline());
+                poll_fn(|context| match place.poll(context, &mut entry, &block.payload) {
+                    Poll::Ready(outcome) => Poll::Ready(outcome),
+                    Poll::Pending => Poll::Pending,
+                })
+                .await
+            }
+            other => other,
+        };
+        match published {
+            Ok(seq) => Ticket::new(Arc::clone(&self.inner), self.shard, self.receipt(seq), self.acknowledged()).await,
+            Err(refused) => Err(rejected(block, self.why(refused))),
+        }
+    }
+
+    fn shard(&self) -> &ShardHandle {
+        &self.inner.shards[self.shard]
+    }
+
+    /// What an acknowledgement means under the store's policy.
+    fn acknowledged(&self) -> Durability {
+        match self.inner.policy {
+            SyncPolicy::Each => Durability::Synced,
+            _ if self.shard().ring.is_shared_file() => Durability::Accepted,
+            _ => Durability::Written,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.inner.config.append_deadline_ms)
+    }
+
+    fn receipt(&self, seq: Seq) -> Receipt {
+        Receipt { stream: self.shard().own, seq }
+    }
+
+    fn entry(&self, block: &Block) -> Result<EncodedEntry, Why> {
+        let names = self.namespace.len() + block.table.len();
+        if names > NAMES_BYTES_MAX {
+            return Err(Why::NamesTooLong { bytes: names });
+        }
+        let bytes = block.payload.len() as u64;
+        let max = self.inner.config.block_bytes_max;
+        if bytes > max {
+            return Err(Why::TooLarge { bytes, max });
+        }
+        // Before 1970 or after 2262 the clock is wrong anyway; the order of blocks does not depend on it.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let entry = Entry {
+            kind: EntryKind::Own,
+            block_kind: block.kind,
+            namespace: &self.namespace,
+            table: &block.table,
+            length: bytes as u32,
+            received_at_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+            rows: block.rows,
+            payload_crc: 0,
+            identity: None,
+        };
+        Ok(entry.encode())
+    }
+
+    fn why(&self, refused: Refused) -> Why {
+        let shard = self.shard().shard;
+        match refused {
+            Refused::Full => Why::Full(shard),
+            Refused::Deadline => Why::Deadline { shard, deadline_ms: self.inner.config.append_deadline_ms },
+            Refused::Closed(Closed::Fault(fault)) => Why::Fault(fault),
+            Refused::Closed(Closed::StoreFull) => Why::StoreFull(shard),
+            Refused::Closed(Closed::Closing) => Why::Closed,
+            Refused::TooLarge => Why::TooLarge { bytes: 0, max: self.inner.config.block_bytes_max },
+            Refused::Forked => Why::Forked,
+        }
+    }
+}
+
+fn rejected(block: Block, why: Why) -> Error {
+    Error::Rejected(Box::new(Rejected { block, why }))
+}

@@ -1,0 +1,299 @@
+//! Reading a shard's log while it is being written: batch by batch up to a mark.
+//!
+//! Only bytes at or below the mark are read, so every batch is whole; a checksum that does not hold
+//! is damage that appeared since. Used by subscriptions and by the flusher.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::data::store::Delivered;
+use crate::error::Error;
+use crate::io::buf::AlignedBuf;
+use crate::io::disk::Folder;
+use crate::io::folder::DirFolder;
+use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
+use crate::shard::shared::{ReadableSegment, Shared};
+use crate::shard::waiters::Mark;
+use crate::types::{Block, Position, Receipt, SegmentNo, Seq, ShardId, Stream};
+use crate::wal::batch::{BatchHeader, Place, decode_header};
+use crate::wal::entry::{EntryKind, decode_entry};
+use crate::wal::read::each_entry;
+use crate::wal::segment::{SegmentHeader, segment_name};
+use crate::wal::verdict::{Check, Stamps, check};
+
+/// Bytes that are read at once, at least one batch.
+const READ_AHEAD_BYTES: usize = 1 << 20;
+
+/// A reader of one shard's log.
+pub struct LogReader {
+    shard: ShardId,
+    folder: Arc<DirFolder>,
+    shared: Arc<Shared>,
+    synced_only: bool,
+    at: Option<Place>,
+    segment: Option<(ReadableSegment, Stamps)>,
+    buf: AlignedBuf,
+    /// What the buffer holds: the offset in the segment of its first byte, and how many.
+    held: (u32, usize),
+    ready: VecDeque<Delivered>,
+    position: Position,
+    next_seq: Seq,
+}
+
+impl LogReader {
+    /// A reader that delivers what stands behind `from`.
+    ///
+    /// # Errors
+    /// [`Error::Behind`] where the log begins later; [`Error::Rewound`] where it ended earlier.
+    pub fn new(
+        shard: ShardId,
+        folder: Arc<DirFolder>,
+        shared: Arc<Shared>,
+        synced_only: bool,
+        from: Position,
+    ) -> Result<Self, Error> {
+        let mut this = Self {
+            shard,
+            folder,
+            shared,
+            synced_only,
+            at: None,
+            segment: None,
+            buf: AlignedBuf::new(READ_AHEAD_BYTES),
+            held: (0, 0),
+            ready: VecDeque::new(),
+            position: from,
+            next_seq: from.seq.next(),
+        };
+        let first = this.locate(from)?;
+        this.enter(first);
+        Ok(this)
+    }
+
+    /// The segment in which the block behind `from` stands or will stand.
+    fn locate(&mut self, from: Position) -> Result<ReadableSegment, Error> {
+        let table = self.shared.segments();
+        let oldest = table.segments.front().expect("a log has a segment").clone();
+        if from.seq == Seq(0) {
+            self.next_seq = oldest.first_seq;
+            return Ok(oldest);
+        }
+        // The last seq that was ever given under the cursor's epoch bounds what it can have read.
+        let of_epoch = |found: &&ReadableSegment| found.header.epoch == from.epoch && found.header.nonce == from.nonce;
+        let behind = table.segments.iter().rev().take_while(|found| !of_epoch(found)).last();
+        if let Some(next) = behind
+            && table.segments.iter().any(|found| of_epoch(&found))
+            && from.seq >= next.first_seq
+        {
+            let to = Position { seq: next.first_seq.prev(), ..from };
+            return Err(Error::Rewound { shard: self.shard, to });
+        }
+        if from.seq.next() < oldest.first_seq {
+            return Err(Error::Behind { shard: self.shard, first: oldest.first_seq });
+        }
+        let found = table.segments.iter().rev().find(|found| found.first_seq <= from.seq.next());
+        Ok(found.unwrap_or(&oldest).clone())
+    }
+
+    fn enter(&mut self, segment: ReadableSegment) {
+        self.at = Some(Place::new(&segment.header, SEGMENT_HEADER_BYTES as u32));
+        self.held = (0, 0);
+        let stamps = Stamps::new(&segment.header);
+        self.segment = Some((segment, stamps));
+    }
+
+    /// The place behind the last block that was delivered.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The batch at hand is used up.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Nothing more will ever come.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.shared.is_stopped() && self.next_seq > self.mark().at()
+    }
+
+    fn mark(&self) -> &Mark {
+        if self.synced_only { &self.shared.synced } else { &self.shared.written }
+    }
+
+    /// Waits until there may be more, or the time is over.
+    pub fn wait(&self, most: Duration) {
+        self.mark().wait(self.next_seq, Some(Instant::now() + most));
+    }
+
+    /// The next block, if it is there already.
+    ///
+    /// # Errors
+    /// [`Error::Behind`] where the log was trimmed under the reader, [`Error::Io`].
+    pub fn next_ready(&mut self) -> Result<Option<Delivered>, Error> {
+        loop {
+            if let Some(delivered) = self.ready.pop_front() {
+                self.position = delivered.position;
+                return Ok(Some(delivered));
+            }
+            if self.next_seq > self.mark().at() {
+                return Ok(None);
+            }
+            self.read_batch()?;
+        }
+    }
+
+    /// Takes in the next batch, or goes on to the next segment.
+    fn read_batch(&mut self) -> Result<(), Error> {
+        let place = self.at.expect("a place");
+        let (segment, _) = self.segment.as_ref().expect("a segment");
+        let ended = self
+            .shared
+            .segments()
+            .segments
+            .iter()
+            .find(|found| found.header.segment == place.segment)
+            .map(|found| found.end);
+        let Some(end) = ended else { return Err(self.behind()) };
+        let header = segment.header.clone();
+        if end.is_some_and(|end| place.offset >= end) {
+            return self.next_segment(place.segment);
+        }
+        self.hold(&header, place.offset, PAGE_BYTES)?;
+        let Some(batch) = decode_header(self.bytes(place.offset), &place) else {
+            return self.skip_damage(place);
+        };
+        self.hold(&header, place.offset, batch.length as usize)?;
+        let (_, stamps) = self.segment.as_ref().expect("a segment");
+        match check(self.bytes(place.offset), &place, stamps) {
+            Check::Sound(batch) => self.take(&header, &batch, place),
+            _ => return self.skip_damage(place),
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, offset: u32) -> &[u8] {
+        &self.buf[(offset - self.held.0) as usize..self.held.1]
+    }
+
+    /// Makes the buffer hold `count` bytes from `offset` on.
+    fn hold(&mut self, header: &SegmentHeader, offset: u32, count: usize) -> Result<(), Error> {
+        let (start, have) = self.held;
+        if offset >= start && (offset - start) as usize + count <= have {
+            return Ok(());
+        }
+        let count = count.max(READ_AHEAD_BYTES).min(header.segment_bytes as usize - offset as usize);
+        if self.buf.capacity() < count {
+            self.buf = AlignedBuf::new(count);
+        }
+        self.buf.set_len(count);
+        let name = segment_name(header.segment);
+        match self.folder.read(&name, u64::from(offset), &mut self.buf) {
+            Ok(read) => {
+                // What lies beyond the mark may still be changing: it is read again when needed.
+                self.held = (offset, read);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(self.behind()),
+            Err(error) => Err(Error::io(format!("reading {name} at {offset:#x}"))(error)),
+        }
+    }
+
+    fn behind(&self) -> Error {
+        let first = self.shared.segments().segments.front().map_or(Seq(0), |oldest| oldest.first_seq);
+        Error::Behind { shard: self.shard, first }
+    }
+
+    fn next_segment(&mut self, from: SegmentNo) -> Result<(), Error> {
+        let next = self.shared.segments().segments.iter().find(|found| found.header.segment > from).cloned();
+        match next {
+            Some(next) => {
+                self.enter(next);
+                Ok(())
+            }
+            None => Err(self.behind()),
+        }
+    }
+
+    /// Bytes read ahead may have been written since; damage that was salvaged has a known end.
+    fn skip_damage(&mut self, place: Place) -> Result<(), Error> {
+        if self.held.0 != place.offset {
+            self.held = (0, 0);
+            return Ok(());
+        }
+        let table = self.shared.segments();
+        let range = table.handled.iter().find(|at| at.segment == place.segment && at.offset == place.offset).copied();
+        let target = range.and_then(|range| {
+            let segment = table.segments.iter().find(|found| found.header.segment == range.resume_segment)?;
+            Some((range, segment.clone()))
+        });
+        let there = table.segments.iter().any(|found| found.header.segment == place.segment);
+        drop(table);
+        match target {
+            Some((range, segment)) => {
+                if segment.header.segment != place.segment {
+                    self.enter(segment);
+                }
+                if let Some(at) = &mut self.at {
+                    at.offset = range.resume_offset;
+                }
+                self.next_seq = self.next_seq.max(range.resume_seq);
+                Ok(())
+            }
+            None if !there => Err(self.behind()),
+            None => Err(Error::Io {
+                context: format!(
+                    "shard {}: segment {} at {:#x} no longer reads as it was written; close the store and open it again",
+                    self.shard, place.segment, place.offset
+                ),
+                source: std::io::Error::from(std::io::ErrorKind::InvalidData),
+            }),
+        }
+    }
+
+    fn take(&mut self, header: &SegmentHeader, batch: &BatchHeader, place: Place) {
+        let own = Stream { origin: header.store, shard: header.shard, epoch: header.epoch, nonce: header.nonce };
+        let mut seq = batch.first_seq;
+        let start = (place.offset - self.held.0) as usize;
+        let (shard, next_seq, ready) = (self.shard, self.next_seq, &mut self.ready);
+        let image = &self.buf[start..start + batch.length as usize];
+        each_entry(image, batch, &mut Vec::new(), |head, payload| {
+            let entry = decode_entry(head).expect("an entry of a sound batch");
+            if entry.kind == EntryKind::Control {
+                return;
+            }
+            let here = seq;
+            seq = seq.next();
+            if entry.kind == EntryKind::Void || here < next_seq {
+                return;
+            }
+            let receipt = match entry.identity {
+                Some(identity) => Receipt { stream: identity.stream, seq: identity.seq },
+                None => Receipt { stream: own, seq: here },
+            };
+            ready.push_back(Delivered {
+                receipt,
+                shard,
+                position: Position { epoch: header.epoch, nonce: header.nonce, seq: here },
+                namespace: entry.namespace.to_owned(),
+                received_at_ns: entry.received_at_ns,
+                block: Block {
+                    kind: entry.block_kind,
+                    table: entry.table.into(),
+                    rows: entry.rows,
+                    payload: Bytes::copy_from_slice(payload),
+                },
+            });
+        });
+        self.next_seq = self.next_seq.max(seq);
+        if let Some(at) = &mut self.at {
+            at.offset += batch.length;
+        }
+    }
+}
