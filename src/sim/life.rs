@@ -225,7 +225,10 @@ impl<'a> Life<'a> {
                 let push = self.ground.ring.drain(&mut batch, upto);
                 let mut effects = std::mem::take(&mut self.scratch);
                 self.core.step(now, Event::Filled(batch, push), &mut effects);
-                self.effects.extend(effects.drain(..));
+                // What follows from the fill comes before what was decided after asking for it.
+                for effect in effects.drain(..).rev() {
+                    self.effects.push_front(effect);
+                }
                 self.scratch = effects;
             }
             Effect::Disk(id, op) => self.disk.submit(id, op),

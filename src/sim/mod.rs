@@ -11,7 +11,9 @@ mod check;
 mod life;
 mod plan;
 mod ring;
+mod shrink;
 mod world;
 
 pub use plan::{Limits, Plan};
+pub use shrink::shrink;
 pub use world::{Run, Summary, Tracing, Violation, run};

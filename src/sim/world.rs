@@ -9,7 +9,7 @@ use crate::io::medium::{Fate, Flaws, Medium};
 use crate::io::sim::{SharedMedium, SimDisk};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
 use crate::planted::{Mutant, is_planted, plant};
-use crate::recover::{Kept, OpenError, Quarantine, ShardSetup, carry_out, examine};
+use crate::recover::{Kept, OpenError, Quarantine, ShardSetup, carry_out, examine, put_aside};
 use crate::shard::core::{Core, CoreConfig};
 use crate::sim::check::{Ending, Facts, Model};
 use crate::sim::life::{Ended, Ground, Life};
@@ -310,21 +310,24 @@ impl World {
         let own = Stream { origin: STORE, shard: SHARD, epoch, nonce };
         let report = serde_json::to_string(&examined.report).unwrap_or_default();
         self.medium.lock().note(|| format!("examined: {report}"));
-        let (log, _) = carry_out(examined, &folder, &mut maker, &mut Bin, own, self.ring.image())?;
-        let header = RingHeader {
-            store: STORE,
-            shard: SHARD,
-            boot: self.boot(),
-            epoch,
-            nonce,
-            first_seq: log.last_seq().next(),
-            slots: RING_SLOTS,
-            bytes: RING_BYTES,
-        };
-        let dying = self.medium.lock().faults.last_call.is_some();
-        let steps = if dying && self.chance.percent(70) { self.chance.within(1, 6) } else { u64::MAX };
-        let made = self.ring.create(header, &mut self.chance, steps);
+        put_aside(&examined, &folder, &mut Bin, self.ring.image())?;
+        let image = self.ring.image().map(<[u8]>::to_vec);
+        if examined.needs_new_ring() && !self.make_ring(Epoch(0), nonce, Seq(1)) {
+            return Ok(None);
+        }
+        let (log, _) = carry_out(examined, &folder, &mut maker, own, image.as_deref())?;
+        let made = self.make_ring(epoch, nonce, log.last_seq().next());
         Ok(made.then_some((log, maker, own)))
+    }
+
+    /// Makes the ring; false if the process dies meanwhile.
+    fn make_ring(&mut self, epoch: Epoch, nonce: Nonce, first_seq: Seq) -> bool {
+        let boot = self.boot();
+        let (slots, bytes) = (RING_SLOTS, RING_BYTES);
+        let header = RingHeader { store: STORE, shard: SHARD, boot, epoch, nonce, first_seq, slots, bytes };
+        let dying = self.medium.lock().faults.last_call.is_some();
+        let steps = if dying && self.chance.percent(40) { self.chance.within(1, 6) } else { u64::MAX };
+        self.ring.create(header, &mut self.chance, steps)
     }
 
     fn opened(&mut self, (log, maker, own): (Log, Maker, Stream)) -> Result<(Core, SimDisk, Stream), String> {
