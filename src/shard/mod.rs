@@ -9,8 +9,8 @@ pub(crate) mod intake;
 pub mod marks;
 pub(crate) mod queue;
 pub mod ring;
-pub mod shared;
-pub mod thread;
 #[cfg(not(forebay_model))]
 pub(crate) mod ring_file;
+pub mod shared;
+pub mod thread;
 pub mod waiters;

@@ -147,7 +147,7 @@ impl Ring {
     pub(crate) fn over(region: Region, wake: Arc<dyn Wake>, shared_file: bool) -> (Arc<Self>, Consumer) {
         let header = *region.header();
         let region = Arc::new(region);
-        let reader = Reader::new(Arc::clone(&region));
+        let reader = Reader::new(&region);
         let ring = Arc::new(Self {
             region,
             counters: Counters::new(header.slots, header.units()),

@@ -8,9 +8,10 @@ use std::thread::{Builder, JoinHandle};
 use crate::error::Fault;
 use crate::io::clock::MonotonicClock;
 use crate::io::disk::{Disk, DiskOp, Done, OpId, Wait};
+use crate::shard::consumer::{Consumer, WakeOn};
 use crate::shard::core::{Core, Look};
 use crate::shard::driver::{Driver, Intake, Retention};
-use crate::shard::ring::{Closed, Consumer, Ring, WakeOn};
+use crate::shard::ring::{Closed, Ring};
 use crate::shard::shared::Shared;
 use crate::types::{SegmentNo, Seq, ShardId};
 use crate::wal::batch::{BatchBuilder, Push};
@@ -112,6 +113,12 @@ impl Intake for RingIntake {
 
     fn prepare_sleep(&mut self, on: WakeOn) -> bool {
         self.consumer.prepare_sleep(on)
+    }
+
+    fn deadline_ns(&mut self) -> Option<u64> {
+        let now = std::time::Instant::now();
+        let deadline = self.consumer.tick(now)?;
+        Some(deadline.saturating_duration_since(now).as_nanos() as u64)
     }
 
     fn awake(&mut self) {
