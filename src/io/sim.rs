@@ -179,8 +179,18 @@ pub struct SimDisk {
     submitted: VecDeque<(OpId, DiskOp)>,
     in_flight: Vec<InFlight>,
     making_until: Instant,
-    slowest_sync: u64,
-    slowest_write: u64,
+    slowest: Slowest,
+}
+
+/// The longest times that operations took or are going to take, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slowest {
+    /// Of a write.
+    pub write_ns: u64,
+    /// Of a sync.
+    pub sync_ns: u64,
+    /// Of making or giving back a segment, with the wait for the one before.
+    pub make_ns: u64,
 }
 
 impl SimDisk {
@@ -189,7 +199,7 @@ impl SimDisk {
     pub fn new(folder: SimFolder, maker: Maker, chance: Chance, pace: Pace) -> Self {
         let (submitted, in_flight) = (VecDeque::new(), Vec::new());
         let making_until = Instant(0);
-        Self { folder, maker, chance, pace, submitted, in_flight, making_until, slowest_sync: 0, slowest_write: 0 }
+        Self { folder, maker, chance, pace, submitted, in_flight, making_until, slowest: Slowest::default() }
     }
 
     /// When the next operation ends; starts what was submitted.
@@ -198,10 +208,10 @@ impl SimDisk {
         self.in_flight.iter().map(|op| op.due).min()
     }
 
-    /// The longest times that a write and a sync took or are going to take, in nanoseconds.
+    /// The longest times so far.
     #[must_use]
-    pub const fn slowest_ns(&self) -> (u64, u64) {
-        (self.slowest_write, self.slowest_sync)
+    pub const fn slowest(&self) -> Slowest {
+        self.slowest
     }
 
     fn time(&mut self, bounds: (u64, u64)) -> u64 {
@@ -213,13 +223,13 @@ impl SimDisk {
 
     fn write_time(&mut self) -> u64 {
         let time = self.time(self.pace.write_us);
-        self.slowest_write = self.slowest_write.max(time);
+        self.slowest.write_ns = self.slowest.write_ns.max(time);
         time
     }
 
     fn sync_time(&mut self) -> u64 {
         let time = self.time(self.pace.sync_us);
-        self.slowest_sync = self.slowest_sync.max(time);
+        self.slowest.sync_ns = self.slowest.sync_ns.max(time);
         time
     }
 
@@ -246,6 +256,7 @@ impl SimDisk {
                 }
                 make @ (DiskOp::Prepare { .. } | DiskOp::Retire { .. }) => {
                     self.making_until = Instant(self.making_until.max(now).0 + self.time(self.pace.make_us));
+                    self.slowest.make_ns = self.slowest.make_ns.max(self.making_until.since_ns(now));
                     (Running::Make(make), self.making_until)
                 }
             };

@@ -409,6 +409,14 @@ impl Core {
     fn rotate(&mut self, effects: &mut Vec<Effect>) -> bool {
         let ended = (self.log.current.header.segment, self.log.current.end);
         if !self.log.rotate(self.config.bounds, self.may_use_reserve()) {
+            let periodic = matches!(self.config.policy, SyncPolicy::Periodic { .. });
+            if periodic && !self.may_use_reserve() && self.preparing.is_none() {
+                // The log is at its bound. What was acknowledged must not wait in the ring for the
+                // store, or a power cut would take more than a period's worth of it.
+                self.store_full = true;
+                effects.push(Effect::StoreFull);
+                return self.rotate(effects);
+            }
             if !self.stalled {
                 self.stalled = true;
                 effects.push(Effect::Observed(Observed::Stall));

@@ -74,6 +74,7 @@ pub struct Model {
     /// The seq of the first item, minus one.
     before: u64,
     payload: Vec<u8>,
+    rotten: Vec<(Place, u32)>,
 }
 
 /// What the log has under a seq.
@@ -131,6 +132,7 @@ impl Model {
         let mut seen = vec![Seen::No; self.items.len()];
         let mut ends: Vec<(Stream, StreamEnd)> = Vec::new();
         let mut link: Option<BatchHeader> = None;
+        let mut skipped = false;
         let used: Vec<_> = log.used.iter().chain([&log.current]).collect();
         let mut scratch = Vec::new();
         for segment in used {
@@ -149,13 +151,15 @@ impl Model {
                 let place = Place::new(&segment.header, at as u32);
                 let verdict = check(&bytes[at..count], &place, &stamps);
                 let Check::Sound(batch) = verdict else {
-                    if self.next_is_damaged(found.last) {
-                        at += crate::limits::PAGE_BYTES;
-                        continue;
-                    }
-                    return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}"));
+                    let Some(length) = self.rotten_at(&place) else {
+                        return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}"));
+                    };
+                    skipped = true;
+                    at += length as usize;
+                    continue;
                 };
-                self.check_link(link, &batch, &mut found)?;
+                self.check_link(link.filter(|_| !skipped), &batch, &mut found)?;
+                skipped = false;
                 self.check_batch(&bytes[at..], &batch, own, (&mut seen, &mut scratch, &mut found))?;
                 Self::check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch, link)?;
                 link = Some(batch);
@@ -176,25 +180,33 @@ impl Model {
         Ok(found)
     }
 
-    /// Whether what follows this seq was damaged by the simulator.
-    fn next_is_damaged(&mut self, last: Seq) -> bool {
-        self.item(last.next()).is_some_and(|item| item.damaged || item.what == What::Gap)
+    /// The simulator damaged this batch: its length.
+    fn rotten_at(&self, place: &Place) -> Option<u32> {
+        self.rotten.iter().find(|(rotten, _)| rotten == place).map(|(_, length)| *length)
     }
 
+    /// The simulator damages this batch; what is in it may be lost, with a report.
+    pub fn rot(&mut self, place: Place, batch: &BatchHeader) {
+        self.rotten.push((place, batch.length));
+        for seq in batch.first_seq.0..batch.first_seq.0 + u64::from(batch.numbered) {
+            if let Some(item) = self.item(Seq(seq)) {
+                item.damaged = true;
+            }
+        }
+    }
+
+    /// Batches follow each other; only behind damage does a batch follow nothing.
     fn check_link(&mut self, link: Option<BatchHeader>, batch: &BatchHeader, found: &mut Found) -> Result<(), String> {
         let Some(before) = link else {
-            found.first = batch.first_seq;
+            if found.first == Seq(0) {
+                found.first = batch.first_seq;
+            } else if batch.first_seq <= found.last {
+                return Err(format!("behind damage the log goes back to seq {}, from {}", batch.first_seq, found.last));
+            }
             found.last = batch.first_seq.prev();
             return Ok(());
         };
         if batch.prev_chain == before.chain && batch.number.0 == before.number.0 + 1 && batch.first_seq == found.last.next() {
-            return Ok(());
-        }
-        // Only damage that was reported makes a hole.
-        let first = self.before + 1;
-        let mut hole = (found.last.0 + 1..batch.first_seq.0).filter(|seq| *seq >= first).map(Seq);
-        if batch.first_seq > found.last && hole.all(|seq| self.item(seq).is_none_or(|item| item.damaged || item.what == What::Gap)) {
-            found.last = batch.first_seq.prev();
             return Ok(());
         }
         Err(format!("batch {} (first seq {}) does not follow batch {}", batch.number, batch.first_seq, before.number))

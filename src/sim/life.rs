@@ -27,6 +27,8 @@ use crate::wal::entry::{EncodedEntry, void_entry};
 const STEPS_MAX: u64 = 2_000_000;
 /// How long a writer is held up between taking a seq and filling its slot at most, in microseconds.
 const HOLD_US: u64 = 3_000;
+/// Segments that draining a full ring may need, each made while it waits.
+const SEGMENTS_IN_A_DRAIN: u64 = 6;
 /// After so long without a publication a life ends, in microseconds.
 const STUCK_US: u64 = 3_000_000;
 
@@ -158,6 +160,9 @@ impl<'a> Life<'a> {
             self.expect_end(now)?;
             let look = self.ground.ring.look();
             self.step(Event::Looked(look))?;
+            if self.stopped {
+                continue;
+            }
             let alive = match self.core.sleep(self.now()) {
                 Sleep::No => {
                     self.advance(self.now().plus_us(1))?;
@@ -199,6 +204,9 @@ impl<'a> Life<'a> {
             self.full_at = None;
             self.closed = true;
             self.stopping = true;
+            // Closed first, then looked at: so the last look has seen every claim.
+            let look = self.ground.ring.look();
+            self.step(Event::Looked(look))?;
             return self.step(Event::Stop);
         }
         let span = self.chance.pick(&[1, 100, 2_000, 20_000]);
@@ -446,10 +454,13 @@ impl<'a> Life<'a> {
         }
         let window = match self.ground.plan.policy {
             SyncPolicy::Periodic { ms } => {
-                let (write, sync) = self.disk.slowest_ns();
+                // One drain: what is in the ring may take several batches and segments, each of
+                // which waits for the disk; it never waits for the store.
+                let slowest = self.disk.slowest();
                 let drain = (DRAIN_PERIOD_US + UNPUBLISHED_NAP_US + self.longest_hold_us) * 1_000
-                    + write * BATCHES_IN_FLIGHT_MAX as u64;
-                let span = (ms * 1_000_000).max(sync) + drain + sync + 100_000;
+                    + slowest.write_ns * BATCHES_IN_FLIGHT_MAX as u64
+                    + slowest.make_ns * SEGMENTS_IN_A_DRAIN;
+                let span = (ms * 1_000_000).max(slowest.sync_ns) + drain + slowest.sync_ns + 100_000;
                 Some(Instant(self.fault_at.unwrap_or(now).0.saturating_sub(span)))
             }
             SyncPolicy::Level1 | SyncPolicy::Each => None,

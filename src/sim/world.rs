@@ -386,11 +386,7 @@ impl World {
         for (start, batch) in batches {
             if (start..start + batch.length as usize).contains(&at) {
                 self.summary.harmless_flips -= 1;
-                for seq in batch.first_seq.0..batch.first_seq.0 + u64::from(batch.numbered) {
-                    if let Some(item) = self.model.item(Seq(seq)) {
-                        item.damaged = true;
-                    }
-                }
+                self.model.rot(Place::new(&header, start as u32), &batch);
             }
         }
     }
