@@ -165,6 +165,7 @@ impl Model {
                 link = Some(batch);
                 at += batch.length as usize;
             }
+            skipped |= self.rotten_at(&Place::new(&segment.header, segment.end)).is_some();
         }
         for (stream, end) in &ends {
             if log.ends.get(stream) != Some(end) {
