@@ -105,7 +105,8 @@ fn a_bad_line_exits_1_with_its_number_and_keeps_what_was_acknowledged() {
     let mut text = fs::read_to_string(WEATHER).expect("the sample");
     text.push_str("weather,origin=EWR temp=cold 1\n");
     fs::write(dir.path().join("bad.lp"), text).expect("written");
-    let (code, _, err) = load_test(&dir, &format!("--input bad.lp --rows-per-block 100 --dir kept --wal-level 1 {SMALL}"));
+    let (code, _, err) =
+        load_test(&dir, &format!("--input bad.lp --rows-per-block 100 --dir kept --wal-level 1 {SMALL}"));
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("line 2001, column 25: field value 'cold'"), "{err}");
     assert!(err.contains("were acknowledged before") && err.contains("kept in kept"), "{err}");
