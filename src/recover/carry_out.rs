@@ -185,6 +185,14 @@ fn begin_epoch<'a>(
         pin = last.header.pin.expect("a pinned segment");
         emptied = Some(last);
     }
+    // No seq is given twice that the store has data of, and what the ring has keeps its place: where
+    // the log's tail is lost to damage, the seqs in it are passed over.
+    pin.seq = pin.seq.max(examined.setup.flushed);
+    if let RingVerdict::Replay { from, entries, .. } = &examined.ring
+        && !entries.is_empty()
+    {
+        pin.seq = pin.seq.max(from.prev());
+    }
     let header = SegmentHeader {
         store: own.origin,
         shard: own.shard,

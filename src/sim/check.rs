@@ -41,8 +41,18 @@ pub struct Item {
     pub what: What,
     /// When it was acknowledged at the level that its policy promises.
     pub acked: Option<Instant>,
+    /// The store has it in data of its own.
+    pub flushed: bool,
     /// A batch that holds it was damaged by the simulator.
     pub damaged: bool,
+}
+
+impl Item {
+    /// A seq that was just given.
+    #[must_use]
+    pub const fn new(stream: Stream, what: What) -> Self {
+        Self { stream, what, acked: None, flushed: false, damaged: false }
+    }
 }
 
 /// How the last life ended, as far as it bounds what may be lost.
@@ -61,8 +71,6 @@ pub struct Facts {
     pub ending: Ending,
     /// The synced mark as it was told last.
     pub synced: Seq,
-    /// Up to where segments may have been given back.
-    pub released: Seq,
     /// Blocks that were acknowledged before this must be there; (2, P) only.
     pub window: Option<Instant>,
 }
@@ -114,6 +122,15 @@ impl Model {
     pub fn given(&mut self, seq: Seq, item: Item) {
         assert_eq!(seq, self.last().next(), "seqs are dense");
         self.items.push_back(item);
+    }
+
+    /// The store has taken these into its data.
+    pub fn flush(&mut self, from: Seq, upto: Seq) {
+        for seq in (from.0..=upto.0).map(Seq) {
+            if let Some(item) = self.item(seq) {
+                item.flushed = true;
+            }
+        }
     }
 
     /// Everything up to here may be forgotten once it is not in the log any more.
@@ -207,7 +224,12 @@ impl Model {
             found.last = batch.first_seq.prev();
             return Ok(());
         };
-        if batch.prev_chain == before.chain && batch.number.0 == before.number.0 + 1 && batch.first_seq == found.last.next() {
+        let chained = batch.prev_chain == before.chain && batch.number.0 == before.number.0 + 1;
+        // Seqs are passed over only where they were lost to damage.
+        let mut passed = (found.last.0 + 1..batch.first_seq.0).map(Seq);
+        let lost = |item: &Item| item.damaged || item.what == What::Gap;
+        if chained && batch.first_seq > found.last && passed.all(|seq| seq.0 <= self.before || self.item(seq).is_some_and(|item| lost(item))) {
+            found.last = batch.first_seq.prev();
             return Ok(());
         }
         Err(format!("batch {} (first seq {}) does not follow batch {}", batch.number, batch.first_seq, before.number))
@@ -321,7 +343,7 @@ impl Model {
             if seen[index] != Seen::No || item.damaged || !matches!(item.what, What::Block(_)) {
                 continue;
             }
-            if seq < found.first && seq <= facts.released {
+            if seq < found.first && item.flushed {
                 continue;
             }
             if seq >= found.first && seq <= found.last {

@@ -349,6 +349,7 @@ impl<'a> Life<'a> {
             self.release_at = to.plus_us(self.chance.within(1, self.ground.plan.store_us));
             if *self.ground.released < self.marks.synced {
                 let upto = self.marks.synced;
+                self.ground.model.flush(self.ground.released.next(), upto);
                 *self.ground.released = upto;
                 self.step(Event::Released { flushed: upto, released: upto })?;
                 woken = true;
@@ -387,7 +388,7 @@ impl<'a> Life<'a> {
         }
         let seq = self.ground.ring.take_seq(claim);
         let what = if void { What::Void } else { What::Hole(name) };
-        self.ground.model.given(seq, Item { stream: self.own, what, acked: None, damaged: false });
+        self.ground.model.given(seq, Item::new(self.own, what));
         self.published += 1;
         let publication = Publication { due: now.plus_us(hold_us), seq, claim, header, payload };
         if hold && is_planted(Mutant::SequenceBeforeCopy) {
@@ -499,8 +500,7 @@ impl<'a> Life<'a> {
                 continue;
             }
             let seq = self.ground.ring.take_seq(claim);
-            let item = Item { stream: self.own, what: What::Hole(name), acked: None, damaged: false };
-            self.ground.model.given(seq, item);
+            self.ground.model.given(seq, Item::new(self.own, What::Hole(name)));
             let publication = Publication { due: Instant(0), seq, claim, header, payload };
             self.fill(&publication, if early { Upto::Tag } else { upto });
         }

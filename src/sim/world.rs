@@ -174,7 +174,7 @@ impl World {
             released: Seq(0),
             boot: 1,
             life: 0,
-            facts: Facts { ending: Ending::Kill, synced: Seq(0), released: Seq(0), window: None },
+            facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None },
             rotten: false,
             summary: Summary::default(),
         }
@@ -206,7 +206,7 @@ impl World {
         let (core, ..) = self.open(deaths)?;
         drop(core);
         // Once more, as a store that nobody uses is opened: nothing changes.
-        self.facts = Facts { ending: Ending::Kill, synced: self.model.last(), released: self.released, window: None };
+        self.facts = Facts { ending: Ending::Kill, synced: self.model.last(), window: None };
         self.medium.lock().kill();
         self.open(0).map(|_| ())
     }
@@ -222,7 +222,7 @@ impl World {
         };
         // A fault counts as a power cut for what was not synced.
         let ending = if ended.fault || matches!(cut, End::PowerCut | End::KillAndReboot) { Ending::PowerCut } else { Ending::Kill };
-        self.facts = Facts { ending, synced: ended.synced, released: self.released, window: ended.window };
+        self.facts = Facts { ending, synced: ended.synced, window: ended.window };
         self.crash(cut);
         if plan.rot {
             self.rot();
@@ -246,6 +246,11 @@ impl World {
                 self.summary.power_cuts += 1;
             }
         }
+    }
+
+    /// What the store says at open.
+    fn flushed(&self) -> Seq {
+        if self.plan.store_remembers { self.released } else { Seq(0) }
     }
 
     fn boot(&self) -> [u8; 16] {
@@ -299,7 +304,7 @@ impl World {
             bounds: self.plan.bounds,
             batch_bytes_max: self.plan.batch_bytes_max,
             on_damage,
-            flushed: if self.plan.store_remembers { self.released } else { Seq(0) },
+            flushed: self.flushed(),
         };
         let spares_max = self.plan.bounds.reserve as usize + SEGMENTS_AHEAD + 1;
         let mut draw = self.chance.fork(4);
@@ -342,8 +347,11 @@ impl World {
             self.summary.digest = crate::types::mix64(self.summary.digest, word);
         }
         self.rotten = false;
-        self.released = self.released.max(found.first.prev());
-        let flushed = if self.plan.store_remembers { self.released } else { Seq(0) };
+        // A store that forgets is given everything that is in the log once more.
+        if !self.plan.store_remembers {
+            self.released = found.first.prev();
+        }
+        let flushed = self.flushed();
         let config = CoreConfig {
             own,
             policy: self.plan.policy,
