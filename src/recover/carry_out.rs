@@ -164,8 +164,8 @@ fn gaps(examined: &Examined) -> Vec<Control> {
     .collect()
 }
 
-/// The segment in which the new epoch begins. Where the log's last segment holds no block it is
-/// replaced, so that a crash loop does not use up segments.
+/// The segment in which the new epoch begins. Where the log's last segment holds no block it is put
+/// to use again, so that a crash loop does not use up segments, not even on a full disk.
 fn begin_epoch<'a>(
     examined: &mut Examined,
     folder: &'a dyn Folder,
@@ -179,9 +179,19 @@ fn begin_epoch<'a>(
             && last.header.handled.is_empty()
             && last.header.pin.is_some_and(|pin| pin.seq == last.last_seq && pin.segment.0 + 1 == last.header.segment.0)
     });
+    let mut emptied = None;
     if empty && scanned.gaps.is_empty() && scanned.breaks.is_empty() {
         let last = scanned.segments.pop().expect("the segment just looked at");
         pin = last.header.pin.expect("a pinned segment");
+        emptied = Some(last);
+    }
+    // No seq is given twice that the store has data of, and what the ring has keeps its place: where
+    // the log's tail is lost to damage, the seqs in it are passed over.
+    pin.seq = pin.seq.max(examined.setup.flushed);
+    if let RingVerdict::Replay { from, entries, .. } = &examined.ring
+        && !entries.is_empty()
+    {
+        pin.seq = pin.seq.max(from.prev());
     }
     let header = SegmentHeader {
         store: own.origin,
@@ -200,7 +210,16 @@ fn begin_epoch<'a>(
     for used in &scanned.segments {
         maker.adopt_segment(&used.header);
     }
-    let header = prepare(folder, maker, header)?;
+    let renewed = match &emptied {
+        Some(last) => maker
+            .renew(folder, &last.header, last.end, header.clone())
+            .map_err(OpenError::io(format!("renewing {}", segment_name(header.segment))))?,
+        None => None,
+    };
+    let header = match renewed {
+        Some(header) => header,
+        None => prepare(folder, maker, header)?,
+    };
     let current = UsedSegment {
         header,
         first_batch: BatchNo(pin.batch.0 + 1),

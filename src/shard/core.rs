@@ -189,7 +189,8 @@ impl Core {
             accepted: last,
             written: last,
             synced: last,
-            flushed: flushed.min(last),
+            // What was trimmed had been flushed, even where the store does not remember it.
+            flushed: flushed.max(first.prev()).min(last),
             trimmed: first.prev(),
         };
         Self {
@@ -294,7 +295,9 @@ impl Core {
         if !waiting && self.config.policy != SyncPolicy::Each && self.idle_periods < IDLE_PERIODS {
             earlier(Some(self.last_look.plus_us(DRAIN_PERIOD_US)));
         }
-        if self.commit.syncs_in_flight().0 == 0 {
+        // Once a due sync has its target, the end of a write is what it waits for.
+        let has_target = self.sync_target.is_some_and(|(target, _)| target >= self.look.published);
+        if self.commit.syncs_in_flight().0 == 0 && !has_target {
             earlier(self.sync_due());
         }
         if self.disk_full && self.preparing.is_none() {
