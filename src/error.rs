@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::report::Damaged;
 use crate::types::{Block, Position, SegmentNo, Seq, ShardId};
 
 /// The operation of the log path that failed first; the shard accepts nothing after it.
@@ -105,7 +106,7 @@ pub enum Error {
     },
     /// Acknowledged, unflushed data is damaged.
     #[error("{0}")]
-    Damaged(Box<crate::recover::Damaged>),
+    Damaged(Box<Damaged>),
     /// A system call failed outside the log path.
     #[error("{context}: {source}")]
     Io {

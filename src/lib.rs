@@ -8,6 +8,7 @@ pub mod io;
 pub mod limits;
 pub mod reader;
 pub mod recover;
+pub mod report;
 pub mod serve;
 pub mod shard;
 pub mod stats;

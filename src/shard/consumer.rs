@@ -5,17 +5,25 @@
 //! allowed to sleep is woken by the publication that it asked for.
 
 use std::fmt;
+#[cfg(not(forebay_model))]
+use std::io;
+#[cfg(not(forebay_model))]
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::shard::claim::{Word, slots_between};
 use crate::shard::core::Look;
-use crate::shard::intake::Reader;
+use crate::shard::intake::{Reader, Region};
 #[cfg(forebay_model)]
 use crate::shard::ring::Mutant;
-use crate::shard::ring::{Ring, asleep};
+use crate::shard::ring::{Ring, Wake, asleep};
+#[cfg(not(forebay_model))]
+use crate::shard::ring_file::{self, Backing};
 use crate::types::Seq;
 use crate::wal::batch::{BatchBuilder, Push};
+#[cfg(not(forebay_model))]
+use crate::wal::intake::RingHeader;
 
 /// When a sleeping shard wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +52,45 @@ pub struct Consumer {
     done: Box<[u64]>,
 }
 
+/// Making a ring: its two sides come together.
+impl Ring {
+    /// Makes the ring file at `path`, or takes over the one that is there, for the opening that
+    /// `header` names; it is synced when this returns. Where the file system's mappings cannot be
+    /// trusted the ring is plain memory and the file only says so: see
+    /// [`is_shared_file`](Self::is_shared_file).
+    ///
+    /// # Errors
+    /// What the system said.
+    #[cfg(not(forebay_model))]
+    pub fn create(path: &Path, header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
+        match ring_file::prepare(path, header)? {
+            Backing::File(file) => Ok(Self::over(Region::map(&file, header)?, wake, true)),
+            Backing::Memory(fd) => Ok(Self::over(Region::map(&fd, header)?, wake, false)),
+        }
+    }
+
+    /// A ring in plain memory, without a file.
+    ///
+    /// # Errors
+    /// What the system said.
+    #[cfg(not(forebay_model))]
+    pub fn in_memory(header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
+        if !header.has_sound_sizes() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "intake_slots or intake_bytes out of bounds"));
+        }
+        Ok(Self::over(Region::map(&ring_file::memory(header)?, header)?, wake, false))
+    }
+
+    pub(crate) fn over(region: Region, wake: Arc<dyn Wake>, shared_file: bool) -> (Arc<Self>, Consumer) {
+        let region = Arc::new(region);
+        let reader = Reader::new(Arc::clone(&region));
+        let ring = Arc::new(Self::new(region, wake, shared_file));
+        (Arc::clone(&ring), Consumer::new(ring, reader))
+    }
+}
+
 impl Consumer {
-    pub(crate) fn new(ring: Arc<Ring>, reader: Reader) -> Self {
+    fn new(ring: Arc<Ring>, reader: Reader) -> Self {
         let words = ring.counters.units().div_ceil(u64::BITS) as usize;
         let before = reader.seen();
         Self {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use crate::data::store::Keeps;
 use crate::io::disk::{Clock, Disk, DiskOp, Done, Instant, Wait};
+use crate::shard::consumer::WakeOn;
 use crate::shard::core::{Core, Effect, Event, Look, Observed, Sleep};
 use crate::shard::marks::Marks;
-use crate::shard::ring::{Closed, WakeOn};
+use crate::shard::ring::Closed;
 use crate::shard::shared::Shared;
 use crate::types::{SegmentNo, Seq};
 use crate::wal::batch::{BatchBuilder, Push};

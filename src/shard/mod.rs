@@ -5,12 +5,13 @@ pub mod commit;
 pub mod consumer;
 pub mod core;
 pub mod driver;
+pub mod handle;
 pub(crate) mod intake;
 pub mod marks;
 pub(crate) mod queue;
 pub mod ring;
-pub mod shared;
-pub mod thread;
 #[cfg(not(forebay_model))]
 pub(crate) mod ring_file;
+pub mod shared;
+pub mod thread;
 pub mod waiters;
