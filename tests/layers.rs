@@ -93,7 +93,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/engine/open.rs",
         ],
     ),
-    ("L6 programs", &["src/bin/load-test/main.rs"]),
+    ("L6 programs", &["src/bin/load-test/input.rs", "src/bin/load-test/workload.rs", "src/bin/load-test/args.rs", "src/bin/load-test/stats.rs", "src/bin/load-test/env.rs", "src/bin/load-test/progress.rs", "src/bin/load-test/target.rs", "src/bin/load-test/verify.rs", "src/bin/load-test/baseline.rs", "src/bin/load-test/engine.rs", "src/bin/load-test/run.rs", "src/bin/load-test/report.rs", "src/bin/load-test/tables.rs", "src/bin/load-test/plot.rs", "src/bin/load-test/session.rs", "src/bin/load-test/main.rs"]),
 ];
 
 #[test]

@@ -19,6 +19,10 @@ const TEMPORARY: &str = "IDENTITY.tmp";
 /// An IDENTITY is a few hundred bytes; a longer file is none.
 const BYTES_MAX: u64 = 64 << 10;
 
+/// How often, and after which nap, a lock that is held is tried again.
+const LOCK_TRIES: u32 = 10;
+const LOCK_NAP: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// What was decided when the store was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -146,7 +150,17 @@ impl StoreLock {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o644);
         let mut file = options.open(&path).map_err(Error::io(context()))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        // A process that is just being started by this one holds a copy of every descriptor until its
+        // exec, so that a store closed a moment ago may seem to be in use.
+        let mut locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        for _ in 0..LOCK_TRIES {
+            if locked != Err(rustix::io::Errno::WOULDBLOCK) {
+                break;
+            }
+            std::thread::sleep(LOCK_NAP);
+            locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        }
+        match locked {
             Ok(()) => {}
             Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
                 let mut holder = String::new();

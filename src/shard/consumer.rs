@@ -83,7 +83,7 @@ impl Ring {
 
     pub(crate) fn over(region: Region, wake: Arc<dyn Wake>, shared_file: bool) -> (Arc<Self>, Consumer) {
         let region = Arc::new(region);
-        let reader = Reader::new(Arc::clone(&region));
+        let reader = Reader::new(&region);
         let ring = Arc::new(Self::new(region, wake, shared_file));
         (Arc::clone(&ring), Consumer::new(ring, reader))
     }

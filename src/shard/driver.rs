@@ -26,6 +26,8 @@ pub trait Intake {
     fn free(&mut self, upto: Seq);
     /// Before a sleep; false where there is something to do.
     fn prepare_sleep(&mut self, on: WakeOn) -> bool;
+    /// Before a sleep: serves deadlines of who waits in line; in how many nanoseconds the next one ends.
+    fn deadline_ns(&mut self) -> Option<u64>;
     /// After a sleep.
     fn awake(&mut self);
     /// Nothing is accepted from here on.
@@ -125,7 +127,8 @@ impl<D: Disk, C: Clock, I: Intake> Driver<D, C, I> {
     }
 
     fn wait(&mut self) -> Wait {
-        let (on, until) = match self.core.sleep(self.clock.now()) {
+        let now = self.clock.now();
+        let (on, until) = match self.core.sleep(now) {
             Sleep::No => return Wait::No,
             Sleep::UntilPublication(until) => (WakeOn::Publication, until),
             Sleep::UntilQuarter(until) => (WakeOn::Quarter, until),
@@ -133,6 +136,8 @@ impl<D: Disk, C: Clock, I: Intake> Driver<D, C, I> {
         if !self.intake.prepare_sleep(on) || self.shared.requests() != self.asked {
             return Wait::No;
         }
+        let deadline = self.intake.deadline_ns().map(|ns| Instant(now.0.saturating_add(ns)));
+        let until = [until, deadline].into_iter().flatten().min();
         until.map_or(Wait::Event, Wait::Until)
     }
 

@@ -201,10 +201,10 @@ impl Reader {
     ///
     /// # Panics
     /// Where the region has one already.
-    pub(crate) fn new(region: std::sync::Arc<Region>) -> Self {
-        assert_eq!(std::sync::Arc::strong_count(&region), 1, "a region has one reader, made before it is shared");
+    pub(crate) fn new(region: &std::sync::Arc<Region>) -> Self {
+        assert_eq!(std::sync::Arc::strong_count(region), 1, "a region has one reader, made before it is shared");
         let before = region.header.first_seq.prev();
-        Self { region, freed: before, seen: before }
+        Self { region: std::sync::Arc::clone(region), freed: before, seen: before }
     }
 
     /// The region.

@@ -15,7 +15,7 @@ use rustix::fs::{FsWord, IFlags, MemfdFlags, ioctl_getflags, ioctl_setflags, mem
 use crate::limits::PAGE_BYTES;
 use crate::wal::intake::{RingHeader, SLOTS_AT};
 
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// File systems on which a shared mapping of a fully written file keeps what a killed process stored.
 const TRUSTED: [u32; 6] = [

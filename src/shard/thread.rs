@@ -115,6 +115,12 @@ impl Intake for RingIntake {
         self.consumer.prepare_sleep(on)
     }
 
+    fn deadline_ns(&mut self) -> Option<u64> {
+        let now = std::time::Instant::now();
+        let deadline = self.consumer.tick(now)?;
+        Some(deadline.saturating_duration_since(now).as_nanos() as u64)
+    }
+
     fn awake(&mut self) {
         self.consumer.awake();
     }

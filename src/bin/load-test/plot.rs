@@ -1,0 +1,171 @@
+//! The runs as a picture: throughput as bars, latencies as steps on a logarithmic scale.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use plotters::prelude::*;
+
+use crate::args::Plan;
+use crate::report::{EngineName, Report};
+use crate::stats::median;
+
+const SIZE: (u32, u32) = (960, 820);
+const FONT: &str = "sans-serif";
+const QUANTILES: [&str; 6] = ["min", "p50", "p90", "p99", "p99.9", "max"];
+const COLORS: [RGBColor; 6] = [
+    RGBColor(0, 90, 160),
+    RGBColor(0, 140, 90),
+    RGBColor(200, 80, 0),
+    RGBColor(130, 130, 130),
+    RGBColor(120, 60, 140),
+    RGBColor(90, 60, 30),
+];
+
+/// One bar and one curve: medians over the repeats.
+struct Row {
+    label: String,
+    blocks_per_s: f64,
+    ack_us: [f64; 6],
+}
+
+/// Draws all runs.
+///
+/// # Errors
+/// Where the file cannot be written, or there is nothing to draw.
+pub fn draw(path: &Path, plan: &Plan, reports: &[Report]) -> Result<()> {
+    let rows = rows(plan, reports);
+    anyhow::ensure!(!rows.is_empty(), "no run to draw");
+    let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", path.display());
+    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    root.fill(&WHITE).map_err(|error| failed(&error))?;
+    let (bars, curves) = root.split_vertically(SIZE.1 / 2);
+    draw_bars(&bars, &rows).map_err(|error| failed(&error))?;
+    draw_curves(&curves, &rows).map_err(|error| failed(&error))?;
+    root.present().map_err(|error| failed(&error))
+}
+
+fn rows(plan: &Plan, reports: &[Report]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for &setting in &plan.settings {
+        for engine in [EngineName::Forebay, EngineName::File] {
+            let runs: Vec<&Report> =
+                reports.iter().filter(|run| run.engine == engine && run.setting == setting).collect();
+            if runs.is_empty() {
+                continue;
+            }
+            let middle = |figure: &dyn Fn(&Report) -> f64| median(runs.iter().map(|run| figure(run)));
+            let ack = |run: &Report| {
+                let us = run.ack_us_corrected.unwrap_or(run.ack_us);
+                [us.min, us.p50, us.p90, us.p99, us.p999, us.max]
+            };
+            let suffix = if engine == EngineName::File { " plain file" } else { "" };
+            rows.push(Row {
+                label: format!("{}{suffix}", setting.label()),
+                blocks_per_s: middle(&|run| run.blocks_per_s),
+                ack_us: std::array::from_fn(|at| middle(&|run| ack(run)[at])),
+            });
+        }
+    }
+    rows
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Drawn<'a> = std::result::Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+
+fn draw_bars<'a>(area: &Area<'a>, rows: &[Row]) -> Drawn<'a> {
+    let top = rows.iter().map(|row| row.blocks_per_s).fold(1.0, f64::max) * 1.1;
+    let mut chart = ChartBuilder::on(area)
+        .caption("blocks per second", (FONT, 22))
+        .margin(16)
+        .x_label_area_size(36)
+        .y_label_area_size(90)
+        .build_cartesian_2d(-0.5..rows.len() as f64 - 0.5, 0.0..top)?;
+    let name = |x: &f64| match rows.get(x.round() as usize) {
+        Some(row) if (x - x.round()).abs() < 0.01 => row.label.clone(),
+        _ => String::new(),
+    };
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(2 * rows.len() + 1)
+        .x_label_formatter(&name)
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .label_style((FONT, 15))
+        .draw()?;
+    chart.draw_series(rows.iter().enumerate().map(|(at, row)| {
+        let x = at as f64;
+        Rectangle::new([(x - 0.3, 0.0), (x + 0.3, row.blocks_per_s)], color(at).filled())
+    }))?;
+    chart.draw_series(rows.iter().enumerate().map(|(at, row)| {
+        Text::new(format!("{:.0}", row.blocks_per_s), (at as f64 - 0.1, row.blocks_per_s + top * 0.04), (FONT, 15))
+    }))?;
+    Ok(())
+}
+
+fn draw_curves<'a>(area: &Area<'a>, rows: &[Row]) -> Drawn<'a> {
+    let all = || rows.iter().flat_map(|row| row.ack_us).filter(|us| *us > 0.0);
+    let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max));
+    let (low, high) = if low < high { (low * 0.7, high * 1.5) } else { (0.01, 1.0) };
+    let mut chart = ChartBuilder::on(area)
+        .caption("from start to acknowledgement, microseconds", (FONT, 22))
+        .margin(16)
+        .x_label_area_size(36)
+        .y_label_area_size(90)
+        .build_cartesian_2d(0.0..QUANTILES.len() as f64 - 1.0, (low..high).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_labels(QUANTILES.len())
+        .x_label_formatter(&|x| QUANTILES.get(x.round() as usize).copied().unwrap_or_default().into())
+        .y_label_formatter(&|y| if *y < 10.0 { format!("{y:.2}") } else { format!("{y:.0}") })
+        .label_style((FONT, 15))
+        .draw()?;
+    for (at, row) in rows.iter().enumerate() {
+        let line = row.ack_us.iter().enumerate().map(|(x, us)| (x as f64, us.max(low)));
+        chart
+            .draw_series(LineSeries::new(line, color(at).stroke_width(2)))?
+            .label(row.label.clone())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color(at).stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .label_font((FONT, 15))
+        .draw()
+}
+
+fn color(at: usize) -> RGBColor {
+    COLORS[at % COLORS.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Args;
+    use crate::report::tests::report;
+
+    #[test]
+    fn a_picture_names_every_setting_and_percentile() {
+        let plan = Args::try_parse_from(["load-test"]).expect("sound").plan().expect("sound");
+        let reports: Vec<Report> = plan
+            .settings
+            .iter()
+            .map(|&setting| {
+                let mut run = report("", 1000, 900, 0.0);
+                run.setting = setting;
+                run
+            })
+            .collect();
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("x.svg");
+        draw(&path, &plan, &reports).expect("drawn");
+        let svg = std::fs::read_to_string(&path).expect("a picture");
+        for text in ["(1)", "(2,3000)", "(2,0)", "p99.9", "blocks per second", "500"] {
+            assert!(svg.contains(text), "{text}");
+        }
+        assert!(draw(&path, &plan, &[]).is_err());
+    }
+}

@@ -1,0 +1,329 @@
+//! One run in figures, under the names that scripts read: schema `forebay.load-test/1`.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::args::{Plan, Setting, Workload};
+use crate::env::Env;
+use crate::run::Measured;
+use crate::stats::Percentiles;
+use crate::verify::Verdict;
+
+/// The name of this shape; a field may be added under it, never changed.
+pub const SCHEMA: &str = "forebay.load-test/1";
+/// A run is bound by the making of its blocks where that took more than this share of all cores' time.
+const MAKING_SHARE_MAX: f64 = 0.5;
+/// A flush that is faster than this in the median, in microseconds, reached no device.
+const FLUSH_US_MIN: f64 = 20.0;
+
+/// What was written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineName {
+    /// The engine.
+    Forebay,
+    /// One plain file.
+    File,
+}
+
+/// How a run was set up.
+#[derive(Clone, Debug, Serialize)]
+pub struct Settings {
+    wal_level: u8,
+    wal_fsync_period_ms: Option<u64>,
+    writers: usize,
+    in_flight: usize,
+    rate: Option<f64>,
+    block_bytes: Option<u64>,
+    rows_per_block: Option<u32>,
+    input: Option<String>,
+    shards: usize,
+    cpus: Vec<usize>,
+    io: String,
+    store: &'static str,
+    repeat: u32,
+}
+
+/// fdatasyncs of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fsync {
+    /// How many.
+    pub count: u64,
+    /// How long they took, in microseconds.
+    pub us: Percentiles,
+}
+
+/// The most that was acknowledged and not synced.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct UnsyncedMax {
+    bytes: u64,
+    ms: f64,
+}
+
+/// Blocks of the least and of the most served writer.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct WriterBlocks {
+    min: u64,
+    max: u64,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    schema: &'static str,
+    /// What was written to.
+    pub engine: EngineName,
+    settings: Settings,
+    /// Its setting, for tables.
+    #[serde(skip)]
+    pub setting: Setting,
+    /// Which repeat, from 1.
+    pub repeat: u32,
+    /// From the first measured block to the end of the final sync.
+    pub seconds: f64,
+    /// Acknowledged blocks.
+    pub blocks: u64,
+    /// Their rows.
+    pub rows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blocks a second.
+    pub blocks_per_s: f64,
+    /// Rows a second.
+    pub rows_per_s: f64,
+    /// Bytes a second.
+    pub bytes_per_s: f64,
+    /// From start to ack of each block.
+    pub ack_us: Percentiles,
+    /// From the intended start, in an open loop.
+    pub ack_us_corrected: Option<Percentiles>,
+    /// fdatasyncs.
+    pub fsync: Fsync,
+    /// Blocks in a batch, in the mean.
+    pub blocks_per_batch: f64,
+    unsynced_max: UnsyncedMax,
+    writer_blocks: WriterBlocks,
+    marks: Value,
+    /// Where verified: acknowledged blocks that are there.
+    pub verified_blocks: Option<u64>,
+    /// Where verified: acknowledged blocks that are not.
+    pub lost_blocks: Option<u64>,
+    /// Where verified: what else is wrong.
+    pub wrong_blocks: Option<u64>,
+    /// What the figure measures instead of the log.
+    pub bound_by: Option<&'static str>,
+    /// Why it ended before its time.
+    pub ended_early: Option<String>,
+    /// What the reader of these figures must know.
+    pub warnings: Vec<String>,
+    env: Env,
+}
+
+impl Report {
+    /// A run in figures.
+    pub fn new(
+        engine: EngineName,
+        plan: &Plan,
+        setting: Setting,
+        repeat: u32,
+        measured: &Measured,
+        verdict: Option<&Verdict>,
+        env: &Env,
+    ) -> Self {
+        let (before, after) = &measured.counts;
+        let mut syncs = after.sync_us.clone();
+        // Counts only grow; where one was cleared in between, all of the later ones stand.
+        let _ = syncs.subtract(&before.sync_us);
+        let fsync = Fsync { count: syncs.len(), us: Percentiles::of(&syncs, 1.0) };
+        let per_second = |count: u64| round3(count as f64 / measured.seconds);
+        let batches = after.batches - before.batches;
+        let mut warnings = Vec::new();
+        if fsync.count > 0 && fsync.us.p50 < FLUSH_US_MIN {
+            warnings.push(format!(
+                "the median fdatasync took {} us: no device flushes that fast; these figures are no evidence about power loss",
+                fsync.us.p50
+            ));
+        }
+        Self {
+            schema: SCHEMA,
+            engine,
+            settings: Settings::of(plan, setting, after),
+            setting,
+            repeat,
+            seconds: round3(measured.seconds),
+            blocks: measured.done.blocks,
+            rows: measured.done.rows,
+            bytes: measured.done.bytes,
+            blocks_per_s: per_second(measured.done.blocks),
+            rows_per_s: per_second(measured.done.rows),
+            bytes_per_s: per_second(measured.done.bytes),
+            ack_us: Percentiles::of(&measured.service, 1e3),
+            ack_us_corrected: measured.corrected.as_ref().map(|corrected| Percentiles::of(corrected, 1e3)),
+            fsync,
+            blocks_per_batch: match batches {
+                0 => 0.0,
+                _ => round3((after.blocks_written - before.blocks_written) as f64 / batches as f64),
+            },
+            unsynced_max: UnsyncedMax { bytes: after.unsynced_max_bytes, ms: round3(after.unsynced_max_ms) },
+            writer_blocks: WriterBlocks { min: measured.served.0, max: measured.served.1 },
+            marks: after.marks.clone(),
+            verified_blocks: verdict.map(|verdict| verdict.verified),
+            lost_blocks: verdict.map(|verdict| verdict.lost),
+            wrong_blocks: verdict.map(|verdict| verdict.wrong),
+            bound_by: (measured.making_share > MAKING_SHARE_MAX).then_some("generator"),
+            ended_early: measured.ended_early.clone(),
+            warnings,
+            env: env.clone(),
+        }
+    }
+
+    /// How it wrote: what ran.
+    pub fn io(&self) -> &str {
+        &self.settings.io
+    }
+}
+
+impl Settings {
+    fn of(plan: &Plan, setting: Setting, counts: &crate::target::Counts) -> Self {
+        let (block_bytes, rows_per_block, input) = match &plan.workload {
+            Workload::Raw(bytes) => (Some(*bytes), None, None),
+            Workload::Meters(rows) => (None, Some(*rows), None),
+            Workload::Input(path, rows) => (None, Some(*rows), Some(path.display().to_string())),
+        };
+        Self {
+            wal_level: setting.wal_level(),
+            wal_fsync_period_ms: setting.period_ms(),
+            writers: plan.writers,
+            in_flight: plan.in_flight,
+            rate: plan.rate,
+            block_bytes,
+            rows_per_block,
+            input,
+            shards: counts.shards,
+            cpus: counts.cpus.clone(),
+            io: counts.io.clone(),
+            store: "none",
+            repeat: plan.repeat,
+        }
+    }
+}
+
+fn round3(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Args;
+    use crate::run::Done;
+    use crate::stats::{histogram_ns, histogram_us};
+    use crate::target::Counts;
+
+    /// A made-up run of 2 s.
+    pub fn report(options: &str, blocks: u64, sync_us: u64, making_share: f64) -> Report {
+        let words = std::iter::once("load-test").chain(options.split_whitespace());
+        let plan = Args::try_parse_from(words).expect("sound").plan().expect("sound");
+        let mut counts = Counts {
+            io: "uring".into(),
+            shards: 2,
+            cpus: vec![0, 1],
+            batches: 10,
+            blocks_written: 100,
+            sync_us: histogram_us(),
+            unsynced_max_bytes: 4096,
+            unsynced_max_ms: 1.5,
+            wal_bytes: (0, 1),
+            marks: Value::Array(Vec::new()),
+        };
+        let before = counts.clone();
+        counts.batches += blocks / 10;
+        counts.blocks_written += blocks;
+        counts.sync_us.record_n(sync_us, blocks / 10).expect("within bounds");
+        let mut service = histogram_ns();
+        service.record_n(150, blocks).expect("within bounds");
+        let measured = Measured {
+            seconds: 2.0,
+            done: Done { blocks, rows: blocks, bytes: blocks * 4096 },
+            corrected: plan.rate.map(|_| service.clone()),
+            service,
+            counts: (before, counts),
+            making_share,
+            served: (1, 2),
+            ended_early: None,
+            ledgers: Vec::new(),
+        };
+        let verdict = plan.verify.then(|| Verdict { verified: blocks, ..Verdict::default() });
+        let env = Env::of(Path::new("."));
+        Report::new(EngineName::Forebay, &plan, plan.settings[0], 1, &measured, verdict.as_ref(), &env)
+    }
+
+    #[test]
+    fn every_promised_name_is_in_the_json() {
+        let json = serde_json::to_value(report("--wal-level 2 --wal-fsync-period 0", 1000, 900, 0.0)).expect("json");
+        for name in [
+            "schema",
+            "engine",
+            "settings",
+            "seconds",
+            "blocks",
+            "rows",
+            "bytes",
+            "blocks_per_s",
+            "rows_per_s",
+            "bytes_per_s",
+            "ack_us",
+            "ack_us_corrected",
+            "fsync",
+            "blocks_per_batch",
+            "unsynced_max",
+            "marks",
+            "verified_blocks",
+            "lost_blocks",
+            "env",
+        ] {
+            assert!(json.get(name).is_some(), "{name}");
+        }
+        for name in [
+            "wal_level",
+            "wal_fsync_period_ms",
+            "writers",
+            "in_flight",
+            "block_bytes",
+            "rows_per_block",
+            "shards",
+            "io",
+            "store",
+        ] {
+            assert!(json["settings"].get(name).is_some(), "{name}");
+        }
+        for name in ["min", "mean", "p50", "p90", "p95", "p99", "p999", "max"] {
+            assert!(json["ack_us"].get(name).is_some() && json["fsync"]["us"].get(name).is_some(), "{name}");
+        }
+        assert_eq!((&json["schema"], &json["engine"]), (&SCHEMA.into(), &"forebay".into()));
+        assert_eq!((&json["settings"]["wal_level"], &json["settings"]["wal_fsync_period_ms"]), (&2.into(), &0.into()));
+        assert_eq!((&json["blocks_per_s"], &json["ack_us"]["p50"]), (&500.0.into(), &0.15.into()));
+        assert_eq!((&json["fsync"]["count"], &json["blocks_per_batch"]), (&100.into(), &10.0.into()));
+        assert!(json["ack_us_corrected"].is_null() && json["verified_blocks"].is_null());
+    }
+
+    #[test]
+    fn open_loops_and_verified_runs_have_their_figures() {
+        let json = serde_json::to_value(report("--rate 500/s --verify", 1000, 900, 0.0)).expect("json");
+        assert_eq!(json["ack_us_corrected"]["p99"], 0.15);
+        assert_eq!((&json["verified_blocks"], &json["lost_blocks"]), (&1000.into(), &0.into()));
+    }
+
+    #[test]
+    fn an_implausible_flush_and_a_busy_generator_are_called_out() {
+        let sound = report("", 1000, 900, 0.1);
+        assert!(sound.warnings.is_empty() && sound.bound_by.is_none());
+        let odd = report("", 1000, 5, 0.9);
+        assert!(odd.warnings[0].contains("no evidence about power loss"));
+        assert_eq!(odd.bound_by, Some("generator"));
+    }
+}
