@@ -148,6 +148,12 @@ pub enum Error {
     Store(String),
 }
 
+impl From<Rejected> for Error {
+    fn from(rejected: Rejected) -> Self {
+        Self::Rejected(Box::new(rejected))
+    }
+}
+
 impl Error {
     /// Wraps a system error with what was being done.
     pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

@@ -1,13 +1,13 @@
 //! Habits of the house that a program can check: sizes, `unsafe`, ASCII, `allow`, and that what the
 //! README and the docs show is what is there.
 
-mod house;
+mod source;
 
 use std::collections::BTreeMap;
 use std::fs;
 
-use house::files::{root, rust_files, walk};
-use house::tokens::{self, Token};
+use source::files::{root, rust_files, walk};
+use source::tokens::{self, Token};
 
 /// Lines that a file may have outside its tests, and as many in them.
 const LINES_MAX: usize = 700;
@@ -145,7 +145,8 @@ fn allowed_lints(text: &str) -> Vec<String> {
 
 #[test]
 fn every_form_of_allow_is_seen() {
-    let text = "#![allow(a)] #[allow(clippy::b, c)] #[cfg_attr(x, expect(d))] fn f() { g.expect(\"e\") } // #[allow(f)]";
+    let text =
+        "#![allow(a)] #[allow(clippy::b, c)] #[cfg_attr(x, expect(d))] fn f() { g.expect(\"e\") } // #[allow(f)]";
     assert_eq!(allowed_lints(text), ["a", "clippy::b", "c", "d"]);
 }
 

@@ -7,11 +7,11 @@
 //! files called `tests.rs` are exempt. The checker reads tokens, not types: it sees every path that
 //! begins with `crate`, `$crate`, `super` or `self`, in `use` trees and anywhere else.
 
-mod house;
+mod source;
 
 use std::collections::BTreeMap;
 
-use house::tokens::{self, Token};
+use source::tokens::{self, Token};
 
 /// Layers from the lowest up; inside a layer a file may import those listed before it.
 const LAYERS: &[(&str, &[&str])] = &[
@@ -93,12 +93,32 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/engine/open.rs",
         ],
     ),
-    ("L6 programs", &["src/bin/load-test/input.rs", "src/bin/load-test/workload.rs", "src/bin/load-test/args.rs", "src/bin/load-test/stats.rs", "src/bin/load-test/env.rs", "src/bin/load-test/progress.rs", "src/bin/load-test/target.rs", "src/bin/load-test/verify.rs", "src/bin/load-test/baseline.rs", "src/bin/load-test/engine.rs", "src/bin/load-test/run.rs", "src/bin/load-test/report.rs", "src/bin/load-test/tables.rs", "src/bin/load-test/plot.rs", "src/bin/load-test/session.rs", "src/bin/load-test/main.rs"]),
+    (
+        "L6 programs",
+        &[
+            "src/bin/load-test/input.rs",
+            "src/bin/load-test/workload.rs",
+            "src/bin/load-test/args.rs",
+            "src/bin/load-test/stats.rs",
+            "src/bin/load-test/env.rs",
+            "src/bin/load-test/progress.rs",
+            "src/bin/load-test/target.rs",
+            "src/bin/load-test/verify.rs",
+            "src/bin/load-test/baseline.rs",
+            "src/bin/load-test/engine.rs",
+            "src/bin/load-test/run.rs",
+            "src/bin/load-test/report.rs",
+            "src/bin/load-test/tables.rs",
+            "src/bin/load-test/plot.rs",
+            "src/bin/load-test/session.rs",
+            "src/bin/load-test/main.rs",
+        ],
+    ),
 ];
 
 #[test]
 fn files_import_only_what_stands_above_them_in_the_list() {
-    let sources = house::rust_files("src");
+    let sources = source::rust_files("src");
     let problems = check(LAYERS, &sources);
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
 }
@@ -311,11 +331,13 @@ fn inline_modules(tokens: &[Token]) -> Vec<(String, usize, usize)> {
 
 /// A file that is declared outside `mod.rs`, `lib.rs` and `main.rs`: the house has one plan.
 fn hidden_module(path: &str, tokens: &[Token]) -> Option<String> {
-    tokens.windows(3).find_map(|three| match three {
-        [keyword, Token::Ident(name), Token::Punct(';')] if keyword.is_ident(&["mod"]) => Some(name.clone()),
-        _ => None,
-    })
-    .filter(|_| !path.ends_with("/main.rs"))
+    tokens
+        .windows(3)
+        .find_map(|three| match three {
+            [keyword, Token::Ident(name), Token::Punct(';')] if keyword.is_ident(&["mod"]) => Some(name.clone()),
+            _ => None,
+        })
+        .filter(|_| !path.ends_with("/main.rs"))
 }
 
 /// Whether an index holds only `mod` lines and re-exports; documentation is no token.
