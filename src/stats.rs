@@ -2,6 +2,9 @@
 
 use hdrhistogram::Histogram;
 
+/// The longest sync that is told apart, in nanoseconds: ten minutes.
+const SYNC_NS_MAX: u64 = 600_000_000_000;
+
 /// What a shard's thread has counted since open.
 #[derive(Clone, Debug)]
 pub struct ShardStats {
@@ -29,7 +32,7 @@ impl Default for ShardStats {
             batches: 0,
             blocks: 0,
             bytes: 0,
-            sync_ns: Histogram::new(3).expect("three significant digits"),
+            sync_ns: Histogram::new_with_max(SYNC_NS_MAX, 3).expect("three significant digits"),
             unsynced_max_ns: 0,
             unsynced_max_bytes: 0,
             stalls: 0,
@@ -81,7 +84,7 @@ impl Stats {
         intake_shared: bool,
         wal_bytes_max: u64,
     ) -> Self {
-        let mut sync_us = Histogram::new(3).expect("three significant digits");
+        let mut sync_us = Histogram::new_with_max(SYNC_NS_MAX / 1000, 3).expect("three significant digits");
         for value in shards.iter().flat_map(|shard| shard.sync_ns.iter_recorded()) {
             sync_us.saturating_record_n(value.value_iterated_to() / 1000, value.count_at_value());
         }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crate::io::disk::{Instant, OpId};
 use crate::types::{BatchNo, SegmentNo, Seq};
+use crate::wal::batch::BatchHeader;
 
 /// What has happened to a run of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,7 @@ struct Run {
     offset: u32,
     last: BatchNo,
     last_seq: Seq,
+    bytes: u64,
     began: Instant,
     state: State,
 }
@@ -58,12 +60,13 @@ impl Commit {
     }
 
     /// A batch was submitted for writing.
-    pub fn writing(&mut self, op: OpId, at: (SegmentNo, u32), batch: BatchNo, last_seq: Seq, began: Instant) {
+    pub fn writing(&mut self, op: OpId, at: (SegmentNo, u32), batch: &BatchHeader, began: Instant) {
         self.runs.push_back(Run {
             segment: at.0,
             offset: at.1,
-            last: batch,
-            last_seq,
+            last: batch.number,
+            last_seq: batch.last_seq(),
+            bytes: u64::from(batch.length),
             began,
             state: State::Writing(op),
         });
@@ -161,6 +164,7 @@ impl Commit {
                 Some(last) if last.segment == run.segment && last.state == run.state => {
                     last.last = run.last;
                     last.last_seq = run.last_seq;
+                    last.bytes += run.bytes;
                 }
                 _ => kept.push_back(run),
             }
@@ -196,6 +200,12 @@ impl Commit {
         (self.syncing, self.sync_began)
     }
 
+    /// Bytes of batches that are not synced.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.runs.iter().filter(|run| run.state != State::Synced).map(|run| run.bytes).sum()
+    }
+
     /// Nothing is unsynced.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -218,12 +228,31 @@ impl Commit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Chain;
+
+    /// A batch of ten blocks.
+    fn header(batch: u64) -> BatchHeader {
+        BatchHeader {
+            number: BatchNo(batch),
+            first_seq: Seq(10 * batch - 9),
+            numbered: 10,
+            prev_chain: Chain(0),
+            durable_upto: BatchNo(0),
+            prev_end: 0,
+            length: 4096,
+            entries_bytes: 0,
+            streams: 0,
+            body_crc: 0,
+            seal: false,
+            chain: Chain(0),
+        }
+    }
 
     fn commit_of(writes: u64) -> Commit {
         let mut commit = Commit::new(BatchNo(0), Seq(0));
         for batch in 1..=writes {
             let segment = SegmentNo(1 + batch / 4);
-            commit.writing(OpId(batch), (segment, 8192), BatchNo(batch), Seq(10 * batch), Instant(batch));
+            commit.writing(OpId(batch), (segment, 8192), &header(batch), Instant(batch));
         }
         commit
     }

@@ -105,7 +105,7 @@ pub enum Observed {
         took_ns: u64,
         /// The age of the oldest acknowledged block that it covered, in nanoseconds.
         unsynced_ns: u64,
-        /// Bytes that were unsynced when it was submitted.
+        /// Bytes that were written or being written and unsynced when it ended.
         unsynced_bytes: u64,
     },
     /// Nothing could be drained: the log is at its bound, or no segment is ready.
@@ -159,8 +159,6 @@ pub struct Core {
     idle_periods: u32,
     drain_due: Option<Instant>,
     dirty_since: Option<Instant>,
-    unsynced_bytes: u64,
-    syncing_bytes: u64,
     sync_target: Option<(Seq, Instant)>,
     stalled: bool,
     stop: Stop,
@@ -211,8 +209,6 @@ impl Core {
             idle_periods: 0,
             drain_due: None,
             dirty_since: None,
-            unsynced_bytes: 0,
-            syncing_bytes: 0,
             sync_target: None,
             stalled: false,
             stop: Stop::No,
@@ -473,8 +469,7 @@ impl Core {
         self.log.appended(&header, ends);
         let op = self.op();
         let (segment, offset) = (place.segment, place.offset);
-        self.commit.writing(op, (segment, offset), header.number, header.last_seq(), now);
-        self.unsynced_bytes += u64::from(header.length);
+        self.commit.writing(op, (segment, offset), &header, now);
         effects.push(Effect::Observed(Observed::Batch { blocks: header.numbered, bytes: header.length }));
         // Where somebody waits for it, one write that is durable by itself beats a write and a sync.
         let write = match self.config.policy {
@@ -495,7 +490,6 @@ impl Core {
         for segment in self.commit.unsynced_segments(end) {
             let op = self.op();
             if self.commit.syncing(op, segment, now) {
-                self.syncing_bytes = self.unsynced_bytes;
                 effects.push(Effect::Disk(op, DiskOp::Sync { segment }));
             }
         }
@@ -572,6 +566,7 @@ impl Core {
 
     fn synced(&mut self, now: Instant, op: OpId, effects: &mut Vec<Effect>) {
         let before = self.marks.synced;
+        let unsynced_bytes = self.commit.unsynced_bytes();
         let own_write = self.commit.wrote_synced(op);
         let began = own_write.unwrap_or(self.commit.syncs_in_flight().1);
         if own_write.is_none() {
@@ -582,9 +577,8 @@ impl Core {
         effects.push(Effect::Observed(Observed::Sync {
             took_ns: now.since_ns(began),
             unsynced_ns: self.dirty_since.map_or(0, |since| now.since_ns(since)),
-            unsynced_bytes: self.syncing_bytes,
+            unsynced_bytes,
         }));
-        self.unsynced_bytes = self.unsynced_bytes.saturating_sub(std::mem::take(&mut self.syncing_bytes));
         if self.config.policy == SyncPolicy::Each && self.marks.synced > before {
             self.dirty_since = (self.look.published > self.marks.synced).then_some(began);
         }

@@ -46,7 +46,7 @@ fn workload(plan: &Plan) -> String {
     }
 }
 
-fn of<'a>(reports: &'a [Report], engine: EngineName, setting: Setting) -> impl Iterator<Item = &'a Report> + Clone {
+fn of(reports: &[Report], engine: EngineName, setting: Setting) -> impl Iterator<Item = &Report> + Clone {
     reports.iter().filter(move |report| report.engine == engine && report.setting == setting)
 }
 

@@ -120,10 +120,9 @@ impl<'a> Verifier<'a> {
             return;
         };
         *seen += 1;
-        match places[..] {
-            // Only a text that is there once has a place of its own.
-            [(writer, counter)] => self.in_order(writer, counter, self.ledgers[writer as usize].acked),
-            _ => {}
+        // Only a text that is there once has a place of its own.
+        if let [(writer, counter)] = places[..] {
+            self.in_order(writer, counter, self.ledgers[writer as usize].acked);
         }
     }
 
