@@ -141,6 +141,12 @@ impl Engine {
             wal_bytes_max,
             config,
         });
+        if !inner.shards.iter().all(|shard| shard.ring.is_shared_file()) {
+            tracing::warn!(
+                "the intake ring's folder is on a file system whose mappings cannot be trusted: the intake is plain \
+                 memory, and a block is acknowledged when it is written to the log. intake_dir can put it elsewhere"
+            );
+        }
         if inner.config.hold_for_subscriber {
             for shard in inner.shards.iter() {
                 shard.shared.hold(0, Some(Seq(0)));

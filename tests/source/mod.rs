@@ -2,5 +2,3 @@
 
 pub mod files;
 pub mod tokens;
-
-pub use files::rust_files;

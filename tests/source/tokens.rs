@@ -124,15 +124,8 @@ pub fn close_of(tokens: &[Token], open: usize) -> usize {
     tokens.len().saturating_sub(1)
 }
 
-/// The tokens that are compiled into the product: items behind `#[cfg(test)]` and
-/// `#[cfg(doctest)]` (also `all(test, ...)`) are left out.
-pub fn without_tests(tokens: &[Token]) -> Vec<Token> {
-    let spans = test_spans(tokens);
-    let inside = |at: usize| spans.iter().any(|(from, to)| (*from..*to).contains(&at));
-    tokens.iter().enumerate().filter(|(at, _)| !inside(*at)).map(|(_, token)| token.clone()).collect()
-}
-
-/// Where items for tests stand: from the attribute to behind the item.
+/// Where items for tests stand, from the attribute to behind the item: those behind `#[cfg(test)]`,
+/// `#[cfg(doctest)]` and `#[cfg(all(test, ...))]`.
 pub fn test_spans(tokens: &[Token]) -> Vec<(usize, usize)> {
     let mut spans = Vec::new();
     let mut at = 0;
