@@ -3,8 +3,8 @@
 //! The list is the authority. A file may import lower layers and, inside its layer, the files listed
 //! before it. `mod.rs` and `lib.rs` hold documentation, `mod` lines and re-exports; an import through
 //! a re-export counts as an import of the file behind it. Each program under `src/bin` is a crate of
-//! its own, with the library below it. What stands under `#[cfg(test)]` or `#[cfg(doctest)]` and
-//! files called `tests.rs` are exempt. The checker reads tokens, not types: it sees every path that
+//! its own, with the library below it. What stands under `#[cfg(test)]` or `#[cfg(doctest)]` is
+//! exempt, and so is a file that is declared there. The checker reads tokens, not types: it sees every path that
 //! begins with `crate`, `$crate`, `super` or `self`, in `use` trees and anywhere else.
 
 mod source;
@@ -142,7 +142,7 @@ fn check(layers: &[(&str, &[&str])], sources: &BTreeMap<String, String>) -> Vec<
     }
     let tree = Tree { parsed: &parsed };
     for (path, tokens) in &parsed {
-        if is_tests(path) {
+        if is_for_tests(path, sources) {
             continue;
         }
         if is_index(path) {
@@ -184,8 +184,17 @@ fn is_index(path: &str) -> bool {
     path.ends_with("/mod.rs") || path == "src/lib.rs"
 }
 
-fn is_tests(path: &str) -> bool {
-    path.ends_with("/tests.rs")
+/// A file that its parent declares behind `#[cfg(test)]`.
+fn is_for_tests(path: &str, sources: &BTreeMap<String, String>) -> bool {
+    let Some((folder, name)) = path.trim_end_matches(".rs").rsplit_once('/') else { return false };
+    let parents = ["/mod.rs", "/lib.rs", "/main.rs", ".rs"].map(|end| format!("{folder}{end}"));
+    let Some(parent) = parents.iter().find_map(|parent| sources.get(parent)) else { return false };
+    let tokens = tokens::tokens(parent);
+    let declares = |span: &[Token]| {
+        let mut three = span.windows(3);
+        three.any(|three| three[0].is_ident(&["mod"]) && three[1].is_ident(&[name]) && three[2] == Token::Punct(';'))
+    };
+    tokens::test_spans(&tokens).into_iter().any(|(from, to)| declares(&tokens[from..to]))
 }
 
 /// The folder in which a file's crate has its root.
@@ -455,6 +464,18 @@ fn list_and_files_must_agree() {
     let problems = check(&[("one", &["src/a.rs", "src/gone.rs"])], &[text("src/a.rs"), text("src/b.rs")].into());
     assert_eq!(problems, ["src/gone.rs: listed, but not there", "src/b.rs: not listed in tests/layers.rs"]);
     assert_eq!(check(&[("one", &["src/a.rs", "src/a.rs"])], &[text("src/a.rs")].into()), ["a file is listed twice"]);
+}
+
+#[test]
+fn a_file_for_tests_is_exempt_only_where_it_is_declared_as_one() {
+    let layers: &[(&str, &[&str])] = &[("one", &["src/a.rs"])];
+    let files = |declared: &str| {
+        let inner = ("src/a/tests.rs".to_owned(), "use crate::nowhere::Thing;".to_owned());
+        check(layers, &[("src/a.rs".to_owned(), declared.to_owned()), inner].into())
+    };
+    assert_eq!(files("#[cfg(all(test, not(x)))]\nmod tests;"), Vec::<String>::new());
+    assert_eq!(files("mod tests;").len(), 2);
+    assert_eq!(files("#[cfg(not(test))] mod tests;").len(), 2);
 }
 
 #[test]

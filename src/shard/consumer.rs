@@ -5,9 +5,7 @@
 //! allowed to sleep is woken by the publication that it asked for.
 
 use std::fmt;
-#[cfg(not(forebay_model))]
 use std::io;
-#[cfg(not(forebay_model))]
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,11 +16,9 @@ use crate::shard::intake::{Reader, Region};
 #[cfg(forebay_model)]
 use crate::shard::ring::Mutant;
 use crate::shard::ring::{Ring, Wake, asleep};
-#[cfg(not(forebay_model))]
 use crate::shard::ring_file::{self, Backing};
 use crate::types::Seq;
 use crate::wal::batch::{BatchBuilder, Push};
-#[cfg(not(forebay_model))]
 use crate::wal::intake::RingHeader;
 
 /// When a sleeping shard wants to be woken.
@@ -59,9 +55,11 @@ impl Ring {
     /// trusted the ring is plain memory and the file only says so: see
     /// [`is_shared_file`](Self::is_shared_file).
     ///
+    /// What the old file held is gone after this, so the log says `intake done` before. A new shard
+    /// makes its ring for epoch 0 before its first segment: from then on a missing file is damage.
+    ///
     /// # Errors
     /// What the system said.
-    #[cfg(not(forebay_model))]
     pub fn create(path: &Path, header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
         match ring_file::prepare(path, header)? {
             Backing::File(file) => Ok(Self::over(Region::map(&file, header)?, wake, true)),
@@ -73,7 +71,6 @@ impl Ring {
     ///
     /// # Errors
     /// What the system said.
-    #[cfg(not(forebay_model))]
     pub fn in_memory(header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
         if !header.has_sound_sizes() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "intake_slots or intake_bytes out of bounds"));
@@ -82,9 +79,8 @@ impl Ring {
     }
 
     pub(crate) fn over(region: Region, wake: Arc<dyn Wake>, shared_file: bool) -> (Arc<Self>, Consumer) {
-        let region = Arc::new(region);
-        let reader = Reader::new(&region);
-        let ring = Arc::new(Self::new(region, wake, shared_file));
+        let reader = Reader::new(region);
+        let ring = Arc::new(Self::new(Arc::clone(reader.region()), wake, shared_file));
         (Arc::clone(&ring), Consumer::new(ring, reader))
     }
 }
@@ -167,8 +163,15 @@ impl Consumer {
         Push::Taken
     }
 
+    /// Counts entries up to `upto`, which were looked at, as drained without copying them.
+    pub fn skip(&mut self, upto: Seq) {
+        while self.drained < upto.min(self.reader.seen()) {
+            self.mark_drained();
+        }
+    }
+
     /// The next entry counts as drained.
-    pub(crate) fn mark_drained(&mut self) {
+    fn mark_drained(&mut self) {
         let slot = self.reader.slot(self.drained.next());
         self.drained = self.drained.next();
         self.waiting_bytes -= u64::from(slot.header_bytes) + u64::from(slot.length);
@@ -212,7 +215,7 @@ impl Consumer {
     }
 
     /// Before a sleep: true where the shard may sleep and will be woken for what it asked, by
-    /// [`Wake`](crate::shard::ring::Wake); false where there is news, so look again. After the sleep
+    /// [`Wake`]; false where there is news, so look again. After the sleep
     /// call [`awake`](Self::awake).
     ///
     /// News is a publication since the last [`look`](Self::look), or that a quarter waits where that

@@ -74,6 +74,19 @@ pub(crate) enum Mutant {
     FreedWhileReadable,
 }
 
+#[cfg(forebay_model)]
+thread_local! {
+    /// What rings that are made from now on do wrong.
+    pub(crate) static MUTANT: std::cell::Cell<Mutant> = const { std::cell::Cell::new(Mutant::Sound) };
+}
+
+#[cfg(forebay_model)]
+impl Mutant {
+    pub(crate) fn now() -> Self {
+        MUTANT.get()
+    }
+}
+
 /// The writers' side of a ring; shared.
 pub struct Ring {
     region: Arc<Region>,
@@ -101,7 +114,7 @@ impl Ring {
             wake,
             shared_file,
             #[cfg(forebay_model)]
-            mutant: Mutant::Sound,
+            mutant: Mutant::now(),
         }
     }
 
@@ -237,6 +250,7 @@ impl Ring {
             self.region.copy_in(&mut claimed, 0, entry.bytes());
             return seq;
         }
+        self.region.prefetch(Seq(self.next_seq.load(Ordering::Relaxed)));
         let payload_crc = self.region.copy_in_with_crc(claimed, header_bytes, payload);
         entry.set_payload_crc(payload_crc);
         self.region.copy_in(claimed, 0, entry.bytes());
@@ -267,6 +281,15 @@ impl Ring {
         let header = entry.bytes();
         self.region.copy_in(&mut claimed, 0, header);
         self.give(&Self::slot(&claimed, 0, header.len(), crc32fast::hash(header), crc32fast::hash(&[])));
+    }
+
+    /// What happens to a claim whose owner goes away before it is published.
+    #[cfg(test)]
+    pub(crate) fn claim_and_drop(&self, units: u32) -> bool {
+        let claimed = self.counters.try_claim(units).ok();
+        let had_room = claimed.is_some();
+        drop(Claim { ring: self, claimed });
+        had_room
     }
 
     pub(crate) fn publish_voids(&self, orphans: Orphans) {
@@ -406,3 +429,6 @@ impl fmt::Debug for QueueTicket {
         f.debug_struct("QueueTicket").field("in_line", &self.waiter.is_some()).finish()
     }
 }
+
+#[cfg(all(test, not(forebay_model)))]
+mod tests;
