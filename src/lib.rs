@@ -12,11 +12,15 @@ pub mod engine;
 pub mod error;
 pub mod io;
 pub mod limits;
+#[cfg(feature = "sim")]
+pub mod planted;
 pub mod reader;
 pub mod recover;
 pub mod report;
 pub mod serve;
 pub mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod stats;
 pub(crate) mod sync;
 pub mod types;

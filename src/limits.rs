@@ -16,6 +16,9 @@ pub const NAMES_BYTES_MAX: usize = 255;
 pub const SHARDS_MAX: usize = 256;
 /// A segment, in bytes: bounds of the option.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
+/// A segment, in bytes: what a header may say. Smaller than any option allows, so that a simulated
+/// log can go through many segments quickly.
+pub const SEGMENT_FILE_BYTES: std::ops::RangeInclusive<u64> = (16 << 10)..=*SEGMENT_BYTES.end();
 /// The intake ring, in bytes: bounds of the option (a power of two).
 pub const INTAKE_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(4 << 30);
 /// The intake ring's slots: bounds of the option (a power of two).

@@ -19,7 +19,7 @@ use std::io;
 
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
-use crate::limits::{GENERATION_MAX, SEGMENT_HEADER_BYTES};
+use crate::limits::{GENERATION_MAX, PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::types::{FileId, Generation, SegmentNo, ShardId, StoreId};
 use crate::wal::segment::{FileName, SegmentHeader, new_name, parse_name, segment_name, spare_name};
 
@@ -144,6 +144,45 @@ impl Maker {
         give_up(folder, &segment, folder.sync_folder())?;
         self.segments.insert(header.segment, File::of(&header));
         Ok(header)
+    }
+
+    /// Puts a segment whose log is not needed to use once more, under its own name: `wanted` with
+    /// the file's next generation. `end` is where its log ended, everything before being synced. It
+    /// needs no other file, so it works on a full disk; `None` where the file is worn out.
+    ///
+    /// At any crash one of the two copies of the header is whole: the old one or the new one.
+    ///
+    /// # Errors
+    /// As the folder says.
+    ///
+    /// # Panics
+    /// Where `wanted` is not for the same segment of this maker's shard.
+    pub fn renew(
+        &mut self,
+        folder: &dyn Folder,
+        old: &SegmentHeader,
+        end: u32,
+        wanted: SegmentHeader,
+    ) -> io::Result<Option<SegmentHeader>> {
+        assert!(self.fits(&wanted) && wanted.segment == old.segment, "segment {} cannot be renewed", wanted.segment);
+        if !self.recyclable(old) {
+            return Ok(None);
+        }
+        let header = SegmentHeader {
+            file_id: old.file_id,
+            generation: Generation(old.generation.0 + 1),
+            filled_upto: old.filled_upto.max(end),
+            ..wanted
+        };
+        let name = segment_name(header.segment);
+        let mut pages = AlignedBuf::new(SEGMENT_HEADER_BYTES);
+        pages.copy_from_slice(&header.encode());
+        for (index, copy) in pages.chunks_exact(PAGE_BYTES).enumerate() {
+            folder.write(&name, (index * PAGE_BYTES) as u64, copy)?;
+            folder.sync(&name)?;
+        }
+        self.segments.insert(header.segment, File::of(&header));
+        Ok(Some(header))
     }
 
     /// Gives back a segment whose log ended at `end`, everything before being written and synced:

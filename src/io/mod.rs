@@ -1,11 +1,17 @@
 //! The outside world of a shard: traits for its disk, its folder and its clock, and what implements them.
 
 pub mod buf;
+#[cfg(feature = "sim")]
+pub mod chance;
 pub mod clock;
 pub mod disk;
 pub mod folder;
 pub mod maker;
+#[cfg(feature = "sim")]
+pub mod medium;
 pub mod pwrite;
 mod segments;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod uring;
 pub mod waker;

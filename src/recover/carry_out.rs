@@ -165,8 +165,8 @@ fn gaps(examined: &Examined) -> Vec<Control> {
     .collect()
 }
 
-/// The segment in which the new epoch begins. Where the log's last segment holds no block it is
-/// replaced, so that a crash loop does not use up segments.
+/// The segment in which the new epoch begins. Where the log's last segment holds no block it is put
+/// to use again, so that a crash loop does not use up segments, not even on a full disk.
 fn begin_epoch<'a>(
     examined: &mut Examined,
     folder: &'a dyn Folder,
@@ -180,9 +180,19 @@ fn begin_epoch<'a>(
             && last.header.handled.is_empty()
             && last.header.pin.is_some_and(|pin| pin.seq == last.last_seq && pin.segment.0 + 1 == last.header.segment.0)
     });
+    let mut emptied = None;
     if empty && scanned.gaps.is_empty() && scanned.breaks.is_empty() {
         let last = scanned.segments.pop().expect("the segment just looked at");
         pin = last.header.pin.expect("a pinned segment");
+        emptied = Some(last);
+    }
+    // No seq is given twice that the store has data of, and what the ring has keeps its place: where
+    // the log's tail is lost to damage, the seqs in it are passed over.
+    pin.seq = pin.seq.max(examined.setup.flushed);
+    if let RingVerdict::Replay { from, entries, .. } = &examined.ring
+        && !entries.is_empty()
+    {
+        pin.seq = pin.seq.max(from.prev());
     }
     let header = SegmentHeader {
         store: own.origin,
@@ -201,7 +211,16 @@ fn begin_epoch<'a>(
     for used in &scanned.segments {
         maker.adopt_segment(&used.header);
     }
-    let header = prepare(folder, maker, header)?;
+    let renewed = match &emptied {
+        Some(last) => maker
+            .renew(folder, &last.header, last.end, header.clone())
+            .map_err(OpenError::io(format!("renewing {}", segment_name(header.segment))))?,
+        None => None,
+    };
+    let header = match renewed {
+        Some(header) => header,
+        None => prepare(folder, maker, header)?,
+    };
     let current = UsedSegment {
         header,
         first_batch: BatchNo(pin.batch.0 + 1),
@@ -276,7 +295,7 @@ impl Writer<'_> {
     fn begin(&mut self, bytes_needed: usize) -> Result<BatchBuilder, OpenError> {
         if self.log.is_full() || self.log.room() < bytes_needed {
             self.prepare_next()?;
-            let rotated = self.log.rotate(LogBounds { reserve: 0, ..self.bounds }, true);
+            let rotated = self.log.rotate();
             assert!(rotated, "a segment was just prepared");
         }
         let capacity = self.soft_bytes.max(bytes_needed);

@@ -159,8 +159,17 @@ pub fn examine(
     }
     folder.sync_folder().map_err(OpenError::io("syncing the shard's folder"))?;
 
-    let headers = read_headers(folder, setup, &segments)?;
-    let scanned = scan(folder, &headers, &segments, progress)?;
+    let mut headers = read_headers(folder, setup, &segments)?;
+    let mut scanned = scan(folder, &headers, &segments, progress)?;
+    // A salvage that was cut short handled nothing: it has not yet said so in the log, nor to anybody.
+    let cut_short = |(segment, header): &(&SegmentNo, &mut Option<SegmentHeader>)| {
+        **segment > scanned.end.segment && header.as_ref().is_some_and(|header| !header.handled.is_empty())
+    };
+    let unsaid: Vec<_> = headers.iter_mut().filter(cut_short).filter_map(|(_, header)| header.as_mut()).collect();
+    if !unsaid.is_empty() {
+        unsaid.into_iter().for_each(|header| header.handled.clear());
+        scanned = scan(folder, &headers, &segments, progress)?;
+    }
     let mut report = ShardReport {
         shard: setup.shard.0,
         log_seq: scanned.end.seq.0,
@@ -226,7 +235,8 @@ fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
             boot: newest.map_or([0; 16], |header| header.boot),
             seq: scanned.end.seq,
             intake_done: scanned.intake_done,
-            sealed: scanned.sealed,
+            // A seal speaks for the opening that it ended, not for one that began since.
+            sealed: scanned.sealed && scanned.segments.last().map(|last| last.header.epoch) == newest.map(|header| header.epoch),
             lost_was_durable: lost.is_some_and(|last| last.proof == Proof::Durable),
         },
     }

@@ -3,7 +3,7 @@
 //! A header is written twice, in two pages, and synced before its file gets the segment's name; so
 //! a named segment has a readable header unless it is damaged.
 
-use crate::limits::{GENERATION_MAX, HANDLED_RANGES_MAX, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::{GENERATION_MAX, HANDLED_RANGES_MAX, PAGE_BYTES, SEGMENT_FILE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::types::{BatchNo, Chain, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, mix64};
 use crate::wal::codec::{FORMAT_VERSION, crc_before, layout};
 
@@ -183,7 +183,7 @@ impl SegmentHeader {
         let bytes = segment_bytes.u64(page);
         let generation_no = generation.u32(page);
         if count > HANDLED_RANGES_MAX
-            || !SEGMENT_BYTES.contains(&bytes)
+            || !SEGMENT_FILE_BYTES.contains(&bytes)
             || !(1..=GENERATION_MAX).contains(&generation_no)
         {
             return Err(HeaderError::Bounds);

@@ -1,0 +1,584 @@
+//! The simulated storage device and its file system: what is durable, what is not yet, and what a
+//! kill, a power cut or a fault makes of that. No traits here; `io/sim.rs` dresses it as a disk and a
+//! folder.
+//!
+//! # The fault model
+//! - A file is a row of atomic units (512, 4096 or 16384 bytes). A write that completed can be read;
+//!   it is durable only after a sync that began after its completion. A sync of one file does nothing
+//!   for another, nor for names.
+//! - Names that were made, changed or removed are durable only after a sync of the folder.
+//! - A power cut decides for each unit of each write that is not durable whether it arrived, in one of
+//!   several manners ([`Fate`]), and likewise for names (in order, or each file by itself). A file
+//!   that was never synced may have any length up to its own.
+//! - A kill leaves what completed. A write in flight lands wholly, in part, not at all, or *later*,
+//!   while the next process runs; until then its file stays locked, if the writer had locked it.
+//! - A failed sync decides like a power cut for what it covered, and no later sync makes up for it.
+//!   A failed or short write leaves any part behind.
+//! - Each operation that changes something may be the last of its process: it may have happened or not.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::io::chance::Chance;
+use crate::io::disk::Instant;
+use crate::limits::SECTOR_BYTES;
+
+/// How a power cut treats what is not durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// All of it is lost.
+    Lost,
+    /// All that completed arrived.
+    Kept,
+    /// Each unit by itself.
+    Units,
+    /// Each write by itself, whole or not.
+    Writes,
+    /// A prefix in the order of submission; the write at the cut is torn.
+    Prefix,
+    /// A suffix: the earlier ones are lost.
+    Suffix,
+    /// Of each write only its first unit.
+    Heads,
+    /// Of each write all but its first unit.
+    Tails,
+}
+
+impl Fate {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Lost, Self::Kept, Self::Units, Self::Writes, Self::Prefix, Self::Suffix, Self::Heads, Self::Tails];
+}
+
+/// Faults to come; each is armed once. Counted from when it is armed, the next operation being 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// This write fails with EIO and leaves any part behind.
+    pub write_error: Option<u64>,
+    /// This write is short.
+    pub write_short: Option<u64>,
+    /// This sync fails with EIO.
+    pub sync_error: Option<u64>,
+    /// This operation of a [`Folder`](crate::io::disk::Folder) that changes something is the last of its process.
+    pub last_call: Option<u64>,
+    /// Files can be made no more.
+    pub full: bool,
+}
+
+/// Bugs that are planted into this world's disk or folder, to see that they are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flaws {
+    /// A folder's sync does nothing.
+    pub no_folder_sync: bool,
+    /// A failed sync is tried again, and its success believed.
+    pub retry_sync: bool,
+    /// Locks are had for the asking.
+    pub no_locks: bool,
+}
+
+/// A write that was submitted, known by number in the order of submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriteNo(u64);
+
+#[derive(Debug)]
+struct Pending {
+    no: WriteNo,
+    at: usize,
+    data: Vec<u8>,
+    /// When it completed, on the medium's own count of events.
+    done: Option<u64>,
+    /// Written by a process that was killed: calls until it lands.
+    landing_in: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    /// The durable content; zero where nothing was written.
+    durable: Vec<u8>,
+    durable_len: usize,
+    pending: Vec<Pending>,
+    /// The process that holds the lock.
+    lock: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum NameOp {
+    Set(String, usize),
+    Remove(String, usize),
+    Rename(String, String, usize),
+}
+
+/// The device with one folder on it.
+#[derive(Debug)]
+pub struct Medium {
+    chance: Chance,
+    /// The present, as the simulated clock has it.
+    pub now: Instant,
+    unit: usize,
+    files: Vec<File>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    name_ops: Vec<NameOp>,
+    process: u64,
+    crashed: bool,
+    events: u64,
+    writes: u64,
+    landings: usize,
+    /// What goes wrong next.
+    pub faults: Faults,
+    /// Planted bugs.
+    pub flaws: Flaws,
+    trace: Option<String>,
+}
+
+impl Medium {
+    /// An empty medium with atomic units of `unit` bytes, a multiple of 512.
+    #[must_use]
+    pub fn new(chance: Chance, unit: usize) -> Self {
+        assert!(unit >= SECTOR_BYTES && unit.is_multiple_of(SECTOR_BYTES), "a unit is a row of sectors");
+        Self {
+            chance,
+            now: Instant(0),
+            unit,
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            name_ops: Vec::new(),
+            process: 1,
+            crashed: false,
+            events: 0,
+            writes: 0,
+            landings: 0,
+            faults: Faults::default(),
+            flaws: Flaws::default(),
+            trace: None,
+        }
+    }
+
+    /// Bytes of an atomic unit.
+    #[must_use]
+    pub const fn unit(&self) -> usize {
+        self.unit
+    }
+
+    /// The process that runs now; each kill and each cut begins another.
+    #[must_use]
+    pub const fn process(&self) -> u64 {
+        self.process
+    }
+
+    /// The process is dead and somebody must decide how.
+    #[must_use]
+    pub const fn is_crashed(&self) -> bool {
+        self.crashed
+    }
+
+    /// From now on every event is noted.
+    pub fn keep_trace(&mut self) {
+        self.trace = Some(String::new());
+    }
+
+    /// Notes an event, if a trace is kept.
+    pub fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push_str(&format!("{:>12} {}\n", self.now.0 / 1_000, what()));
+        }
+    }
+
+    /// The trace so far.
+    #[must_use]
+    pub fn trace(&self) -> &str {
+        self.trace.as_deref().unwrap_or_default()
+    }
+
+    /// An operation of this process: fails if that is dead. Writes of killed processes go on landing.
+    pub(crate) fn enter(&mut self, process: u64) -> io::Result<()> {
+        if self.crashed || process != self.process {
+            return Err(dead());
+        }
+        self.events += 1;
+        if self.landings > 0 {
+            self.land();
+        }
+        Ok(())
+    }
+
+    /// The same for one that changes something; `false` if the process dies with it, having done it
+    /// or not (that is for the caller to decide by [`coin`](Self::coin)).
+    pub(crate) fn enter_change(&mut self, process: u64) -> io::Result<bool> {
+        self.enter(process)?;
+        match count_down(&mut self.faults.last_call) {
+            true => {
+                self.crashed = true;
+                self.note(|| "the process dies in the next call".to_owned());
+                Ok(false)
+            }
+            false => Ok(true),
+        }
+    }
+
+    pub(crate) fn coin(&mut self) -> bool {
+        self.chance.percent(50)
+    }
+
+    /// All names with lengths.
+    pub(crate) fn list(&self) -> Vec<(String, u64)> {
+        self.names.iter().map(|(name, &file)| (name.clone(), self.files[file].durable.len() as u64)).collect()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> io::Result<usize> {
+        self.names.get(name).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, name.to_owned()))
+    }
+
+    pub(crate) fn lock(&mut self, file: usize) -> bool {
+        let process = self.process;
+        let file = &mut self.files[file];
+        if file.lock.is_some_and(|holder| holder != process) && !self.flaws.no_locks {
+            return false;
+        }
+        file.lock = Some(process);
+        true
+    }
+
+    /// What a reader finds: durable bytes under those of completed writes.
+    pub(crate) fn read(&self, file: usize, offset: usize, buf: &mut [u8]) -> usize {
+        let file = &self.files[file];
+        let count = file.durable.len().saturating_sub(offset).min(buf.len());
+        if count == 0 {
+            return 0;
+        }
+        buf[..count].copy_from_slice(&file.durable[offset..offset + count]);
+        for write in file.pending.iter().filter(|write| write.done.is_some()) {
+            let (from, to) = (write.at.max(offset), (write.at + write.data.len()).min(offset + count));
+            if from < to {
+                buf[from - offset..to - offset].copy_from_slice(&write.data[from - write.at..to - write.at]);
+            }
+        }
+        count
+    }
+
+    pub(crate) fn create(&mut self, name: &str, len: usize) -> io::Result<()> {
+        if self.faults.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if self.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = self.files.len();
+        self.files.push(File { durable: vec![0; len], lock: Some(self.process), ..File::default() });
+        self.names.insert(name.to_owned(), file);
+        self.name_ops.push(NameOp::Set(name.to_owned(), file));
+        Ok(())
+    }
+
+    /// Begins a write.
+    pub(crate) fn begin_write(&mut self, file: usize, at: usize, data: Vec<u8>) -> io::Result<WriteNo> {
+        if at + data.len() > self.files[file].durable.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a write beyond the end of a prepared file"));
+        }
+        self.writes += 1;
+        let no = WriteNo(self.writes);
+        self.files[file].pending.push(Pending { no, at, data, done: None, landing_in: None });
+        Ok(no)
+    }
+
+    /// Ends a write: with success, or as the armed fault says.
+    pub(crate) fn end_write(&mut self, file: usize, no: WriteNo) -> io::Result<()> {
+        self.events += 1;
+        let error = count_down(&mut self.faults.write_error);
+        if error || count_down(&mut self.faults.write_short) {
+            let keep = if error { Fate::Units } else { Fate::Prefix };
+            self.tear(file, no, keep);
+            let kind = if error { io::Error::from_raw_os_error(5) } else { io::ErrorKind::WriteZero.into() };
+            return Err(kind);
+        }
+        let events = self.events;
+        if let Some(write) = self.files[file].pending.iter_mut().find(|write| write.no == no) {
+            write.done = Some(events);
+        }
+        Ok(())
+    }
+
+    /// The process dies in this write.
+    pub(crate) fn die_in_write(&mut self, file: usize, no: WriteNo) {
+        self.tear(file, no, Fate::Units);
+    }
+
+    /// Only a part of this write happens.
+    fn tear(&mut self, file: usize, no: WriteNo, fate: Fate) {
+        self.events += 1;
+        let pending = &mut self.files[file].pending;
+        let Some(index) = pending.iter().position(|write| write.no == no) else { return };
+        let write = pending.remove(index);
+        for part in parts(&mut self.chance, write, self.unit, fate) {
+            pending.push(Pending { done: Some(self.events), ..part });
+        }
+    }
+
+    /// A point in the order of events, for a sync that begins now.
+    pub(crate) const fn begin_sync(&self) -> u64 {
+        self.events
+    }
+
+    /// Ends a sync that began at `began`.
+    pub(crate) fn end_sync(&mut self, file: usize, began: u64) -> io::Result<()> {
+        self.settle(file, |write| write.done.is_some_and(|done| done <= began))?;
+        self.files[file].durable_len = self.files[file].durable.len();
+        Ok(())
+    }
+
+    /// Makes one completed write durable.
+    pub(crate) fn harden(&mut self, file: usize, no: WriteNo) -> io::Result<()> {
+        self.settle(file, |write| write.no == no)
+    }
+
+    fn settle(&mut self, file: usize, covered: impl Fn(&Pending) -> bool) -> io::Result<()> {
+        let failed = count_down(&mut self.faults.sync_error);
+        let (covered, rest): (Vec<_>, Vec<_>) = self.files[file].pending.drain(..).partition(&covered);
+        self.files[file].pending = rest;
+        for write in covered {
+            if !failed {
+                self.files[file].durable[write.at..write.at + write.data.len()].copy_from_slice(&write.data);
+                continue;
+            }
+            for part in parts(&mut self.chance, write, self.unit, Fate::Units) {
+                self.files[file].durable[part.at..part.at + part.data.len()].copy_from_slice(&part.data);
+            }
+        }
+        if failed {
+            // What did not arrive is gone, and no later sync says so.
+            return if self.flaws.retry_sync { Ok(()) } else { Err(io::Error::from_raw_os_error(5)) };
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let file = self.file(from)?;
+        self.names.remove(from);
+        self.names.insert(to.to_owned(), file);
+        self.name_ops.push(NameOp::Rename(from.to_owned(), to.to_owned(), file));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) -> io::Result<()> {
+        let file = self.file(name)?;
+        self.names.remove(name);
+        self.name_ops.push(NameOp::Remove(name.to_owned(), file));
+        Ok(())
+    }
+
+    pub(crate) fn sync_names(&mut self) {
+        if !self.flaws.no_folder_sync {
+            self.durable_names.clone_from(&self.names);
+            self.name_ops.clear();
+        }
+    }
+
+    /// The process is killed.
+    pub fn kill(&mut self) {
+        self.process += 1;
+        self.crashed = false;
+        self.events += 1;
+        let unit = self.unit;
+        for file in &mut self.files {
+            if file.pending.iter().all(|write| write.done.is_some()) {
+                file.lock = None;
+                continue;
+            }
+            let mut kept = Vec::new();
+            let mut later = false;
+            for mut write in file.pending.drain(..) {
+                if write.done.is_some() {
+                    kept.push(write);
+                    continue;
+                }
+                let fate = self.chance.below(4);
+                match fate {
+                    0 => {}
+                    1 => kept.push(Pending { done: Some(self.events), ..write }),
+                    2 => {
+                        let parts = parts(&mut self.chance, write, unit, Fate::Units);
+                        kept.extend(parts.into_iter().map(|part| Pending { done: Some(self.events), ..part }));
+                    }
+                    _ => {
+                        write.landing_in = Some(self.chance.within(1, 60));
+                        self.landings += 1;
+                        later = true;
+                        kept.push(write);
+                    }
+                }
+            }
+            file.pending = kept;
+            if !later {
+                file.lock = None;
+            }
+        }
+        let (process, landings) = (self.process, self.landings);
+        self.note(|| format!("kill: process {process} begins, {landings} writes still to land"));
+    }
+
+    /// Writes of killed processes come closer to landing; who holds a lock for them lets go.
+    fn land(&mut self) {
+        for file in &mut self.files {
+            let mut landed = false;
+            for write in &mut file.pending {
+                let Some(calls) = write.landing_in else { continue };
+                write.landing_in = calls.checked_sub(1);
+                if write.landing_in.is_none() {
+                    write.done = Some(self.events);
+                    self.landings -= 1;
+                    landed = true;
+                }
+            }
+            if landed && file.lock.is_some_and(|holder| holder != self.process) {
+                let more = file.pending.iter().any(|write| write.landing_in.is_some());
+                file.lock = file.lock.filter(|_| more);
+            }
+        }
+    }
+
+    /// The power fails.
+    pub fn cut_power(&mut self, fate: Fate) {
+        self.process += 1;
+        self.crashed = false;
+        self.landings = 0;
+        let mut order: Vec<WriteNo> = self.files.iter().flat_map(|file| &file.pending).map(|write| write.no).collect();
+        order.sort_unstable();
+        let edge = if order.is_empty() { WriteNo(0) } else { self.chance.pick(&order) };
+        for at in 0..self.files.len() {
+            self.cut_file(at, fate, edge);
+        }
+        self.cut_names(fate);
+        let process = self.process;
+        self.note(|| format!("power cut ({fate:?}, {} writes not durable): process {process} begins", order.len()));
+    }
+
+    fn cut_file(&mut self, at: usize, fate: Fate, edge: WriteNo) {
+        let file = &mut self.files[at];
+        let (len, durable_len) = (file.durable.len(), file.durable_len);
+        file.lock = None;
+        for write in std::mem::take(&mut file.pending) {
+            let by_edge = |before: bool| match (write.no.cmp(&edge), before) {
+                (std::cmp::Ordering::Equal, _) => Fate::Units,
+                (std::cmp::Ordering::Less, true) | (std::cmp::Ordering::Greater, false) => Fate::Kept,
+                _ => Fate::Lost,
+            };
+            let fate = match fate {
+                Fate::Kept if write.done.is_none() => Fate::Units,
+                Fate::Prefix => by_edge(true),
+                Fate::Suffix => by_edge(false),
+                Fate::Writes => self.chance.pick(&[Fate::Kept, Fate::Lost]),
+                other => other,
+            };
+            for part in parts(&mut self.chance, write, self.unit, fate) {
+                file.durable[part.at..part.at + part.data.len()].copy_from_slice(&part.data);
+            }
+        }
+        if durable_len < len && fate != Fate::Kept {
+            // Never synced: the file may have ended anywhere.
+            let end = if fate == Fate::Lost {
+                durable_len
+            } else {
+                self.chance.within(durable_len as u64, len as u64) as usize
+            };
+            file.durable.truncate(end / self.unit * self.unit);
+        }
+        file.durable_len = file.durable.len();
+    }
+
+    fn cut_names(&mut self, fate: Fate) {
+        let ops = std::mem::take(&mut self.name_ops);
+        let in_order = self.coin();
+        let kept = match fate {
+            Fate::Lost => 0,
+            Fate::Kept => ops.len(),
+            _ => self.chance.below(ops.len() as u64 + 1) as usize,
+        };
+        let mut stopped: Vec<usize> = Vec::new();
+        for (index, op) in ops.into_iter().enumerate() {
+            let (NameOp::Set(_, file) | NameOp::Remove(_, file) | NameOp::Rename(_, _, file)) = op;
+            let arrived = if in_order || matches!(fate, Fate::Lost | Fate::Kept) {
+                index < kept
+            } else {
+                !stopped.contains(&file) && self.chance.percent(50)
+            };
+            if !arrived {
+                stopped.push(file);
+                continue;
+            }
+            match op {
+                NameOp::Set(name, file) => {
+                    self.durable_names.insert(name, file);
+                }
+                NameOp::Remove(name, _) => {
+                    self.durable_names.remove(&name);
+                }
+                NameOp::Rename(from, to, file) => {
+                    self.durable_names.remove(&from);
+                    self.durable_names.insert(to, file);
+                }
+            }
+        }
+        self.names.clone_from(&self.durable_names);
+    }
+
+    /// Changes durable bytes behind everybody's back; false where the file does not reach so far.
+    pub fn rot(&mut self, name: &str, at: usize, change: impl FnOnce(&mut [u8])) -> bool {
+        let Ok(file) = self.file(name) else { return false };
+        let reaches = at < self.files[file].durable.len();
+        if reaches {
+            change(&mut self.files[file].durable[at..]);
+        }
+        reaches
+    }
+}
+
+/// The parts of a write that arrive.
+fn parts(chance: &mut Chance, write: Pending, unit: usize, fate: Fate) -> Vec<Pending> {
+    let first = write.at / unit;
+    let last = (write.at + write.data.len()).div_ceil(unit);
+    let count = last - first;
+    let edge = chance.below(count as u64 + 1) as usize;
+    let arrives = |chance: &mut Chance, index: usize| match fate {
+        Fate::Lost => false,
+        Fate::Kept | Fate::Writes => true,
+        Fate::Units => chance.percent(50),
+        Fate::Prefix => index < edge,
+        Fate::Suffix => index >= edge,
+        Fate::Heads => index == 0,
+        Fate::Tails => index > 0,
+    };
+    if matches!(fate, Fate::Kept | Fate::Writes) {
+        return vec![write];
+    }
+    let mut kept = Vec::new();
+    for index in 0..count {
+        if !arrives(chance, index) {
+            continue;
+        }
+        let from = ((first + index) * unit).max(write.at);
+        let to = ((first + index + 1) * unit).min(write.at + write.data.len());
+        let data = write.data[from - write.at..to - write.at].to_vec();
+        kept.push(Pending { no: write.no, at: from, data, done: write.done, landing_in: None });
+    }
+    kept
+}
+
+/// Counts an armed fault down; true when it is due.
+fn count_down(fault: &mut Option<u64>) -> bool {
+    match fault {
+        Some(0) => {
+            *fault = None;
+            true
+        }
+        Some(left) => {
+            *left -= 1;
+            false
+        }
+        None => false,
+    }
+}
+
+pub(crate) fn dead() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the simulated process is dead")
+}

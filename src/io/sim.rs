@@ -1,0 +1,342 @@
+//! The simulated disk, folder and clock: the traits of `io/disk.rs` over a [`Medium`].
+//!
+//! All of them belong to one process; once that is killed they only fail. A [`SimDisk`] advances the
+//! simulated time in `poll`: operations take random times, run side by side and end out of order.
+//! Segments are made by the real [`Maker`], one request after another.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::io::buf::AlignedBuf;
+use crate::io::chance::Chance;
+use crate::io::disk::{Clock, Disk, DiskOp, Done, Folder, Instant, OpId, Outcome, Wait};
+use crate::io::maker::Maker;
+use crate::io::medium::{Medium, WriteNo, dead};
+use crate::limits::PAGE_BYTES;
+use crate::wal::segment::segment_name;
+
+/// A [`Medium`] that several hands hold.
+#[derive(Clone, Debug)]
+pub struct SharedMedium(Arc<Mutex<Medium>>);
+
+impl SharedMedium {
+    /// Shares a medium.
+    #[must_use]
+    pub fn new(medium: Medium) -> Self {
+        Self(Arc::new(Mutex::new(medium)))
+    }
+
+    /// The medium itself, for as long as the guard lives.
+    pub fn lock(&self) -> MutexGuard<'_, Medium> {
+        // A panic in a test leaves the medium as it is; nothing relies on more.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The folder, as the process that runs now has it.
+    #[must_use]
+    pub fn folder(&self) -> SimFolder {
+        SimFolder { medium: self.clone(), process: self.lock().process() }
+    }
+}
+
+impl Clock for SharedMedium {
+    fn now(&self) -> Instant {
+        self.lock().now
+    }
+}
+
+/// The medium's folder, as one process has it.
+#[derive(Clone, Debug)]
+pub struct SimFolder {
+    medium: SharedMedium,
+    process: u64,
+}
+
+impl SimFolder {
+    /// Does `change`, unless the process dies first; it may also die right behind it.
+    fn change<T>(
+        &self,
+        what: impl FnOnce() -> String,
+        change: impl FnOnce(&mut Medium) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut medium = self.medium.lock();
+        let goes_on = medium.enter_change(self.process)?;
+        medium.note(what);
+        if goes_on {
+            return change(&mut medium);
+        }
+        if medium.coin() {
+            change(&mut medium)?;
+        }
+        Err(dead())
+    }
+}
+
+impl Folder for SimFolder {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut medium = self.medium.lock();
+        medium.enter(self.process)?;
+        Ok(medium.list())
+    }
+
+    fn try_lock(&self, name: &str) -> io::Result<bool> {
+        let mut medium = self.medium.lock();
+        medium.enter(self.process)?;
+        let file = medium.file(name)?;
+        Ok(medium.lock(file))
+    }
+
+    fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let mut medium = self.medium.lock();
+        medium.enter(self.process)?;
+        let file = medium.file(name)?;
+        Ok(medium.read(file, offset as usize, buf))
+    }
+
+    fn create(&self, name: &str, len: u64) -> io::Result<()> {
+        self.change(|| format!("create {name}"), |medium| medium.create(name, len as usize))
+    }
+
+    fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut medium = self.medium.lock();
+        let goes_on = medium.enter_change(self.process)?;
+        medium.note(|| format!("write {name} {offset:#x} {} bytes", bytes.len()));
+        let file = medium.file(name)?;
+        let write = medium.begin_write(file, offset as usize, bytes.to_vec())?;
+        if !goes_on {
+            medium.die_in_write(file, write);
+            return Err(dead());
+        }
+        medium.end_write(file, write)
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        self.change(
+            || format!("sync {name}"),
+            |medium| {
+                let file = medium.file(name)?;
+                let began = medium.begin_sync();
+                medium.end_sync(file, began)
+            },
+        )
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change(|| format!("rename {from} {to}"), |medium| medium.rename(from, to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.change(|| format!("remove {name}"), |medium| medium.remove(name))
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.change(
+            || "sync the folder".to_owned(),
+            |medium| {
+                medium.sync_names();
+                Ok(())
+            },
+        )
+    }
+}
+
+/// How long operations take: uniformly between the bounds, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// A write.
+    pub write_us: (u64, u64),
+    /// A sync.
+    pub sync_us: (u64, u64),
+    /// Making or giving back a segment.
+    pub make_us: (u64, u64),
+    /// Percent of writes and syncs that take a hundred times as long.
+    pub stall_percent: u64,
+}
+
+#[derive(Debug)]
+enum Running {
+    Write { file: usize, no: WriteNo, buf: AlignedBuf, synced: bool },
+    Sync { file: usize, began: u64 },
+    Make(DiskOp),
+    Failed(io::Error, Option<AlignedBuf>),
+}
+
+#[derive(Debug)]
+struct InFlight {
+    id: OpId,
+    due: Instant,
+    running: Running,
+}
+
+/// One shard's simulated disk.
+#[derive(Debug)]
+pub struct SimDisk {
+    folder: SimFolder,
+    maker: Maker,
+    chance: Chance,
+    pace: Pace,
+    submitted: VecDeque<(OpId, DiskOp)>,
+    in_flight: Vec<InFlight>,
+    making_until: Instant,
+    slowest: Slowest,
+}
+
+/// The longest times that operations took or are going to take, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slowest {
+    /// Of a write.
+    pub write_ns: u64,
+    /// Of a sync.
+    pub sync_ns: u64,
+    /// Of making or giving back a segment, with the wait for the one before.
+    pub make_ns: u64,
+}
+
+impl SimDisk {
+    /// A disk over this folder, whose segments this maker makes.
+    #[must_use]
+    pub fn new(folder: SimFolder, maker: Maker, chance: Chance, pace: Pace) -> Self {
+        let (submitted, in_flight) = (VecDeque::new(), Vec::new());
+        let making_until = Instant(0);
+        Self { folder, maker, chance, pace, submitted, in_flight, making_until, slowest: Slowest::default() }
+    }
+
+    /// When the next operation ends; starts what was submitted.
+    pub fn next_due(&mut self) -> Option<Instant> {
+        self.start();
+        self.in_flight.iter().map(|op| op.due).min()
+    }
+
+    /// The longest times so far.
+    #[must_use]
+    pub const fn slowest(&self) -> Slowest {
+        self.slowest
+    }
+
+    fn time(&mut self, bounds: (u64, u64)) -> u64 {
+        let time = self.chance.within(bounds.0, bounds.1);
+        let stall = if self.chance.percent(self.pace.stall_percent) { 100 } else { 1 };
+        // Odd nanoseconds, so that hardly ever two things happen at once.
+        time * stall * 1_000 + self.chance.below(1_000)
+    }
+
+    fn write_time(&mut self) -> u64 {
+        let time = self.time(self.pace.write_us);
+        self.slowest.write_ns = self.slowest.write_ns.max(time);
+        time
+    }
+
+    fn sync_time(&mut self) -> u64 {
+        let time = self.time(self.pace.sync_us);
+        self.slowest.sync_ns = self.slowest.sync_ns.max(time);
+        time
+    }
+
+    fn start(&mut self) {
+        while let Some((id, op)) = self.submitted.pop_front() {
+            let now = self.folder.medium.now();
+            let (running, due) = match op {
+                DiskOp::Write { segment, offset, buf } => {
+                    let time = self.write_time();
+                    (self.begin_write(&segment_name(segment), offset, buf, false), Instant(now.0 + time))
+                }
+                DiskOp::WriteSynced { segment, offset, buf } => {
+                    let time = self.write_time() + self.sync_time();
+                    (self.begin_write(&segment_name(segment), offset, buf, true), Instant(now.0 + time))
+                }
+                DiskOp::Sync { segment } => {
+                    let time = self.sync_time();
+                    let medium = self.folder.medium.lock();
+                    let running = match medium.file(&segment_name(segment)) {
+                        Ok(file) => Running::Sync { file, began: medium.begin_sync() },
+                        Err(error) => Running::Failed(error, None),
+                    };
+                    (running, Instant(now.0 + time))
+                }
+                make @ (DiskOp::Prepare { .. } | DiskOp::Retire { .. }) => {
+                    self.making_until = Instant(self.making_until.max(now).0 + self.time(self.pace.make_us));
+                    self.slowest.make_ns = self.slowest.make_ns.max(self.making_until.since_ns(now));
+                    (Running::Make(make), self.making_until)
+                }
+            };
+            self.in_flight.push(InFlight { id, due, running });
+        }
+    }
+
+    fn begin_write(&self, name: &str, offset: u32, buf: AlignedBuf, synced: bool) -> Running {
+        assert!(buf.len().is_multiple_of(PAGE_BYTES) && (offset as usize).is_multiple_of(PAGE_BYTES), "whole pages");
+        let mut medium = self.folder.medium.lock();
+        medium.note(|| format!("begin to write {name} {offset:#x} {} bytes", buf.len()));
+        let begun =
+            medium.file(name).and_then(|file| Ok((file, medium.begin_write(file, offset as usize, buf.to_vec())?)));
+        match begun {
+            Ok((file, no)) => Running::Write { file, no, buf, synced },
+            Err(error) => Running::Failed(error, Some(buf)),
+        }
+    }
+
+    fn end(&mut self, op: InFlight) -> Done {
+        let (result, buf) = match op.running {
+            Running::Write { file, no, buf, synced } => {
+                let mut medium = self.folder.medium.lock();
+                let written = medium.end_write(file, no);
+                let ended = match synced {
+                    true => written.and_then(|()| medium.harden(file, no)).map(|()| Outcome::Synced),
+                    false => written.map(|()| Outcome::Written),
+                };
+                (ended, Some(buf))
+            }
+            Running::Sync { file, began } => {
+                (self.folder.medium.lock().end_sync(file, began).map(|()| Outcome::Synced), None)
+            }
+            Running::Make(DiskOp::Prepare { header }) => {
+                let made = self.maker.prepare(&self.folder, *header);
+                (made.map(|header| Outcome::Prepared(Box::new(header))), None)
+            }
+            Running::Make(DiskOp::Retire { segment, end }) => {
+                (self.maker.retire(&self.folder, segment, end).map(|()| Outcome::Retired), None)
+            }
+            Running::Make(other) => unreachable!("{other:?} is not made"),
+            Running::Failed(error, buf) => (Err(error), buf),
+        };
+        let outcome = result.unwrap_or_else(Outcome::Failed);
+        self.folder.medium.lock().note(|| match &outcome {
+            Outcome::Prepared(header) => format!("op {} ended: prepared segment {}", op.id.0, header.segment),
+            outcome => format!("op {} ended: {outcome:?}", op.id.0),
+        });
+        Done { id: op.id, outcome, buf }
+    }
+}
+
+impl Disk for SimDisk {
+    fn submit(&mut self, id: OpId, op: DiskOp) {
+        self.submitted.push_back((id, op));
+    }
+
+    fn poll(&mut self, wait: Wait, done: &mut Vec<Done>) -> io::Result<()> {
+        let next = self.next_due();
+        let upto = {
+            let mut medium = self.folder.medium.lock();
+            medium.enter(self.folder.process)?;
+            let until = match (wait, next) {
+                (Wait::No, _) | (Wait::Event, None) => medium.now,
+                (Wait::Event, Some(next)) => next,
+                (Wait::Until(until), next) => next.map_or(until, |next| next.min(until)),
+            };
+            medium.now = medium.now.max(until);
+            medium.now
+        };
+        while let Some(index) = (0..self.in_flight.len())
+            .filter(|&at| self.in_flight[at].due <= upto)
+            .min_by_key(|&at| self.in_flight[at].due)
+        {
+            let op = self.in_flight.swap_remove(index);
+            done.push(self.end(op));
+            if self.folder.medium.lock().is_crashed() {
+                return Err(dead());
+            }
+        }
+        Ok(())
+    }
+}

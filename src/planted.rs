@@ -1,0 +1,85 @@
+//! Bugs that are planted into the engine, to see that its tests find them. Only with the feature
+//! `sim`, and only in a thread that asks for one.
+
+use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A planted bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// At (2, 0) a block is acknowledged when it is written.
+    AckBeforeSync = "ack-before-sync",
+    /// A sync is credited with what is written when it completes.
+    CreditAtCompletion = "credit-at-completion",
+    /// The folder is never synced.
+    NoFolderSync = "no-folder-sync",
+    /// A failed fsync is tried again and then believed.
+    RetrySync = "retry-sync",
+    /// Recovery goes on in the log's last segment.
+    AppendToRecovered = "append-to-recovered",
+    /// Stamps are the same in all generations of a file.
+    NoGenerationStamp = "no-generation-stamp",
+    /// A ring entry is taken whatever its checksums say.
+    RingEntryUnchecked = "ring-entry-unchecked",
+    /// Replayed blocks get an identity of the new epoch.
+    ReplayUnderNewEpoch = "replay-under-new-epoch",
+    /// A sound batch behind a bad one proves that the bad one was durable.
+    HeaderIsProof = "header-is-proof",
+    /// A seal proves that everything before it was durable.
+    SealIsProof = "seal-is-proof",
+    /// Locks of segments are not asked for.
+    RecycleWithoutLock = "recycle-without-lock",
+    /// An entry's slot is filled before its payload is copied.
+    SequenceBeforeCopy = "sequence-before-copy",
+}
+
+impl fmt::Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Mutant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = || Self::ALL.iter().map(|mutant| mutant.name()).collect::<Vec<_>>().join(", ");
+        let found = Self::ALL.iter().copied().find(|mutant| mutant.name() == text);
+        found.ok_or_else(|| format!("'{text}' is not one of {}", names()))
+    }
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
+}
+
+/// Plants a bug into this thread, or takes it out.
+pub fn plant(mutant: Option<Mutant>) {
+    PLANTED.set(mutant);
+}
+
+/// Whether this bug is planted in this thread.
+#[must_use]
+pub fn is_planted(mutant: Mutant) -> bool {
+    PLANTED.get() == Some(mutant)
+}

@@ -1,0 +1,396 @@
+//! What must hold: the model of one shard's history, and the comparison of a recovered log with it.
+//!
+//! Every seq that was given is an [`Item`] of the timeline. After each recovery the log is read, entry
+//! by entry, and each must be what the timeline has under its seq: the same block, whole, under the
+//! identity that it was accepted with. As the timeline has one item per seq and each writer's blocks
+//! in order, that excludes strangers, doubles and disorder (P4, R7). What may be missing depends on
+//! how the last life ended ([`Ending`]).
+
+use std::collections::VecDeque;
+
+use crate::io::disk::{Folder, Instant};
+use crate::limits::SEGMENT_HEADER_BYTES;
+use crate::sim::blocks::BlockName;
+use crate::types::{Chain, Seq, Stream};
+use crate::wal::batch::{BatchHeader, Place, StreamEnd};
+use crate::wal::entry::{EntryKind, decode_identity, entry_lengths};
+use crate::wal::log::Log;
+use crate::wal::read::{each_entry, stream_rows};
+use crate::wal::segment::segment_name;
+use crate::wal::verdict::{Check, Stamps, check};
+
+/// What stands under a seq.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A block that was published.
+    Block(BlockName),
+    /// A block that was given a seq and perhaps never published.
+    Hole(BlockName),
+    /// No block.
+    Void,
+    /// It was lost to damage, which was reported.
+    Gap,
+}
+
+/// One seq of the timeline.
+#[derive(Clone, Copy, Debug)]
+pub struct Item {
+    /// The stream that it was accepted in.
+    pub stream: Stream,
+    /// What it is.
+    pub what: What,
+    /// When it was acknowledged at the level that its policy promises.
+    pub acked: Option<Instant>,
+    /// The store has it in data of its own.
+    pub flushed: bool,
+    /// A batch that holds it was damaged by the simulator.
+    pub damaged: bool,
+}
+
+impl Item {
+    /// A seq that was just given.
+    #[must_use]
+    pub const fn new(stream: Stream, what: What) -> Self {
+        Self { stream, what, acked: None, flushed: false, damaged: false }
+    }
+}
+
+/// How the last life ended, as far as it bounds what may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ending {
+    /// Nothing that was acknowledged.
+    Kill,
+    /// A suffix of what was not synced.
+    PowerCut,
+}
+
+/// What the world knows beside the timeline.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The ending.
+    pub ending: Ending,
+    /// The synced mark as it was told last.
+    pub synced: Seq,
+    /// Blocks that were acknowledged before this must be there; (2, P) only.
+    pub window: Option<Instant>,
+}
+
+/// The timeline.
+#[derive(Debug, Default)]
+pub struct Model {
+    items: VecDeque<Item>,
+    /// The seq of the first item, minus one.
+    before: u64,
+    payload: Vec<u8>,
+    rotten: Vec<(Place, u32)>,
+}
+
+/// What the log has under a seq.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    No,
+    Block,
+    Void,
+}
+
+/// The outcome of a check, for the trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The first seq in the log.
+    pub first: Seq,
+    /// The last.
+    pub last: Seq,
+    /// Blocks in it.
+    pub blocks: u64,
+    /// Acknowledged blocks that a power cut took, as it may.
+    pub lost: u64,
+}
+
+impl Model {
+    /// The last seq that was given.
+    #[must_use]
+    pub fn last(&self) -> Seq {
+        Seq(self.before + self.items.len() as u64)
+    }
+
+    /// The item of a seq.
+    pub fn item(&mut self, seq: Seq) -> Option<&mut Item> {
+        self.items.get_mut(seq.0.checked_sub(self.before + 1)? as usize)
+    }
+
+    /// The next seq was given.
+    pub fn given(&mut self, seq: Seq, item: Item) {
+        assert_eq!(seq, self.last().next(), "seqs are dense");
+        self.items.push_back(item);
+    }
+
+    /// The store has taken these into its data.
+    pub fn flush(&mut self, from: Seq, upto: Seq) {
+        for seq in (from.0..=upto.0).map(Seq) {
+            if let Some(item) = self.item(seq) {
+                item.flushed = true;
+            }
+        }
+    }
+
+    /// Everything up to here may be forgotten once it is not in the log any more.
+    fn forget(&mut self, upto: Seq) {
+        while self.before < upto.0 && self.items.pop_front().is_some() {
+            self.before += 1;
+        }
+    }
+
+    /// Compares the recovered log with the timeline, and goes on from what is there.
+    ///
+    /// # Errors
+    /// The first promise that does not hold.
+    pub fn check(&mut self, log: &Log, folder: &dyn Folder, facts: &Facts) -> Result<Found, String> {
+        let mut found = Found::default();
+        let mut seen = vec![Seen::No; self.items.len()];
+        let mut ends: Vec<(Stream, StreamEnd)> = Vec::new();
+        let mut link: Option<BatchHeader> = None;
+        let mut skipped = false;
+        let used: Vec<_> = log.used.iter().chain([&log.current]).collect();
+        let mut scratch = Vec::new();
+        for segment in used {
+            let mut bytes = vec![0; segment.end as usize];
+            let name = segment_name(segment.header.segment);
+            let count = folder.read(&name, 0, &mut bytes).map_err(|error| format!("{name} cannot be read: {error}"))?;
+            let own = Stream {
+                origin: segment.header.store,
+                shard: segment.header.shard,
+                epoch: segment.header.epoch,
+                nonce: segment.header.nonce,
+            };
+            let stamps = Stamps::new(&segment.header);
+            let mut at = SEGMENT_HEADER_BYTES;
+            while at < segment.end as usize {
+                let place = Place::new(&segment.header, at as u32);
+                let verdict = check(&bytes[at..count], &place, &stamps);
+                let Check::Sound(batch) = verdict else {
+                    let Some(length) = self.rotten_at(&place) else {
+                        return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}"));
+                    };
+                    skipped = true;
+                    at += length as usize;
+                    continue;
+                };
+                self.check_link(link.filter(|_| !skipped), &batch, &mut found)?;
+                skipped = false;
+                self.check_batch(&bytes[at..], &batch, own, (&mut seen, &mut scratch, &mut found))?;
+                Self::check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch, link)?;
+                link = Some(batch);
+                at += batch.length as usize;
+            }
+            skipped |= self.rotten_at(&Place::new(&segment.header, segment.end)).is_some();
+        }
+        for (stream, end) in &ends {
+            if log.ends.get(stream) != Some(end) {
+                return Err(format!("the log's end of {stream:?} is {:?}, not {end:?}", log.ends.get(stream)));
+            }
+        }
+        if log.last_seq() != found.last.max(log.current.first_seq.prev()) {
+            return Err(format!("the log ends at seq {}, not {}", found.last, log.last_seq()));
+        }
+        found.last = log.last_seq();
+        self.check_missing(&seen, facts, &mut found)?;
+        self.settle(&seen, &found);
+        Ok(found)
+    }
+
+    /// The simulator damaged this batch: its length.
+    fn rotten_at(&self, place: &Place) -> Option<u32> {
+        self.rotten.iter().find(|(rotten, _)| rotten == place).map(|(_, length)| *length)
+    }
+
+    /// The simulator damages this batch; what is in it may be lost, with a report.
+    pub fn rot(&mut self, place: Place, batch: &BatchHeader) {
+        self.rotten.push((place, batch.length));
+        for seq in batch.first_seq.0..batch.first_seq.0 + u64::from(batch.numbered) {
+            if let Some(item) = self.item(Seq(seq)) {
+                item.damaged = true;
+            }
+        }
+    }
+
+    /// Batches follow each other; only behind damage does a batch follow nothing.
+    fn check_link(&mut self, link: Option<BatchHeader>, batch: &BatchHeader, found: &mut Found) -> Result<(), String> {
+        let Some(before) = link else {
+            if found.first == Seq(0) {
+                found.first = batch.first_seq;
+            } else if batch.first_seq <= found.last {
+                return Err(format!("behind damage the log goes back to seq {}, from {}", batch.first_seq, found.last));
+            }
+            found.last = batch.first_seq.prev();
+            return Ok(());
+        };
+        let chained = batch.prev_chain == before.chain && batch.number.0 == before.number.0 + 1;
+        // Seqs are passed over only where they were lost to damage.
+        let mut passed = (found.last.0 + 1..batch.first_seq.0).map(Seq);
+        let lost = |item: &Item| item.damaged || item.what == What::Gap;
+        if chained && batch.first_seq > found.last && passed.all(|seq| seq.0 <= self.before || self.item(seq).is_some_and(|item| lost(item))) {
+            found.last = batch.first_seq.prev();
+            return Ok(());
+        }
+        Err(format!("batch {} (first seq {}) does not follow batch {}", batch.number, batch.first_seq, before.number))
+    }
+
+    fn check_batch(
+        &mut self,
+        bytes: &[u8],
+        batch: &BatchHeader,
+        own: Stream,
+        (seen, scratch, found): (&mut [Seen], &mut Vec<u8>, &mut Found),
+    ) -> Result<(), String> {
+        let mut wrong = None;
+        let mut payload = std::mem::take(&mut self.payload);
+        each_entry(bytes, batch, scratch, |head, body| {
+            let kind = kind_of(head);
+            if kind == Some(EntryKind::Control) || wrong.is_some() {
+                return;
+            }
+            let seq = found.last.next();
+            found.last = seq;
+            let identity = match kind {
+                Some(EntryKind::Own) => Some((own, seq)),
+                Some(EntryKind::Carried) => decode_identity(head).map(|identity| (identity.stream, identity.seq)),
+                _ => None,
+            };
+            let name = BlockName::read(head, body, &mut payload);
+            let Some(index) = seq.0.checked_sub(self.before + 1) else {
+                // Forgotten by the model: trimmed in an earlier life, and still in the log.
+                return;
+            };
+            let Some(item) = self.items.get(index as usize) else {
+                wrong = Some(format!("seq {seq} was never given and holds {name:?}"));
+                return;
+            };
+            let agrees = match (item.what, identity) {
+                (What::Block(block) | What::Hole(block), Some(identity)) => {
+                    found.blocks += 1;
+                    name == Some(block) && identity == (item.stream, seq)
+                }
+                (What::Void | What::Hole(_), None) => true,
+                (What::Block(_), None) => false,
+                (What::Void | What::Gap, _) => false,
+            };
+            if !agrees {
+                wrong = Some(format!("seq {seq} should be {:?} of {:?}, found {name:?} of {identity:?}", item.what, item.stream));
+            }
+            seen[index as usize] = if identity.is_some() { Seen::Block } else { Seen::Void };
+        });
+        self.payload = payload;
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// The stream table must say what the entries do (R7: chains are over identities).
+    fn check_rows(
+        bytes: &[u8],
+        batch: &BatchHeader,
+        own: Stream,
+        ends: &mut Vec<(Stream, StreamEnd)>,
+        scratch: &mut Vec<u8>,
+        link: Option<BatchHeader>,
+    ) -> Result<(), String> {
+        let rows = stream_rows(bytes, batch);
+        let mut running: Vec<(Stream, StreamEnd)> = rows.iter().map(|row| (row.stream, row.prev)).collect();
+        let mut seq = batch.first_seq;
+        let mut stray = false;
+        each_entry(bytes, batch, scratch, |head, body| {
+            let (stream, at) = match kind_of(head) {
+                Some(EntryKind::Own) => (own, seq),
+                Some(EntryKind::Carried) => {
+                    let identity = decode_identity(head).expect("a sound batch");
+                    (identity.stream, identity.seq)
+                }
+                Some(EntryKind::Void) => {
+                    seq = seq.next();
+                    return;
+                }
+                _ => return,
+            };
+            seq = seq.next();
+            match running.iter_mut().find(|(known, _)| *known == stream) {
+                Some((_, end)) => {
+                    let chain: Chain = end.chain.then(at, body.len() as u32, crc32fast::hash(body));
+                    *end = StreamEnd { seq: at, chain };
+                }
+                None => stray = true,
+            }
+        });
+        let last: Vec<_> = rows.iter().map(|row| (row.stream, row.last)).collect();
+        if stray || running != last {
+            return Err(format!("batch {}: its stream table is {last:?}, its entries say {running:?}", batch.number));
+        }
+        for row in rows {
+            match ends.iter_mut().find(|(stream, _)| *stream == row.stream) {
+                Some((_, end)) => {
+                    let follows = *end == row.prev || link.is_some_and(|before| before.number.0 + 1 != batch.number.0);
+                    if !follows {
+                        return Err(format!("batch {}: {:?} does not follow {end:?}", batch.number, row));
+                    }
+                    *end = row.last;
+                }
+                None => ends.push((row.stream, row.last)),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_missing(&self, seen: &[Seen], facts: &Facts, found: &mut Found) -> Result<(), String> {
+        for (index, item) in self.items.iter().enumerate() {
+            let seq = Seq(self.before + 1 + index as u64);
+            if seen[index] != Seen::No || item.damaged || !matches!(item.what, What::Block(_)) {
+                continue;
+            }
+            if seq < found.first && item.flushed {
+                continue;
+            }
+            if seq >= found.first && seq <= found.last {
+                return Err(format!("seq {seq} ({:?}) is a hole in the log, which ends at {}", item.what, found.last));
+            }
+            let Some(acked) = item.acked else { continue };
+            if facts.ending == Ending::Kill || seq <= facts.synced {
+                return Err(format!(
+                    "seq {seq} ({:?}, acknowledged at {} us) is lost; the log ends at {}, synced was {}",
+                    item.what,
+                    acked.0 / 1_000,
+                    found.last,
+                    facts.synced
+                ));
+            }
+            if facts.window.is_some_and(|from| acked < from) {
+                return Err(format!(
+                    "seq {seq} was acknowledged at {} us, longer ago than may be lost ({} us)",
+                    acked.0 / 1_000,
+                    facts.window.map_or(0, |from| from.0 / 1_000)
+                ));
+            }
+            found.lost += 1;
+        }
+        Ok(())
+    }
+
+    /// What is not there is gone for ever; what is there must stay.
+    fn settle(&mut self, seen: &[Seen], found: &Found) {
+        for (index, item) in self.items.iter_mut().enumerate() {
+            item.what = match (item.what, seen[index]) {
+                (_, Seen::No) => What::Gap,
+                (What::Hole(name), Seen::Block) => What::Block(name),
+                (What::Hole(_), Seen::Void) => What::Void,
+                (what, _) => what,
+            };
+            // What a recovery has found it has made durable.
+            item.acked = Some(Instant(0));
+            item.damaged = false;
+        }
+        self.items.truncate((found.last.0.saturating_sub(self.before)) as usize);
+        if found.first > Seq(0) {
+            self.forget(found.first.prev());
+        }
+    }
+}
+
+fn kind_of(head: &[u8]) -> Option<EntryKind> {
+    entry_lengths(head).map(|lengths| lengths.kind)
+}

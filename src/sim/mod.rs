@@ -1,0 +1,19 @@
+//! The simulator's world: one store with one shard on a simulated disk, under every fault that the
+//! model of `io/medium.rs` knows, from one seed.
+//!
+//! It runs the real core, scan, recovery and segment maker. What it simulates is what surrounds them:
+//! the device, the file system's names, time, writers, the ring's file, the store behind the log,
+//! and the ends that processes and machines come to. A seed decides everything ([`Plan`]), so a
+//! failure repeats.
+
+mod blocks;
+mod check;
+mod life;
+mod plan;
+mod ring;
+mod shrink;
+mod world;
+
+pub use plan::{Limits, Plan};
+pub use shrink::shrink;
+pub use world::{Run, Summary, Tracing, Violation, run};
