@@ -17,7 +17,7 @@ use source::tokens::{self, Token};
 /// Layers from the lowest up; inside a layer a file may import those listed before it.
 const LAYERS: &[(&str, &[&str])] = &[
     (
-        "L0 words, bounds, options, errors, counters, atomics, aligned memory",
+        "L0 words, bounds, options, errors, counters, atomics, planted bugs, aligned memory",
         &[
             "src/limits.rs",
             "src/types.rs",
@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/error.rs",
             "src/config.rs",
             "src/sync.rs",
+            "src/planted.rs",
             "src/io/buf.rs",
         ],
     ),
@@ -67,6 +68,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/io/segments.rs",
             "src/io/uring.rs",
             "src/io/pwrite.rs",
+            "src/io/chance.rs",
+            "src/io/medium.rs",
+            "src/io/sim.rs",
             "src/shard/claim.rs",
             "src/shard/intake.rs",
             "src/shard/queue.rs",
@@ -83,7 +87,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "L5 the face",
+        "L5 the face; the simulator's world",
         &[
             "src/engine/identity.rs",
             "src/engine/quarantine.rs",
@@ -92,6 +96,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/engine/writer.rs",
             "src/engine/subscription.rs",
             "src/engine/open.rs",
+            "src/sim/blocks.rs",
+            "src/sim/check.rs",
+            "src/sim/plan.rs",
+            "src/sim/ring.rs",
+            "src/sim/life.rs",
+            "src/sim/world.rs",
+            "src/sim/shrink.rs",
         ],
     ),
     (
@@ -113,6 +124,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/bin/load-test/plot.rs",
             "src/bin/load-test/session.rs",
             "src/bin/load-test/main.rs",
+            "src/bin/simulate/main.rs",
         ],
     ),
 ];

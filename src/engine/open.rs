@@ -279,7 +279,7 @@ impl Engine {
         for thread in self.threads.drain(..) {
             panicked |= thread.join().is_err();
         }
-        for shard in &self.inner.shards {
+        for shard in self.inner.shards.iter() {
             // Writers may outlive the engine; the store must not stay locked for that.
             shard.folder.release();
         }

@@ -13,10 +13,10 @@ use std::time::Instant;
 use crate::shard::claim::{Word, slots_between};
 use crate::shard::core::Look;
 use crate::shard::intake::{Reader, Region};
-#[cfg(forebay_model)]
-use crate::shard::ring::Mutant;
 use crate::shard::ring::{Ring, Wake, asleep};
 use crate::shard::ring_file::{self, Backing};
+#[cfg(forebay_model)]
+use crate::sync::Mutant;
 use crate::types::Seq;
 use crate::wal::batch::{BatchBuilder, Push};
 use crate::wal::intake::RingHeader;

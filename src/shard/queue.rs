@@ -139,7 +139,7 @@ impl Queue {
             self.futures.fetch_add(1, Ordering::SeqCst);
         }
         #[cfg(forebay_model)]
-        if crate::shard::ring::Mutant::now() == crate::shard::ring::Mutant::NoLookInLine {
+        if crate::sync::Mutant::now() == crate::sync::Mutant::NoLookInLine {
             return Joined::Waits(waiter);
         }
         // The room may have come just before the ring was declared full.

@@ -18,6 +18,8 @@ use crate::shard::claim::{Claimed, Counters, NoClaim, Word};
 use crate::shard::intake::Region;
 pub use crate::shard::queue::Closed;
 use crate::shard::queue::{Joined, Orphans, Queue, Turn, Waiter};
+#[cfg(forebay_model)]
+use crate::sync::Mutant;
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::types::Seq;
 use crate::wal::entry::{EncodedEntry, void_entry};
@@ -52,39 +54,6 @@ pub(crate) mod asleep {
     pub(crate) const ON_PUBLICATION: u8 = 1;
     /// A publication wakes it once the claims have reached the word's counts.
     pub(crate) const ON_QUARTER: u8 = 2;
-}
-
-/// A way to be wrong, so that the model can show that it would notice.
-#[cfg(forebay_model)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mutant {
-    /// None.
-    Sound,
-    /// The seq is taken and the slot filled before the bytes are there.
-    PublishedBeforeTheCopy,
-    /// The publisher's look at `asleep` passes its own publication, as without the fence.
-    NoFence,
-    /// The shard sleeps without looking again.
-    NoSecondLook,
-    /// A dropped claim leaves nothing.
-    NoVoid,
-    /// Who joins the line does not look at the room again.
-    NoLookInLine,
-    /// Room is given back to claimers when it is drained.
-    FreedWhileReadable,
-}
-
-#[cfg(forebay_model)]
-thread_local! {
-    /// What rings that are made from now on do wrong.
-    pub(crate) static MUTANT: std::cell::Cell<Mutant> = const { std::cell::Cell::new(Mutant::Sound) };
-}
-
-#[cfg(forebay_model)]
-impl Mutant {
-    pub(crate) fn now() -> Self {
-        MUTANT.get()
-    }
 }
 
 /// The writers' side of a ring; shared.

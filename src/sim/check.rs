@@ -228,7 +228,10 @@ impl Model {
         // Seqs are passed over only where they were lost to damage.
         let mut passed = (found.last.0 + 1..batch.first_seq.0).map(Seq);
         let lost = |item: &Item| item.damaged || item.what == What::Gap;
-        if chained && batch.first_seq > found.last && passed.all(|seq| seq.0 <= self.before || self.item(seq).is_some_and(|item| lost(item))) {
+        if chained
+            && batch.first_seq > found.last
+            && passed.all(|seq| seq.0 <= self.before || self.item(seq).is_some_and(|item| lost(item)))
+        {
             found.last = batch.first_seq.prev();
             return Ok(());
         }
@@ -275,7 +278,10 @@ impl Model {
                 (What::Void | What::Gap, _) => false,
             };
             if !agrees {
-                wrong = Some(format!("seq {seq} should be {:?} of {:?}, found {name:?} of {identity:?}", item.what, item.stream));
+                wrong = Some(format!(
+                    "seq {seq} should be {:?} of {:?}, found {name:?} of {identity:?}",
+                    item.what, item.stream
+                ));
             }
             seen[index as usize] = if identity.is_some() { Seen::Block } else { Seen::Void };
         });
