@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::io::buf::AlignedBuf;
-use crate::shard::consumer::WakeOn;
+use crate::shard::consumer::{Consumer, WakeOn};
 use crate::types::{BlockKind, Epoch, FileId, Generation, Nonce, SegmentNo, ShardId, StoreId, Stream};
 use crate::wal::batch::{BatchBuilder, Begin, Place, Push};
 use crate::wal::entry::{Entry, EntryKind, decode_entry};
+use crate::wal::intake::RingHeader;
 use crate::wal::ring::{Expect, LastLog, RingImage, RingVerdict, What, recover_ring};
 
 const UNITS: u64 = 1024;
