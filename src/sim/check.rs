@@ -73,6 +73,17 @@ pub struct Facts {
     pub synced: Seq,
     /// Blocks that were acknowledged before this must be there; (2, P) only.
     pub window: Option<Instant>,
+    /// What the simulator has damaged since the last recovery.
+    pub rot: Rot,
+}
+
+/// Damage by the simulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// None.
+    Nothing,
+    /// A bit.
+    Bit,
 }
 
 /// The timeline.
@@ -148,8 +159,7 @@ impl Model {
         let mut found = Found::default();
         let mut seen = vec![Seen::No; self.items.len()];
         let mut ends: Vec<(Stream, StreamEnd)> = Vec::new();
-        let mut link: Option<BatchHeader> = None;
-        let mut skipped = false;
+        let mut link: Option<(Place, BatchHeader)> = None;
         let used: Vec<_> = log.used.iter().chain([&log.current]).collect();
         let mut scratch = Vec::new();
         for segment in used {
@@ -171,18 +181,15 @@ impl Model {
                     let Some(length) = self.rotten_at(&place) else {
                         return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}"));
                     };
-                    skipped = true;
                     at += length as usize;
                     continue;
                 };
-                self.check_link(link.filter(|_| !skipped), &batch, &mut found)?;
-                skipped = false;
+                self.check_link(link, (place, &batch), &mut found)?;
                 self.check_batch(&bytes[at..], &batch, own, (&mut seen, &mut scratch, &mut found))?;
-                Self::check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch, link)?;
-                link = Some(batch);
+                self.check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch)?;
+                link = Some((place, batch));
                 at += batch.length as usize;
             }
-            skipped |= self.rotten_at(&Place::new(&segment.header, segment.end)).is_some();
         }
         for (stream, end) in &ends {
             if log.ends.get(stream) != Some(end) {
@@ -213,22 +220,31 @@ impl Model {
         }
     }
 
+    /// Lost to damage, now or earlier.
+    fn is_lost(&mut self, seq: Seq) -> bool {
+        self.item(seq).is_some_and(|item| item.damaged || item.what == What::Gap)
+    }
+
     /// Batches follow each other; only behind damage does a batch follow nothing.
-    fn check_link(&mut self, link: Option<BatchHeader>, batch: &BatchHeader, found: &mut Found) -> Result<(), String> {
-        let Some(before) = link else {
-            if found.first == Seq(0) {
-                found.first = batch.first_seq;
-            } else if batch.first_seq <= found.last {
-                return Err(format!("behind damage the log goes back to seq {}, from {}", batch.first_seq, found.last));
-            }
+    fn check_link(
+        &mut self,
+        link: Option<(Place, BatchHeader)>,
+        (place, batch): (Place, &BatchHeader),
+        found: &mut Found,
+    ) -> Result<(), String> {
+        let Some((before_place, before)) = link else {
+            found.first = batch.first_seq;
             found.last = batch.first_seq.prev();
             return Ok(());
         };
+        let at = |place: &Place| (place.segment, place.offset);
+        let between = at(&before_place)..at(&place);
+        let behind_damage = self.rotten.iter().any(|(rotten, _)| between.contains(&at(rotten)));
         let chained = batch.prev_chain == before.chain && batch.number.0 == before.number.0 + 1;
         // Seqs are passed over only where they were lost to damage.
         let mut passed = (found.last.0 + 1..batch.first_seq.0).map(Seq);
-        let lost = |item: &Item| item.damaged || item.what == What::Gap;
-        if chained && batch.first_seq > found.last && passed.all(|seq| seq.0 <= self.before || self.item(seq).is_some_and(|item| lost(item))) {
+        let passes = passed.all(|seq| seq.0 <= self.before || self.is_lost(seq));
+        if batch.first_seq > found.last && (behind_damage || (chained && passes)) {
             found.last = batch.first_seq.prev();
             return Ok(());
         }
@@ -285,12 +301,12 @@ impl Model {
 
     /// The stream table must say what the entries do (R7: chains are over identities).
     fn check_rows(
+        &mut self,
         bytes: &[u8],
         batch: &BatchHeader,
         own: Stream,
         ends: &mut Vec<(Stream, StreamEnd)>,
         scratch: &mut Vec<u8>,
-        link: Option<BatchHeader>,
     ) -> Result<(), String> {
         let rows = stream_rows(bytes, batch);
         let mut running: Vec<(Stream, StreamEnd)> = rows.iter().map(|row| (row.stream, row.prev)).collect();
@@ -325,8 +341,8 @@ impl Model {
         for row in rows {
             match ends.iter_mut().find(|(stream, _)| *stream == row.stream) {
                 Some((_, end)) => {
-                    let follows = *end == row.prev || link.is_some_and(|before| before.number.0 + 1 != batch.number.0);
-                    if !follows {
+                    let mut between = (end.seq.0 + 1..=row.prev.seq.0).map(Seq);
+                    if *end != row.prev && (row.prev.seq <= end.seq || !between.any(|seq| self.is_lost(seq))) {
                         return Err(format!("batch {}: {:?} does not follow {end:?}", batch.number, row));
                     }
                     *end = row.last;
@@ -344,6 +360,11 @@ impl Model {
                 continue;
             }
             if seq < found.first && item.flushed {
+                continue;
+            }
+            if facts.rot != Rot::Nothing && seq > facts.synced && seq <= found.last {
+                // Lost unsynced right behind damage: nothing proves that the sound batches behind
+                // both do not belong to the log, so they are kept.
                 continue;
             }
             if seq >= found.first && seq <= found.last {

@@ -11,7 +11,7 @@ use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
 use crate::planted::{Mutant, is_planted, plant};
 use crate::recover::{Kept, OpenError, Quarantine, ShardSetup, carry_out, examine, put_aside};
 use crate::shard::core::{Core, CoreConfig};
-use crate::sim::check::{Ending, Facts, Model};
+use crate::sim::check::{Ending, Facts, Model, Rot};
 use crate::sim::life::{Ended, Ground, Life};
 use crate::sim::plan::{End, LifePlan, Limits, Plan, RING_BYTES, RING_SLOTS};
 use crate::sim::ring::SimRing;
@@ -134,8 +134,6 @@ struct World {
     life: u32,
     /// How the store was left; what the next recovery is held against.
     facts: Facts,
-    /// The simulator has damaged something since the last recovery.
-    rotten: bool,
     summary: Summary,
 }
 
@@ -174,8 +172,7 @@ impl World {
             released: Seq(0),
             boot: 1,
             life: 0,
-            facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None },
-            rotten: false,
+            facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None, rot: Rot::Nothing },
             summary: Summary::default(),
         }
     }
@@ -206,7 +203,7 @@ impl World {
         let (core, ..) = self.open(deaths)?;
         drop(core);
         // Once more, as a store that nobody uses is opened: nothing changes.
-        self.facts = Facts { ending: Ending::Kill, synced: self.model.last(), window: None };
+        self.facts = Facts { ending: Ending::Kill, synced: self.model.last(), window: None, rot: Rot::Nothing };
         self.medium.lock().kill();
         self.open(0).map(|_| ())
     }
@@ -222,7 +219,7 @@ impl World {
         };
         // A fault counts as a power cut for what was not synced.
         let ending = if ended.fault || matches!(cut, End::PowerCut | End::KillAndReboot) { Ending::PowerCut } else { Ending::Kill };
-        self.facts = Facts { ending, synced: ended.synced, window: ended.window };
+        self.facts = Facts { ending, synced: ended.synced, window: ended.window, rot: Rot::Nothing };
         self.crash(cut);
         if plan.rot {
             self.rot();
@@ -273,7 +270,7 @@ impl World {
                     self.medium.lock().note(|| format!("{name} is locked"));
                     continue;
                 }
-                Err(OpenError::Damaged(damaged)) if self.rotten && on_damage == OnDamage::Refuse => {
+                Err(OpenError::Damaged(damaged)) if self.facts.rot != Rot::Nothing && on_damage == OnDamage::Refuse => {
                     self.medium.lock().note(|| format!("refused: {damaged}"));
                     self.summary.salvages += 1;
                     on_damage = OnDamage::Salvage;
@@ -337,8 +334,8 @@ impl World {
 
     fn opened(&mut self, (log, maker, own): (Log, Maker, Stream)) -> Result<(Core, SimDisk, Stream), String> {
         let folder = self.medium.folder();
-        let facts = self.facts;
-        let found = self.model.check(&log, &folder, &facts)?;
+        let found = self.model.check(&log, &folder, &self.facts)?;
+        self.facts.rot = Rot::Nothing;
         self.medium.lock().note(|| format!("opened under {own:?}: {found:?}"));
         self.summary.recoveries += 1;
         self.summary.blocks += found.blocks;
@@ -346,7 +343,6 @@ impl World {
         for word in [found.first.0, found.last.0, found.blocks, self.medium.lock().now.0] {
             self.summary.digest = crate::types::mix64(self.summary.digest, word);
         }
-        self.rotten = false;
         // A store that forgets is given everything that is in the log once more.
         if !self.plan.store_remembers {
             self.released = found.first.prev();
@@ -389,7 +385,7 @@ impl World {
         let bit = self.chance.below(8);
         self.medium.lock().rot(&name, at, |bytes| bytes[0] ^= 1 << bit);
         self.medium.lock().note(|| format!("rot: {name} {at:#x} bit {bit}"));
-        self.rotten = true;
+        self.facts.rot = Rot::Bit;
         self.summary.harmless_flips += 1;
         for (start, batch) in batches {
             if (start..start + batch.length as usize).contains(&at) {
