@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use crate::io::disk::{Folder, Instant};
-use crate::limits::SEGMENT_HEADER_BYTES;
+use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::sim::blocks::BlockName;
 use crate::types::{Chain, Seq, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd};
@@ -93,7 +93,7 @@ pub struct Model {
     /// The seq of the first item, minus one.
     before: u64,
     payload: Vec<u8>,
-    rotten: Vec<(Place, u32)>,
+    rotten: Vec<Place>,
 }
 
 /// What the log has under a seq.
@@ -174,16 +174,20 @@ impl Model {
             };
             let stamps = Stamps::new(&segment.header);
             let mut at = SEGMENT_HEADER_BYTES;
+            let mut skipping = false;
             while at < segment.end as usize {
                 let place = Place::new(&segment.header, at as u32);
                 let verdict = check(&bytes[at..count], &place, &stamps);
                 let Check::Sound(batch) = verdict else {
-                    let Some(length) = self.rotten_at(&place) else {
+                    // What was lost unsynced right behind damage cannot be told from it.
+                    skipping |= self.rotten.contains(&place);
+                    if !skipping {
                         return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}"));
-                    };
-                    at += length as usize;
+                    }
+                    at += PAGE_BYTES;
                     continue;
                 };
+                skipping = false;
                 self.check_link(link, (place, &batch), &mut found)?;
                 self.check_batch(&bytes[at..], &batch, own, (&mut seen, &mut scratch, &mut found))?;
                 self.check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch)?;
@@ -205,14 +209,9 @@ impl Model {
         Ok(found)
     }
 
-    /// The simulator damaged this batch: its length.
-    fn rotten_at(&self, place: &Place) -> Option<u32> {
-        self.rotten.iter().find(|(rotten, _)| rotten == place).map(|(_, length)| *length)
-    }
-
     /// The simulator damages this batch; what is in it may be lost, with a report.
     pub fn rot(&mut self, place: Place, batch: &BatchHeader) {
-        self.rotten.push((place, batch.length));
+        self.rotten.push(place);
         for seq in batch.first_seq.0..batch.first_seq.0 + u64::from(batch.numbered) {
             if let Some(item) = self.item(Seq(seq)) {
                 item.damaged = true;
@@ -239,7 +238,7 @@ impl Model {
         };
         let at = |place: &Place| (place.segment, place.offset);
         let between = at(&before_place)..at(&place);
-        let behind_damage = self.rotten.iter().any(|(rotten, _)| between.contains(&at(rotten)));
+        let behind_damage = self.rotten.iter().any(|rotten| between.contains(&at(rotten)));
         let chained = batch.prev_chain == before.chain && batch.number.0 == before.number.0 + 1;
         // Seqs are passed over only where they were lost to damage.
         let mut passed = (found.last.0 + 1..batch.first_seq.0).map(Seq);
