@@ -185,13 +185,17 @@ fn begin_epoch<'a>(
         pin = last.header.pin.expect("a pinned segment");
         emptied = Some(last);
     }
-    // No seq is given twice that the store has data of, and what the ring has keeps its place: where
-    // the log's tail is lost to damage, the seqs in it are passed over.
-    pin.seq = pin.seq.max(examined.setup.flushed);
-    if let RingVerdict::Replay { from, entries, .. } = &examined.ring
-        && !entries.is_empty()
-    {
-        pin.seq = pin.seq.max(from.prev());
+    // Where the log's tail is lost to damage, the seqs in it are passed over: what the ring has keeps
+    // its place, and no seq that the store has data of is given again.
+    match &mut examined.ring {
+        RingVerdict::Replay { from, entries, .. } if entries.last().is_some_and(|last| last.seq > examined.setup.flushed) => {
+            pin.seq = pin.seq.max(from.prev());
+        }
+        RingVerdict::Replay { entries, .. } if examined.setup.flushed > pin.seq => {
+            entries.clear();
+            pin.seq = examined.setup.flushed;
+        }
+        _ => pin.seq = pin.seq.max(examined.setup.flushed),
     }
     let header = SegmentHeader {
         store: own.origin,
