@@ -358,7 +358,8 @@ impl Model {
             if seen[index] != Seen::No || item.damaged || !matches!(item.what, What::Block(_)) {
                 continue;
             }
-            if seq < found.first && item.flushed {
+            let behind = seq < found.first || (facts.rot != Rot::Nothing && seq > found.last);
+            if behind && item.flushed {
                 continue;
             }
             if facts.rot != Rot::Nothing && seq > facts.synced && seq <= found.last {
@@ -405,6 +406,8 @@ impl Model {
             item.damaged = false;
         }
         self.items.truncate((found.last.0.saturating_sub(self.before)) as usize);
+        // Where all of the log was damaged it begins anew.
+        self.before = self.before.min(found.last.0);
         if found.first > Seq(0) {
             self.forget(found.first.prev());
         }
