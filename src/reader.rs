@@ -111,6 +111,12 @@ impl LogReader {
         self.position
     }
 
+    /// The seq of the first block that was not read yet.
+    #[must_use]
+    pub const fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
     /// The batch at hand is used up.
     #[must_use]
     pub fn is_drained(&self) -> bool {

@@ -38,12 +38,12 @@ use crate::wal::intake::RingHeader;
 use crate::wal::log::{Log, LogBounds};
 
 /// How a receipt's block stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// It has come this far.
-    Durable(Durability),
     /// It was accepted, and then a power cut took it before it was synced.
     Lost,
+    /// It has come this far.
+    Durable(Durability),
 }
 
 /// A store that is open. Cheap to share behind an `Arc`; dropping it closes it, but only
@@ -291,6 +291,10 @@ impl Engine {
         let mut panicked = false;
         for thread in self.threads.drain(..) {
             panicked |= thread.join().is_err();
+        }
+        for shard in &self.inner.shards {
+            // Writers may outlive the engine; the store must not stay locked for that.
+            shard.folder.release();
         }
         let fault = self.inner.shards.iter().find_map(|shard| shard.shared.fault());
         match fault {

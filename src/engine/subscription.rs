@@ -9,7 +9,7 @@ use crate::data::store::Delivered;
 use crate::engine::open::Inner;
 use crate::error::Error;
 use crate::reader::LogReader;
-use crate::types::{Cursor, Position};
+use crate::types::{Cursor, Position, Seq};
 
 /// How long one shard is waited for before the others are looked at again.
 const TURN: Duration = Duration::from_millis(2);
@@ -21,7 +21,7 @@ pub struct Subscription {
     id: u64,
     readers: Vec<LogReader>,
     turn: usize,
-    until_end: bool,
+    until_end: Option<Vec<Seq>>,
 }
 
 impl Subscription {
@@ -33,7 +33,7 @@ impl Subscription {
             shard.shared.hold(id, Some(cursor.positions.get(index).copied().unwrap_or_default().seq));
         }
         inner.end_hold_at_open();
-        let mut this = Self { id, readers: Vec::new(), turn: 0, until_end: false, inner };
+        let mut this = Self { id, readers: Vec::new(), turn: 0, until_end: None, inner };
         for (index, shard) in this.inner.shards.iter().enumerate() {
             let position = cursor.positions.get(index).copied().unwrap_or_default();
             let (folder, shared) = (Arc::clone(&shard.folder), Arc::clone(&shard.shared));
@@ -42,10 +42,10 @@ impl Subscription {
         Ok(this)
     }
 
-    /// Ends where the log ends at that time, instead of waiting for more.
+    /// Ends behind what was accepted up to now, instead of waiting for more.
     #[must_use]
     pub fn until_end(mut self) -> Self {
-        self.until_end = true;
+        self.until_end = Some(self.inner.shards.iter().map(|shard| shard.ring.last_given()).collect());
         self
     }
 
@@ -68,7 +68,8 @@ impl Subscription {
                     }
                     return Ok(Some(delivered));
                 }
-                all_ended &= self.until_end || reader.is_over();
+                let at_end = self.until_end.as_ref().is_some_and(|end| reader.next_seq() > end[index]);
+                all_ended &= at_end || reader.is_over();
                 self.turn = (self.turn + 1) % self.readers.len();
             }
             if all_ended {

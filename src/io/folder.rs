@@ -61,6 +61,11 @@ impl DirFolder {
         Ok(file)
     }
 
+    /// Closes every file and so gives up their locks. A file that is asked for again is opened anew.
+    pub fn release(&self) {
+        self.table().clear();
+    }
+
     fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<OpenFile>>> {
         // An entry is inserted or removed in one step, so a poisoned table is still whole.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)

@@ -298,7 +298,7 @@ impl Writer<'_> {
     fn begin(&mut self, bytes_needed: usize) -> Result<BatchBuilder, OpenError> {
         if self.log.is_full() || self.log.room() < bytes_needed {
             self.prepare_next()?;
-            let rotated = self.log.rotate(LogBounds { reserve: 0, ..self.bounds }, true);
+            let rotated = self.log.rotate();
             assert!(rotated, "a segment was just prepared");
         }
         let capacity = self.soft_bytes.max(bytes_needed);

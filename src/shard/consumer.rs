@@ -122,8 +122,15 @@ impl Consumer {
         Push::Taken
     }
 
+    /// Counts entries up to `upto`, which were looked at, as drained without copying them.
+    pub fn skip(&mut self, upto: Seq) {
+        while self.drained < upto.min(self.reader.seen()) {
+            self.mark_drained();
+        }
+    }
+
     /// The next entry counts as drained.
-    pub(crate) fn mark_drained(&mut self) {
+    fn mark_drained(&mut self) {
         let slot = self.reader.slot(self.drained.next());
         self.drained = self.drained.next();
         self.waiting_bytes -= u64::from(slot.header_bytes) + u64::from(slot.length);

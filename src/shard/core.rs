@@ -73,6 +73,9 @@ pub enum Effect {
     Disk(OpId, DiskOp),
     /// The marks moved.
     Marks(Marks),
+    /// The ring's room up to here may be given back. Less than `written` while only the reserve is
+    /// left: what is accepted then is written into it, and no more than one ring holds is accepted.
+    Free(Seq),
     /// Only the reserve is left: the ring takes nothing until [`Effect::Reopen`].
     StoreFull,
     /// The reserve is whole again.
@@ -108,7 +111,7 @@ pub enum Observed {
         /// Bytes that were written or being written and unsynced when it ended.
         unsynced_bytes: u64,
     },
-    /// Nothing could be drained: the log is at its bound, or no segment is ready.
+    /// Room in the ring began to be held back: the log is at its bound, or no segment was ready in time.
     Stall,
 }
 
@@ -144,6 +147,7 @@ pub struct Core {
     commit: Commit,
     marks: Marks,
     told: Marks,
+    freed: Seq,
     released: Seq,
     pool: Vec<AlignedBuf>,
     filling: bool,
@@ -195,6 +199,7 @@ impl Core {
             log,
             marks,
             told: Marks::default(),
+            freed: last,
             released: first.prev(),
             pool: Vec::new(),
             filling: false,
@@ -277,7 +282,7 @@ impl Core {
             }
         };
         let waiting = self.waiting();
-        let can_drain = waiting && !self.stalled && self.commit.writes_in_flight() < BATCHES_IN_FLIGHT_MAX;
+        let can_drain = waiting && self.can_begin() && self.commit.writes_in_flight() < BATCHES_IN_FLIGHT_MAX;
         if can_drain {
             if self.must_drain_now(now) {
                 return Sleep::No;
@@ -300,6 +305,12 @@ impl Core {
         }
         let quarter = (waiting || self.idle_periods < IDLE_PERIODS) && self.config.policy != SyncPolicy::Each;
         if quarter || waiting { Sleep::UntilQuarter(until) } else { Sleep::UntilPublication(until) }
+    }
+
+    /// There is a segment to write the next batch to.
+    fn can_begin(&self) -> bool {
+        let enough = !self.log.is_full() && self.log.room() >= self.bytes_needed;
+        enough || !self.log.ready.is_empty()
     }
 
     /// Blocks wait in the ring.
@@ -353,6 +364,7 @@ impl Core {
     fn decide(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.decide_marks(effects);
         self.decide_segments(now, effects);
+        self.decide_free(effects);
         if self.commit.syncs_in_flight().0 == 0 && self.sync_due().is_some_and(|due| now >= due) {
             let (target, since) = self.sync_target.unwrap_or((Seq(0), now));
             self.sync_target = Some((target.max(self.look.published), since));
@@ -370,6 +382,18 @@ impl Core {
         if self.marks != self.told {
             self.told = self.marks;
             effects.push(Effect::Marks(self.marks));
+        }
+    }
+
+    fn decide_free(&mut self, effects: &mut Vec<Effect>) {
+        let pressed = self.log.ready.len() as u64 <= self.config.bounds.reserve && !self.store_full;
+        if pressed && !self.stalled && self.marks.written > self.freed {
+            effects.push(Effect::Observed(Observed::Stall));
+        }
+        self.stalled = pressed && self.marks.written > self.freed;
+        if !self.stalled && self.marks.written > self.freed {
+            self.freed = self.marks.written;
+            effects.push(Effect::Free(self.freed));
         }
     }
 
@@ -398,25 +422,10 @@ impl Core {
         }
     }
 
-    fn may_use_reserve(&self) -> bool {
-        self.store_full || self.stop != Stop::No
-    }
-
+    /// Goes on in the next segment; false if none is ready.
     fn rotate(&mut self, effects: &mut Vec<Effect>) -> bool {
         let ended = (self.log.current.header.segment, self.log.current.end);
-        if !self.log.rotate(self.config.bounds, self.may_use_reserve()) {
-            let periodic = matches!(self.config.policy, SyncPolicy::Periodic { .. });
-            if periodic && !self.may_use_reserve() && self.preparing.is_none() {
-                // The log is at its bound. What was acknowledged must not wait in the ring for the
-                // store, or a power cut would take more than a period's worth of it.
-                self.store_full = true;
-                effects.push(Effect::StoreFull);
-                return self.rotate(effects);
-            }
-            if !self.stalled {
-                self.stalled = true;
-                effects.push(Effect::Observed(Observed::Stall));
-            }
+        if !self.log.rotate() {
             return false;
         }
         effects.push(Effect::SegmentEnded(ended.0, ended.1));
@@ -433,7 +442,6 @@ impl Core {
         if (self.log.is_full() || room < self.bytes_needed) && !self.rotate(effects) {
             return;
         }
-        self.stalled = false;
         self.filling = true;
         let batch = Box::new(self.begin());
         effects.push(Effect::Fill(batch, self.look.published));
@@ -495,7 +503,10 @@ impl Core {
             return;
         }
         let target_written = self.sync_target.is_some_and(|(target, _)| self.marks.written >= target);
-        let all = self.config.policy == SyncPolicy::Each || target_written || self.stop == Stop::Sealing;
+        // Without a segment to go on in, what is written cannot wait for the rest of the target.
+        let cut_off = self.sync_target.is_some() && !self.can_begin();
+        let each = self.config.policy == SyncPolicy::Each;
+        let all = each || target_written || cut_off || self.stop == Stop::Sealing;
         // Segments that the log has left are synced at every level, with no ack waiting for it.
         let end = (!all).then_some(self.log.current.header.segment);
         for segment in self.commit.unsynced_segments(end) {
@@ -565,12 +576,10 @@ impl Core {
                 assert_eq!(self.preparing.take(), Some(done.id), "one preparation at a time");
                 self.disk_full = false;
                 self.log.ready.push_back(*header);
-                self.stalled = false;
             }
             Outcome::Retired => {
                 let seq = self.retiring.remove(&done.id).expect("a retirement of this shard");
                 self.marks.trimmed = self.marks.trimmed.max(seq);
-                self.stalled = false;
             }
         }
     }

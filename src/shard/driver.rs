@@ -10,7 +10,6 @@ use crate::data::store::Keeps;
 use crate::io::disk::{Clock, Disk, DiskOp, Done, Instant, Wait};
 use crate::shard::consumer::WakeOn;
 use crate::shard::core::{Core, Effect, Event, Look, Observed, Sleep};
-use crate::shard::marks::Marks;
 use crate::shard::ring::Closed;
 use crate::shard::shared::Shared;
 use crate::types::{SegmentNo, Seq};
@@ -220,7 +219,8 @@ impl<D: Disk, C: Clock, I: Intake> Driver<D, C, I> {
                 }
                 self.disk.submit(id, op);
             }
-            Effect::Marks(marks) => self.marks(marks),
+            Effect::Marks(marks) => self.shared.publish(marks),
+            Effect::Free(upto) => self.intake.free(upto),
             Effect::StoreFull => self.intake.close(Closed::StoreFull),
             Effect::Reopen => self.intake.reopen(),
             Effect::Segment(segment) => {
@@ -240,11 +240,6 @@ impl<D: Disk, C: Clock, I: Intake> Driver<D, C, I> {
             Effect::Stopped => self.over = true,
             Effect::Observed(observed) => self.observe(observed),
         }
-    }
-
-    fn marks(&mut self, marks: Marks) {
-        self.shared.publish(marks);
-        self.intake.free(marks.written);
     }
 
     fn count_log(&self) {

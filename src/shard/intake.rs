@@ -7,9 +7,11 @@
 //! the one [`Reader`], and only until that gives them back. What may be claimed, and when, is decided
 //! in `shard/claim.rs`; making the file is left to `shard/ring_file.rs`.
 #![allow(unsafe_code)]
+#![cfg_attr(forebay_model, allow(irrefutable_let_patterns))]
 
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::Arc;
 
 use crate::limits::INTAKE_UNIT_BYTES;
 use crate::shard::claim::Claimed;
@@ -37,6 +39,7 @@ pub(crate) struct Region {
     alive: NonNull<AtomicU64>,
     header: RingHeader,
     seed: u64,
+    #[cfg_attr(not(test), allow(dead_code))]
     backing: Backing,
 }
 
@@ -84,6 +87,12 @@ impl Region {
             seed: header.slot_seed(),
             backing: Backing::Mapped { _ring: ring, _alive: alive },
         })
+    }
+
+    /// The model has no mappings, only [`heap`](Self::heap).
+    #[cfg(forebay_model)]
+    pub(crate) fn map(_: &impl std::os::fd::AsFd, _: &RingHeader) -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
     }
 
     /// The same on the heap, for the model and for miri.
@@ -173,6 +182,18 @@ impl Region {
         crc.finalize()
     }
 
+    /// Fetches the slot of `seq` for writing, so that filling it later does not wait for memory.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, seq: Seq) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a hint without effect on memory; every x86-64 has it or ignores it.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(ptr::from_ref(self.slot(seq)).cast()) };
+        }
+        let _ = seq;
+    }
+
     /// Fills the slot of `seq` and makes it visible. Plain stores only: who has taken a seq holds up all behind it.
     #[inline(always)]
     pub(crate) fn fill(&self, seq: Seq, words: [u64; 3], checksum: u64) {
@@ -191,24 +212,20 @@ impl Region {
 /// The one who reads what is published: the shard's.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    region: std::sync::Arc<Region>,
+    region: Arc<Region>,
     freed: Seq,
     seen: Seq,
 }
 
 impl Reader {
-    /// The reader of a fresh region.
-    ///
-    /// # Panics
-    /// Where the region has one already.
-    pub(crate) fn new(region: &std::sync::Arc<Region>) -> Self {
-        assert_eq!(std::sync::Arc::strong_count(region), 1, "a region has one reader, made before it is shared");
+    /// The reader of a fresh region; there is no other way to have one.
+    pub(crate) fn new(region: Region) -> Self {
         let before = region.header.first_seq.prev();
-        Self { region: std::sync::Arc::clone(region), freed: before, seen: before }
+        Self { region: Arc::new(region), freed: before, seen: before }
     }
 
     /// The region.
-    pub(crate) const fn region(&self) -> &std::sync::Arc<Region> {
+    pub(crate) const fn region(&self) -> &Arc<Region> {
         &self.region
     }
 
@@ -367,5 +384,77 @@ mod map {
         // SAFETY: the page is ours, writable, aligned, and zeroed, which is a valid word.
         unsafe { alive.base().cast::<AtomicU64>().as_ref() }.store(1, Ordering::Relaxed);
         Ok((ring, alive))
+    }
+}
+
+#[cfg(all(test, not(forebay_model), not(miri)))]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::*;
+    use crate::shard::claim::Counters;
+    use crate::shard::ring_file;
+    use crate::types::{Epoch, Nonce, ShardId, StoreId};
+
+    fn region() -> Region {
+        let header = RingHeader {
+            store: StoreId([7; 16]),
+            shard: ShardId(3),
+            boot: [9; 16],
+            epoch: Epoch(4),
+            nonce: Nonce(5),
+            first_seq: Seq(1),
+            slots: 64,
+            bytes: 64 << 10,
+        };
+        Region::map(&ring_file::memory(&header).expect("memory"), &header).expect("a mapping")
+    }
+
+    #[test]
+    fn what_wraps_round_is_read_in_one_piece() {
+        let region = region();
+        let counters = Counters::new(64, 1024);
+        let mut first = counters.try_claim(1000).expect("room");
+        region.copy_in(&mut first, 0, &[1; 64_000]);
+        counters.free(1, 1000);
+        let mut claimed = counters.try_claim(100).expect("room");
+        let (head, payload) = ([2; 24], vec![3; 6000]);
+        assert_eq!(region.copy_in_with_crc(&mut claimed, 24, &payload), crc32fast::hash(&payload));
+        region.copy_in(&mut claimed, 0, &head);
+        let slot =
+            Slot { claim_unit: 1000, claim_units: 100, length: 6000, header_bytes: 24, header_crc: 0, payload_crc: 0 };
+        region.fill(Seq(1), slot.words(), 5);
+        let mut reader = Reader::new(region);
+        assert_eq!(reader.entry(Seq(1)), None, "not looked at");
+        assert_eq!(reader.see_next(), Some(slot));
+        assert_eq!(reader.see_next(), None);
+        assert_eq!(reader.entry(Seq(1)), Some((&head[..], &payload[..])));
+        reader.give_back(Seq(1));
+        assert_eq!(reader.entry(Seq(1)), None, "given back");
+    }
+
+    #[test]
+    #[should_panic(expected = "within the claim")]
+    fn nothing_is_copied_beyond_a_claim() {
+        let mut claimed = Counters::new(64, 1024).try_claim(2).expect("room");
+        region().copy_in(&mut claimed, 100, &[0; 29]);
+    }
+
+    #[test]
+    fn a_forked_child_knows_that_it_is_one() {
+        let region = Arc::new(region());
+        assert!(!region.is_forked());
+        let inherited = Arc::clone(&region);
+        let mut command = Command::new("true");
+        // SAFETY: the closure reads one word and makes an error value of a number.
+        unsafe {
+            command.pre_exec(
+                move || if inherited.is_forked() { Err(std::io::Error::from_raw_os_error(77)) } else { Ok(()) },
+            );
+        }
+        let error = command.spawn().expect_err("the child must see that it is one");
+        assert_eq!(error.raw_os_error(), Some(77));
+        assert!(!region.is_forked());
     }
 }

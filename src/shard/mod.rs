@@ -7,9 +7,10 @@ pub mod core;
 pub mod driver;
 pub(crate) mod intake;
 pub mod marks;
+#[cfg(all(test, forebay_model))]
+mod model;
 pub(crate) mod queue;
 pub mod ring;
-#[cfg(not(forebay_model))]
 pub(crate) mod ring_file;
 pub mod shared;
 pub mod thread;

@@ -116,6 +116,10 @@ impl Queue {
         if waiter.is_future {
             self.futures.fetch_add(1, Ordering::SeqCst);
         }
+        #[cfg(forebay_model)]
+        if crate::shard::ring::Mutant::now() == crate::shard::ring::Mutant::NoLookInLine {
+            return Joined::Waits(waiter);
+        }
         // The room may have come just before the ring was declared full.
         let served = self.serve(&mut inner, counters);
         drop(inner);

@@ -9,7 +9,6 @@
 
 use std::fmt;
 use std::io;
-#[cfg(not(forebay_model))]
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,7 +21,6 @@ use crate::shard::claim::{Claimed, Counters, NoClaim, Word};
 use crate::shard::consumer::Consumer;
 use crate::shard::intake::{Reader, Region};
 use crate::shard::queue::{Joined, Orphans, Queue, Turn, Waiter};
-#[cfg(not(forebay_model))]
 use crate::shard::ring_file::{self, Backing};
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::types::Seq;
@@ -102,6 +100,19 @@ pub(crate) enum Mutant {
     FreedWhileReadable,
 }
 
+#[cfg(forebay_model)]
+thread_local! {
+    /// What rings that are made from now on do wrong.
+    pub(crate) static MUTANT: std::cell::Cell<Mutant> = const { std::cell::Cell::new(Mutant::Sound) };
+}
+
+#[cfg(forebay_model)]
+impl Mutant {
+    pub(crate) fn now() -> Self {
+        MUTANT.get()
+    }
+}
+
 /// The writers' side of a ring; shared.
 pub struct Ring {
     region: Arc<Region>,
@@ -122,9 +133,11 @@ impl Ring {
     /// trusted the ring is plain memory and the file only says so: see
     /// [`is_shared_file`](Self::is_shared_file).
     ///
+    /// What the old file held is gone after this, so the log says `intake done` before. A new shard
+    /// makes its ring for epoch 0 before its first segment: from then on a missing file is damage.
+    ///
     /// # Errors
     /// What the system said.
-    #[cfg(not(forebay_model))]
     pub fn create(path: &Path, header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
         match ring_file::prepare(path, header)? {
             Backing::File(file) => Ok(Self::over(Region::map(&file, header)?, wake, true)),
@@ -136,7 +149,6 @@ impl Ring {
     ///
     /// # Errors
     /// What the system said.
-    #[cfg(not(forebay_model))]
     pub fn in_memory(header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
         if !header.has_sound_sizes() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "intake_slots or intake_bytes out of bounds"));
@@ -146,10 +158,9 @@ impl Ring {
 
     pub(crate) fn over(region: Region, wake: Arc<dyn Wake>, shared_file: bool) -> (Arc<Self>, Consumer) {
         let header = *region.header();
-        let region = Arc::new(region);
-        let reader = Reader::new(&region);
+        let reader = Reader::new(region);
         let ring = Arc::new(Self {
-            region,
+            region: Arc::clone(reader.region()),
             counters: Counters::new(header.slots, header.units()),
             queue: Queue::default(),
             next_seq: CachePadded::new(AtomicU64::new(header.first_seq.0)),
@@ -157,7 +168,7 @@ impl Ring {
             wake,
             shared_file,
             #[cfg(forebay_model)]
-            mutant: Mutant::Sound,
+            mutant: Mutant::now(),
         });
         (Arc::clone(&ring), Consumer::new(ring, reader))
     }
@@ -294,6 +305,7 @@ impl Ring {
             self.region.copy_in(&mut claimed, 0, entry.bytes());
             return seq;
         }
+        self.region.prefetch(Seq(self.next_seq.load(Ordering::Relaxed)));
         let payload_crc = self.region.copy_in_with_crc(claimed, header_bytes, payload);
         entry.set_payload_crc(payload_crc);
         self.region.copy_in(claimed, 0, entry.bytes());
@@ -324,6 +336,15 @@ impl Ring {
         let header = entry.bytes();
         self.region.copy_in(&mut claimed, 0, header);
         self.give(&Self::slot(&claimed, 0, header.len(), crc32fast::hash(header), crc32fast::hash(&[])));
+    }
+
+    /// What happens to a claim whose owner goes away before it is published.
+    #[cfg(test)]
+    pub(crate) fn claim_and_drop(&self, units: u32) -> bool {
+        let claimed = self.counters.try_claim(units).ok();
+        let had_room = claimed.is_some();
+        drop(Claim { ring: self, claimed });
+        had_room
     }
 
     pub(crate) fn publish_voids(&self, orphans: Orphans) {
@@ -463,3 +484,6 @@ impl fmt::Debug for QueueTicket {
         f.debug_struct("QueueTicket").field("in_line", &self.waiter.is_some()).finish()
     }
 }
+
+#[cfg(all(test, not(forebay_model)))]
+mod tests;

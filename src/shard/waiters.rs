@@ -198,3 +198,97 @@ impl Cell {
         }
     }
 }
+
+#[cfg(all(test, not(forebay_model)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_waiter_is_woken_by_the_mark_that_passes_it_and_not_before() {
+        let mark = Mark::new(Seq(0));
+        let last = 5000;
+        thread::scope(|scope| {
+            for first in 1..=8u64 {
+                let mark = &mark;
+                scope.spawn(move || {
+                    for seq in (first..=last).step_by(8) {
+                        assert_eq!(mark.wait(Seq(seq), None), Waited::Reached);
+                        assert!(mark.at() >= Seq(seq));
+                    }
+                });
+            }
+            let mut to = 0;
+            while to < last {
+                to = (to + 1 + to % 97).min(last);
+                mark.advance(Seq(to));
+                thread::yield_now();
+            }
+        });
+        assert_eq!(mark.wait(Seq(last + 1), Some(Instant::now() + Duration::from_millis(5))), Waited::TimedOut);
+        mark.advance(Seq(3));
+        assert_eq!(mark.at(), Seq(last), "never back");
+    }
+
+    #[test]
+    fn failure_ends_all_waits_but_not_what_was_reached() {
+        let mark = Mark::new(Seq(7));
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| mark.wait(Seq(8), None));
+            thread::sleep(Duration::from_millis(5));
+            mark.fail();
+            assert_eq!(waiter.join().expect("no panic"), Waited::Failed);
+        });
+        assert_eq!(mark.wait(Seq(7), None), Waited::Reached);
+        assert_eq!(mark.wait(Seq(8), None), Waited::Failed);
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn futures_are_woken_once_by_the_mark_that_passes_them() {
+        let mark = Mark::new(Seq(0));
+        let counts: Vec<_> = (0..4).map(|_| Arc::new(Count::default())).collect();
+        let mut parked: Vec<_> = (0..4).map(|_| Parked::default()).collect();
+        let mut poll = |index: usize, seq| {
+            let waker = Waker::from(Arc::clone(&counts[index]));
+            mark.poll(Seq(seq), &mut parked[index], &mut Context::from_waker(&waker))
+        };
+        for _ in 0..2 {
+            for (index, seq) in [10, 10, 20, 30].into_iter().enumerate() {
+                assert!(poll(index, seq).is_pending());
+            }
+        }
+        let woken = || counts.iter().map(|count| count.0.load(Ordering::SeqCst)).collect::<Vec<_>>();
+        mark.advance(Seq(9));
+        assert_eq!(woken(), [0, 0, 0, 0]);
+        mark.advance(Seq(20));
+        assert_eq!(woken(), [1, 1, 1, 0]);
+        assert_eq!(poll(0, 10), Poll::Ready(Waited::Reached));
+        mark.fail();
+        assert_eq!(woken(), [1, 1, 1, 1]);
+        assert_eq!(poll(3, 30), Poll::Ready(Waited::Failed));
+        assert!(lock(&mark.parked).wakers.is_empty());
+    }
+
+    #[test]
+    fn a_future_that_gave_up_is_forgotten() {
+        let mark = Mark::new(Seq(0));
+        let mut parked = Parked::default();
+        assert!(mark.poll(Seq(5), &mut parked, &mut Context::from_waker(Waker::noop())).is_pending());
+        mark.unpark(&mut parked);
+        assert!(lock(&mark.parked).wakers.is_empty());
+        assert_eq!(mark.lowest_parked.load(Ordering::SeqCst), NOBODY);
+    }
+}

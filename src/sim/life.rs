@@ -241,6 +241,7 @@ impl<'a> Life<'a> {
             }
             Effect::Disk(id, op) => self.disk.submit(id, op),
             Effect::Marks(marks) => self.moved(marks)?,
+            Effect::Free(upto) => self.ground.ring.free(upto),
             Effect::StoreFull => self.store_full = true,
             Effect::Reopen => self.store_full = false,
             Effect::Fault(fault) => {
@@ -273,7 +274,6 @@ impl<'a> Life<'a> {
             return Err(format!("acknowledged after a fault: {before:?} -> {marks:?}"));
         }
         self.marks = marks;
-        self.ground.ring.free(marks.written);
         if self.ground.plan.policy == SyncPolicy::Each {
             let upto = if is_planted(Mutant::AckBeforeSync) { marks.written } else { marks.synced };
             while self.acked < upto {

@@ -49,7 +49,7 @@ pub struct Log {
 pub struct LogBounds {
     /// Segments with and without content, at most.
     pub segments_max: u64,
-    /// Ready segments that only a closed ring, or recovery, may begin.
+    /// Ready segments that are used only while no room of the ring is given back, or by recovery.
     pub reserve: u64,
 }
 
@@ -94,12 +94,8 @@ impl Log {
         self.room() < PAGE_BYTES
     }
 
-    /// Goes on in the next ready segment. False if there is none that `may_use_reserve` allows.
-    pub fn rotate(&mut self, bounds: LogBounds, may_use_reserve: bool) -> bool {
-        let kept = if may_use_reserve { 0 } else { bounds.reserve };
-        if self.ready.len() as u64 <= kept {
-            return false;
-        }
+    /// Goes on in the next ready segment. False if there is none.
+    pub fn rotate(&mut self) -> bool {
         let Some(header) = self.ready.pop_front() else { return false };
         let next = UsedSegment {
             header,
@@ -119,9 +115,7 @@ impl Log {
         let ready = self.ready.len() as u64;
         let total = self.used.len() as u64 + 1 + ready;
         let wanted = bounds.reserve + SEGMENTS_AHEAD as u64;
-        // The reserve is completed even beyond the bound: without it nothing may be accepted.
-        let allowed = total < bounds.segments_max || ready < bounds.reserve;
-        (ready < wanted && allowed).then(|| {
+        (ready < wanted && total < bounds.segments_max).then(|| {
             let last = self.ready.back().unwrap_or(&self.current.header);
             SegmentHeader {
                 segment: SegmentNo(last.segment.0 + 1),

@@ -5,6 +5,11 @@
 //! [`decide`] says what becomes of the seq: that table is the whole rule. Promises: no entry is
 //! taken whose checksums do not hold; within one boot no published entry is left out silently; no
 //! length is used before it was bounded.
+//!
+//! A missing ring is no damage only where there is no segment: so a shard's ring file is made (for
+//! epoch 0) before its first segment. The freed mark (`wal/mod.rs`) tells entries whose room was used
+//! again, because the log had them, from damaged ones: without it a log that lost written batches
+//! could not be told from damage, since the byte area turns over long before the slots do.
 
 use crate::types::{Epoch, Nonce, Seq, ShardId, StoreId};
 use crate::wal::entry::{EntryKind, decode_entry};
@@ -333,8 +338,7 @@ impl Reader<'_> {
         }
         let span = record.slot.span(&self.header)?;
         let mut scratch = Vec::new();
-        let image = RingImage(Some(self.bytes));
-        let (head, payload) = image.entry(&self.header, &span, &mut scratch);
+        let (head, payload) = RingImage(Some(self.bytes)).entry(&self.header, &span, &mut scratch);
         if crc32fast::hash(head) != record.slot.header_crc || crc32fast::hash(payload) != record.slot.payload_crc {
             return None;
         }
@@ -350,13 +354,16 @@ impl Reader<'_> {
     }
 }
 
-impl RingImage<'_> {
+impl<'a> RingImage<'a> {
     /// An entry's header and payload; copied into `scratch` only where it wraps round the area's end.
     ///
     /// # Panics
     /// Where the image is not the one that `header` and `span` were read from.
     #[must_use]
-    pub fn entry<'s>(&'s self, header: &RingHeader, span: &Span, scratch: &'s mut Vec<u8>) -> (&'s [u8], &'s [u8]) {
+    pub fn entry<'s>(self, header: &RingHeader, span: &Span, scratch: &'s mut Vec<u8>) -> (&'s [u8], &'s [u8])
+    where
+        'a: 's,
+    {
         let file = self.0.expect("an image that was read");
         let area = &file[header.area_at() as usize..header.file_bytes() as usize];
         let (at, bytes) = (span.at as usize, span.header_bytes as usize + span.length as usize);
@@ -371,3 +378,6 @@ impl RingImage<'_> {
         whole.split_at(span.header_bytes as usize)
     }
 }
+
+#[cfg(test)]
+mod tests;

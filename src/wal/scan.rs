@@ -548,10 +548,9 @@ mod tests {
     use crate::types::{FileId, Generation, ShardId, StoreId, Stream};
     use crate::wal::batch::{BatchBuilder, Begin, Push};
     use crate::wal::entry::{Entry, EntryKind};
-    use crate::wal::log::{Log, LogBounds};
+    use crate::wal::log::Log;
 
     const SEGMENT: usize = 1 << 20;
-    const BOUNDS: LogBounds = LogBounds { segments_max: 100, reserve: 0 };
 
     /// A log that is written batch by batch into plain memory.
     struct Written {
@@ -639,7 +638,7 @@ mod tests {
         }
 
         fn rotate(&mut self) {
-            assert!(self.log.rotate(BOUNDS, true));
+            assert!(self.log.rotate());
         }
 
         fn lose(&mut self, batch: usize) {

@@ -1,0 +1,315 @@
+//! The public face: what an embedder relies on, at every setting and over both disks.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use forebay::store::{Hold, Null, Store, StoreError, Unit};
+use forebay::types::{Position, Seq, ShardId};
+use forebay::{Block, Config, Cursor, Durability, Engine, Error, IoChoice, Status, Why};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
+}
+
+fn small(dir: &Path) -> Config {
+    Config::new(dir)
+        .shards(2)
+        .segment_bytes(1 << 20)
+        .block_bytes_max(256 << 10)
+        .batch_bytes_max(128 << 10)
+        .intake_bytes(512 << 10)
+        .intake_slots(1024)
+        .wal_bytes_max(64 << 20)
+}
+
+fn settings(dir: &Path) -> Vec<(&'static str, Config)> {
+    vec![
+        ("(1)", small(dir).wal_level(1)),
+        ("(2,50)", small(dir).wal_level(2).wal_fsync_period_ms(50)),
+        ("(2,0)", small(dir).wal_level(2).wal_fsync_period_ms(0)),
+    ]
+}
+
+fn read_all(engine: &Engine) -> Vec<Vec<u8>> {
+    let blocks = engine.subscribe(Cursor::start()).expect("a subscription").until_end();
+    blocks.map(|delivered| delivered.expect("a block").block.payload().to_vec()).collect()
+}
+
+#[test]
+fn what_was_appended_is_read_back_after_a_close_at_every_setting_and_disk() {
+    for io in [IoChoice::Uring, IoChoice::Pwrite] {
+        for index in 0..3 {
+            let dir = folder();
+            let (name, config) = settings(dir.path()).remove(index);
+            let engine = Engine::open_with(config.clone().io(io), Box::new(Hold)).expect("opens");
+            assert_eq!(engine.stats().io, io.to_string());
+            let writer = engine.writer("plant7").expect("a writer");
+            let mut receipts = Vec::new();
+            for counter in 0..500u32 {
+                let payload = vec![counter as u8; counter as usize * 7];
+                receipts.push(writer.append(Block::raw("blobs", payload)).expect("an append"));
+            }
+            for receipt in &receipts {
+                engine.wait(receipt, Durability::Synced).expect("a sync");
+                assert!(engine.status_of(receipt).expect("known") >= Status::Durable(Durability::Synced));
+            }
+            engine.close().expect("a clean close");
+            let engine = Engine::open_with(config.io(io), Box::new(Hold)).expect("opens again");
+            assert!(engine.report().shards.iter().all(|shard| shard.sealed), "{name}: a clean stop leaves a seal");
+            let blocks = read_all(&engine);
+            assert_eq!(blocks.len(), 500, "{name}");
+            for (counter, block) in blocks.iter().enumerate() {
+                assert_eq!(block, &vec![counter as u8; counter * 7], "{name}");
+            }
+            assert!(
+                receipts.iter().all(|receipt| engine.status_of(receipt).is_ok_and(|status| status != Status::Lost))
+            );
+        }
+    }
+}
+
+#[test]
+fn blocks_from_nothing_to_the_bound_are_taken_and_a_larger_one_comes_back() {
+    let dir = folder();
+    let engine = Engine::open_with(small(dir.path()), Box::new(Hold)).expect("opens");
+    let writer = engine.writer("").expect("a writer");
+    for bytes in [0, 1, 63, 64, 65, 4096, 131_072, 262_144] {
+        writer.append(Block::raw("t", vec![7; bytes])).expect("within the bound");
+    }
+    let Err(Error::Rejected(rejected)) = writer.append(Block::raw("t", vec![7; 262_145])) else { panic!("too large") };
+    assert_eq!(rejected.block.payload().len(), 262_145);
+    assert!(matches!(rejected.why, Why::TooLarge { bytes: 262_145, max: 262_144 }), "{}", rejected.why);
+    let long = "n".repeat(256);
+    let rejected = writer.submit(Block::raw(long, vec![1])).err().expect("names too long");
+    assert!(matches!(rejected.why, Why::NamesTooLong { bytes: 256 }));
+    assert_eq!(read_all(&engine).len(), 8);
+}
+
+#[test]
+fn a_store_in_use_is_refused_and_names_the_holder() {
+    let dir = folder();
+    let _engine = Engine::open(small(dir.path())).expect("opens");
+    let error = Engine::open(small(dir.path())).err().expect("in use");
+    assert_eq!(error.exit_code(), 73);
+    assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+}
+
+#[test]
+fn the_number_of_shards_is_the_stores_and_the_error_says_so() {
+    let dir = folder();
+    drop(Engine::open(small(dir.path())).expect("opens"));
+    let error = Engine::open(small(dir.path()).shards(3)).err().expect("another number");
+    assert!(error.to_string().contains("made with 2"), "{error}");
+    assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
+fn waiting_for_synced_starts_a_sync_at_level_1() {
+    let dir = folder();
+    let engine = Engine::open_with(small(dir.path()).wal_level(1), Box::new(Hold)).expect("opens");
+    let receipt = engine.writer("n").expect("a writer").append(Block::raw("t", &b"x"[..])).expect("an append");
+    assert!(engine.status_of(&receipt).expect("known") <= Status::Durable(Durability::Written));
+    // Of its own accord level 1 would sync after 30 s.
+    engine.wait(&receipt, Durability::Synced).expect("a sync");
+    assert_eq!(engine.status_of(&receipt).expect("known"), Status::Durable(Durability::Synced));
+    let marks = engine.marks();
+    for mark in marks {
+        assert!(mark.accepted >= mark.written && mark.written >= mark.synced && mark.synced >= mark.flushed);
+    }
+}
+
+/// The smallest executor: enough to show that none is needed.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[test]
+fn tickets_and_futures_need_no_runtime() {
+    let dir = folder();
+    let config = small(dir.path()).wal_level(2).wal_fsync_period_ms(0);
+    let engine = Engine::open_with(config, Box::new(Hold)).expect("opens");
+    let writer = engine.writer("n").expect("a writer");
+    let first = writer.submit(Block::raw("t", &b"1"[..])).expect("accepted");
+    let second = writer.submit(Block::raw("t", &b"2"[..])).expect("accepted");
+    let third = block_on(writer.append_async(Block::raw("t", &b"3"[..]))).expect("an append");
+    let second = block_on(second).expect("acknowledged");
+    let first = first.wait().expect("acknowledged");
+    assert!(first.seq < second.seq && second.seq < third.seq);
+    assert_eq!(read_all(&engine), [b"1", b"2", b"3"]);
+}
+
+#[test]
+fn equal_keys_share_a_shard_and_its_order() {
+    let dir = folder();
+    let engine = Engine::open(small(dir.path())).expect("opens");
+    let writer = engine.writer("n").expect("a writer");
+    let shard_of =
+        |key: &str| writer.key(key.as_bytes()).append(Block::raw("t", &b"x"[..])).expect("an append").stream.shard;
+    for key in ["a", "b", "some longer key", ""] {
+        assert_eq!(shard_of(key), shard_of(key), "{key}");
+    }
+    let shards: std::collections::HashSet<_> = (0..64).map(|key| shard_of(&key.to_string())).collect();
+    assert_eq!(shards.len(), 2, "keys are spread over both shards");
+}
+
+#[test]
+fn nothing_is_taken_after_the_close_and_writers_outlive_the_engine() {
+    let dir = folder();
+    let engine = Engine::open(small(dir.path())).expect("opens");
+    let writer = engine.writer("n").expect("a writer");
+    writer.append(Block::raw("t", &b"x"[..])).expect("an append");
+    engine.close().expect("a clean close");
+    let Err(Error::Rejected(rejected)) = writer.append(Block::raw("t", &b"y"[..])) else { panic!("closed") };
+    assert!(matches!(rejected.why, Why::Closed), "{}", rejected.why);
+    assert_eq!(rejected.block.payload(), b"y");
+}
+
+#[test]
+fn the_log_is_trimmed_and_recycled_when_nobody_needs_it() {
+    let dir = folder();
+    let engine =
+        Engine::open_with(small(dir.path()).wal_level(2).wal_fsync_period_ms(5), Box::new(Null)).expect("opens");
+    let writer = engine.writer("n").expect("a writer");
+    for counter in 0..1500u32 {
+        writer.append(Block::raw("t", vec![counter as u8; 100_000])).expect("an append");
+    }
+    engine.sync().expect("a sync");
+    let stats = engine.stats();
+    assert!(stats.bytes_written > 140 << 20, "{}", stats.bytes_written);
+    assert!(stats.wal_bytes_used <= stats.wal_bytes_max, "{} of {}", stats.wal_bytes_used, stats.wal_bytes_max);
+    let files = |shard: &str| std::fs::read_dir(dir.path().join(shard)).expect("a folder").count() as u64;
+    let segments = files("shard-0000") + files("shard-0001");
+    assert!(segments << 20 <= stats.wal_bytes_max + (32 << 20), "{segments} files of 1 MiB");
+    assert!(engine.marks().iter().any(|marks| marks.trimmed > Seq(0)));
+}
+
+/// A store that takes nothing for a while.
+struct Slow {
+    stalled: Arc<AtomicBool>,
+    taken: Arc<Mutex<Vec<u64>>>,
+    progress: Arc<AtomicU64>,
+}
+
+impl Store for Slow {
+    fn progress(&mut self, _shard: ShardId) -> Result<Option<Position>, StoreError> {
+        Ok(None)
+    }
+
+    fn flush(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
+        if self.stalled.load(Ordering::Acquire) {
+            return Err("stalled".into());
+        }
+        let mut taken = self.taken.lock().expect("no panic");
+        for delivered in &mut *unit.blocks {
+            let payload = delivered?.block;
+            taken.push(u64::from_le_bytes(payload.payload()[..8].try_into()?));
+        }
+        self.progress.store(unit.upto.seq.0, Ordering::Release);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_stalled_store_holds_writers_up_within_the_bound_and_goes_on_by_itself() {
+    let dir = folder();
+    let stalled = Arc::new(AtomicBool::new(true));
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let progress = Arc::new(AtomicU64::new(0));
+    let store = Slow { stalled: Arc::clone(&stalled), taken: Arc::clone(&taken), progress: Arc::clone(&progress) };
+    let config = small(dir.path()).shards(1).wal_bytes_max(12 << 20).buffer_bytes(1 << 20).append_deadline_ms(60_000);
+    let engine = Engine::open_with(config, Box::new(store)).expect("opens");
+    let done = AtomicU64::new(0);
+    let total = 2000u64;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let writer = engine.writer("n").expect("a writer");
+            for counter in 0..total {
+                let mut payload = vec![1; 20_000];
+                payload[..8].copy_from_slice(&counter.to_le_bytes());
+                writer.append(Block::raw("t", payload)).expect("an append");
+                done.store(counter + 1, Ordering::Release);
+            }
+        });
+        let began = Instant::now();
+        let mut last = (0, Instant::now());
+        // Writers come to a standstill at the bound.
+        while last.1.elapsed() < Duration::from_millis(500) {
+            let now = done.load(Ordering::Acquire);
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            assert!(began.elapsed() < Duration::from_secs(50), "writers are never held up");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(last.0 < total, "the log is bounded");
+        let stats = engine.stats();
+        assert!(stats.wal_bytes_used <= stats.wal_bytes_max, "{} of {}", stats.wal_bytes_used, stats.wal_bytes_max);
+        stalled.store(false, Ordering::Release);
+    });
+    assert_eq!(done.load(Ordering::Acquire), total);
+    engine.close().expect("a clean close flushes the rest");
+    assert_eq!(*taken.lock().expect("no panic"), (0..total).collect::<Vec<_>>(), "each block once, in order");
+}
+
+#[test]
+fn a_subscription_follows_the_log_and_a_cursor_goes_on_where_it_ended() {
+    let dir = folder();
+    let config = small(dir.path()).shards(1).hold_for_subscriber(true);
+    let engine = Engine::open(config).expect("opens");
+    let writer = engine.writer("n").expect("a writer");
+    let numbers = |range: std::ops::Range<u32>| range.map(|number| number.to_le_bytes().to_vec()).collect::<Vec<_>>();
+    for number in numbers(0..100) {
+        writer.append(Block::raw("t", number)).expect("an append");
+    }
+    let mut subscription = engine.subscribe(Cursor::start()).expect("a subscription");
+    let first: Vec<_> =
+        (&mut subscription).take(60).map(|block| block.expect("a block").block.payload().to_vec()).collect();
+    assert_eq!(first, numbers(0..60));
+    let cursor = subscription.cursor();
+    let mut later = engine.subscribe(cursor).expect("a second one");
+    drop(subscription);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            (&mut later).take(90).map(|block| block.expect("a block").block.payload().to_vec()).collect::<Vec<_>>()
+        });
+        for number in numbers(100..150) {
+            writer.append(Block::raw("t", number)).expect("an append");
+        }
+        assert_eq!(reader.join().expect("a reader"), numbers(60..150));
+    });
+}
+
+#[test]
+fn a_cursor_from_the_future_is_rewound_and_one_from_the_past_is_behind() {
+    let dir = folder();
+    let engine = Engine::open_with(small(dir.path()).shards(1), Box::new(Hold)).expect("opens");
+    let receipt = engine.writer("n").expect("a writer").append(Block::raw("t", &b"x"[..])).expect("an append");
+    let (epoch, nonce) = (receipt.stream.epoch, receipt.stream.nonce);
+    engine.close().expect("a clean close");
+    let engine = Engine::open_with(small(dir.path()).shards(1), Box::new(Hold)).expect("opens again");
+    engine.writer("n").expect("a writer").append(Block::raw("t", &b"y"[..])).expect("an append");
+    // This reader saw five blocks of the first epoch; the log that came back has one.
+    let cursor = Cursor { positions: vec![Position { epoch, nonce, seq: Seq(5) }] };
+    match engine.subscribe(cursor).err() {
+        Some(Error::Rewound { to, .. }) => assert_eq!((to.epoch, to.seq), (epoch, receipt.seq)),
+        other => panic!("{other:?}"),
+    }
+}
