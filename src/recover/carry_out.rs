@@ -107,6 +107,7 @@ pub fn carry_out(
     for &(id, bytes) in &examined.spares {
         maker.adopt_spare(folder, id, bytes).map_err(OpenError::io(format!("adopting spare {:016x}", id.0)))?;
     }
+    let beginning = beginning(&mut examined);
     // From the highest down: at no time may a segment seem to be missing in between.
     for (segment, header) in examined.leftover.iter().rev() {
         let name = segment_name(*segment);
@@ -120,7 +121,7 @@ pub fn carry_out(
         }
         maker.retire(folder, *segment, 0).map_err(OpenError::io(format!("retiring {name}")))?;
     }
-    let mut writer = begin_epoch(&mut examined, folder, maker, own)?;
+    let mut writer = begin_epoch(&mut examined, beginning, folder, maker, own)?;
     for gap in gaps(&examined) {
         let payload = gap.encode();
         writer.push(gap.entry(&payload).bytes(), &payload)?;
@@ -164,26 +165,34 @@ fn gaps(examined: &Examined) -> Vec<Control> {
     .collect()
 }
 
-/// The segment in which the new epoch begins. Where the log's last segment holds no block it is put
-/// to use again, so that a crash loop does not use up segments, not even on a full disk.
-fn begin_epoch<'a>(
-    examined: &mut Examined,
-    folder: &'a dyn Folder,
-    maker: &'a mut Maker,
-    own: Stream,
-) -> Result<Writer<'a>, OpenError> {
+/// Where the log goes on, and the segment that is already there, if it may be put to use again.
+struct Beginning {
+    pin: LogEnd,
+    /// Its header, and where its log ended.
+    renewed: Option<(SegmentHeader, u32)>,
+}
+
+/// Where the log's last segment holds no block it is put to use again, so that a crash loop does not
+/// use up segments. So is a leftover that has the next segment's number: it may be the only one
+/// that says where the log ends, and it must not be gone before another one says so.
+fn beginning(examined: &mut Examined) -> Beginning {
     let scanned = &mut examined.scanned;
     let mut pin = scanned.end;
+    let mut renewed = None;
     let empty = scanned.segments.last().is_some_and(|last| {
         last.header.segment == scanned.end.segment
             && last.header.handled.is_empty()
             && last.header.pin.is_some_and(|pin| pin.seq == last.last_seq && pin.segment.0 + 1 == last.header.segment.0)
     });
-    let mut emptied = None;
     if empty && scanned.gaps.is_empty() && scanned.breaks.is_empty() {
         let last = scanned.segments.pop().expect("the segment just looked at");
         pin = last.header.pin.expect("a pinned segment");
-        emptied = Some(last);
+        renewed = Some((last.header, last.end));
+    }
+    let next = SegmentNo(pin.segment.0 + 1);
+    let leftover = examined.leftover.iter().position(|(segment, header)| *segment == next && header.is_some());
+    if let (None, Some(index)) = (&renewed, leftover) {
+        renewed = examined.leftover.remove(index).1.map(|header| (header, 0));
     }
     // Where the log's tail is lost to damage, the seqs in it are passed over: what the ring has keeps
     // its place, and no seq that the store has data of is given again.
@@ -197,6 +206,18 @@ fn begin_epoch<'a>(
         }
         _ => pin.seq = pin.seq.max(examined.setup.flushed),
     }
+    Beginning { pin, renewed }
+}
+
+/// Makes the segment in which the new epoch begins.
+fn begin_epoch<'a>(
+    examined: &mut Examined,
+    Beginning { pin, renewed }: Beginning,
+    folder: &'a dyn Folder,
+    maker: &'a mut Maker,
+    own: Stream,
+) -> Result<Writer<'a>, OpenError> {
+    let scanned = &mut examined.scanned;
     let header = SegmentHeader {
         store: own.origin,
         shard: own.shard,
@@ -214,9 +235,9 @@ fn begin_epoch<'a>(
     for used in &scanned.segments {
         maker.adopt_segment(&used.header);
     }
-    let renewed = match &emptied {
-        Some(last) => maker
-            .renew(folder, &last.header, last.end, header.clone())
+    let renewed = match &renewed {
+        Some((old, end)) => maker
+            .renew(folder, old, *end, header.clone())
             .map_err(OpenError::io(format!("renewing {}", segment_name(header.segment))))?,
         None => None,
     };
