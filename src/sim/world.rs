@@ -1,6 +1,8 @@
 //! One history of a store with one shard: lives, their ends, and recoveries that may be cut short
 //! themselves, all from one seed. After each recovery the log is held against the model.
 
+use std::io::ErrorKind;
+
 use crate::config::OnDamage;
 use crate::io::chance::Chance;
 use crate::io::disk::Folder;
@@ -257,6 +259,7 @@ impl World {
     /// Opens the store, dying `deaths` times on the way, and checks what it finds.
     fn open(&mut self, mut deaths: u32) -> Result<(Core, SimDisk, Stream), String> {
         let mut on_damage = OnDamage::Refuse;
+        let mut died = false;
         for _ in 0..ATTEMPTS_MAX {
             self.medium.lock().faults.last_call = (deaths > 0).then(|| self.chance.below(60));
             let opened = self.try_open(on_damage);
@@ -277,9 +280,16 @@ impl World {
                     continue;
                 }
                 Err(_) if self.medium.lock().is_crashed() => {}
+                Err(OpenError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull && died => {
+                    // The reserve lets a full disk be opened once; a recovery that was cut while it
+                    // replayed has used a segment of it. Somebody makes room.
+                    self.medium.lock().faults.full = false;
+                    continue;
+                }
                 Err(error) => return Err(format!("not opened: {error}")),
             }
             deaths = deaths.saturating_sub(1);
+            died = true;
             self.summary.cut_recoveries += 1;
             let end = self.chance.pick(&[End::Kill, End::Kill, End::PowerCut, End::KillAndReboot]);
             if end != End::Kill {
