@@ -197,7 +197,9 @@ fn beginning(examined: &mut Examined) -> Beginning {
     // Where the log's tail is lost to damage, the seqs in it are passed over: what the ring has keeps
     // its place, and no seq that the store has data of is given again.
     match &mut examined.ring {
-        RingVerdict::Replay { from, entries, .. } if entries.last().is_some_and(|last| last.seq > examined.setup.flushed) => {
+        RingVerdict::Replay { from, entries, .. }
+            if entries.last().is_some_and(|last| last.seq > examined.setup.flushed) =>
+        {
             pin.seq = pin.seq.max(from.prev());
         }
         RingVerdict::Replay { entries, .. } if examined.setup.flushed > pin.seq => {

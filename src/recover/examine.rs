@@ -236,7 +236,8 @@ fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
             seq: scanned.end.seq,
             intake_done: scanned.intake_done,
             // A seal speaks for the opening that it ended, not for one that began since.
-            sealed: scanned.sealed && scanned.segments.last().map(|last| last.header.epoch) == newest.map(|header| header.epoch),
+            sealed: scanned.sealed
+                && scanned.segments.last().map(|last| last.header.epoch) == newest.map(|header| header.epoch),
             lost_was_durable: lost.is_some_and(|last| last.proof == Proof::Durable),
         },
     }

@@ -47,7 +47,8 @@ impl BlockName {
     #[must_use]
     pub fn read(header: &[u8], payload: &[u8], scratch: &mut Vec<u8>) -> Option<Self> {
         let entry = decode_entry(header)?;
-        let name = Self { writer: entry.namespace.parse().ok()?, counter: entry.table.parse().ok()?, length: entry.length };
+        let name =
+            Self { writer: entry.namespace.parse().ok()?, counter: entry.table.parse().ok()?, length: entry.length };
         name.payload(scratch);
         (scratch == payload).then_some(name)
     }

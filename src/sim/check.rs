@@ -290,7 +290,10 @@ impl Model {
                 (What::Void | What::Gap, _) => false,
             };
             if !agrees {
-                wrong = Some(format!("seq {seq} should be {:?} of {:?}, found {name:?} of {identity:?}", item.what, item.stream));
+                wrong = Some(format!(
+                    "seq {seq} should be {:?} of {:?}, found {name:?} of {identity:?}",
+                    item.what, item.stream
+                ));
             }
             seen[index as usize] = if identity.is_some() { Seen::Block } else { Seen::Void };
         });

@@ -172,7 +172,15 @@ impl SimRing {
     }
 
     /// Fills the slot of a seq: clears the tag, writes the words (or some of them), sets the tag.
-    pub fn fill(&mut self, seq: Seq, claim: Claim, lengths: (usize, usize), crcs: (u32, u32), upto: Upto, chance: &mut Chance) {
+    pub fn fill(
+        &mut self,
+        seq: Seq,
+        claim: Claim,
+        lengths: (usize, usize),
+        crcs: (u32, u32),
+        upto: Upto,
+        chance: &mut Chance,
+    ) {
         let slot = Slot {
             claim_unit: claim.unit as u32,
             claim_units: claim.units as u32,
@@ -209,7 +217,8 @@ impl SimRing {
 
     /// What the shard sees.
     pub fn look(&mut self) -> Look {
-        while self.published.next() < self.next_seq && self.record(self.published.next()).tag == self.published.next().0 {
+        while self.published.next() < self.next_seq && self.record(self.published.next()).tag == self.published.next().0
+        {
             self.published = self.published.next();
         }
         let used = self.next_unit - self.freed_unit;
@@ -217,7 +226,8 @@ impl SimRing {
         Look {
             published: self.published,
             bytes: used * INTAKE_UNIT_BYTES as u64,
-            quarter_full: used * 4 >= u64::from(self.header().units()) || slots_used * 4 >= u64::from(self.header().slots),
+            quarter_full: used * 4 >= u64::from(self.header().units())
+                || slots_used * 4 >= u64::from(self.header().slots),
             unpublished: self.published.next() < self.next_seq || self.unnumbered > 0,
         }
     }

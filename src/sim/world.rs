@@ -215,12 +215,18 @@ impl World {
         self.summary.lives += 1;
         self.summary.faults += u64::from(ended.fault);
         let cut = match plan.end {
-            End::Kill | End::KillAndReboot if self.chance.percent(20) && self.medium.lock().is_crashed() => End::PowerCut,
+            End::Kill | End::KillAndReboot if self.chance.percent(20) && self.medium.lock().is_crashed() => {
+                End::PowerCut
+            }
             End::StopAndPowerCut | End::PowerCut => End::PowerCut,
             other => other,
         };
         // A fault counts as a power cut for what was not synced.
-        let ending = if ended.fault || matches!(cut, End::PowerCut | End::KillAndReboot) { Ending::PowerCut } else { Ending::Kill };
+        let ending = if ended.fault || matches!(cut, End::PowerCut | End::KillAndReboot) {
+            Ending::PowerCut
+        } else {
+            Ending::Kill
+        };
         self.facts = Facts { ending, synced: ended.synced, window: ended.window, rot: Rot::Nothing };
         self.crash(cut);
         if plan.rot {
@@ -316,7 +322,8 @@ impl World {
         let spares_max = self.plan.bounds.reserve as usize + SEGMENTS_AHEAD + 1;
         let mut draw = self.chance.fork(4);
         self.chance.next_u64();
-        let mut maker = Maker::new(STORE, SHARD, self.plan.segment_bytes, spares_max, Box::new(move || draw.next_u64()));
+        let mut maker =
+            Maker::new(STORE, SHARD, self.plan.segment_bytes, spares_max, Box::new(move || draw.next_u64()));
         let examined = examine(&folder, &setup, self.ring.image(), &mut |_| {})?;
         let (epoch, nonce) = (Epoch(examined.epoch_max.0 + 1), Nonce(self.chance.next_u64()));
         let own = Stream { origin: STORE, shard: SHARD, epoch, nonce };
@@ -374,7 +381,9 @@ impl World {
         let folder = self.medium.folder();
         let mut names: Vec<(String, u64)> = folder.list().unwrap_or_default();
         names.retain(|(name, _)| matches!(parse_name(name), FileName::Segment(_)));
-        let Some((name, bytes)) = names.get(self.chance.below(names.len().max(1) as u64) as usize).cloned() else { return };
+        let Some((name, bytes)) = names.get(self.chance.below(names.len().max(1) as u64) as usize).cloned() else {
+            return;
+        };
         let mut content = vec![0; bytes as usize];
         let Ok(count) = folder.read(&name, 0, &mut content) else { return };
         let Ok(header) = SegmentHeader::decode(&content[..count]) else { return };
@@ -405,4 +414,3 @@ impl World {
         }
     }
 }
-
