@@ -43,8 +43,11 @@ pub enum Why {
         /// The deadline that passed, in milliseconds.
         deadline_ms: u64,
     },
-    /// The disk is full up to the reserve.
-    #[error("the store is full: shard {0} has only its reserve left; free space on the disk, intake resumes by itself")]
+    /// The disk, or the log's bound, is full up to the reserve.
+    #[error(
+        "the store is full: shard {0} has only its reserve left; free space on the disk, or wait until the store has taken \
+         more of the log. Intake resumes by itself"
+    )]
     StoreFull(ShardId),
     /// The shard stopped at an I/O error.
     #[error(transparent)]

@@ -60,7 +60,9 @@ impl Writer {
             Err(why) => return Err(rejected(block, why)),
         };
         let published = match shard.ring.try_publish(&mut entry, &block.payload) {
-            Err(Refused::Full) => shard.ring.publish_by(&mut entry, &block.payload, self.deadline()),
+            Err(Refused::Full | Refused::Closed(Closed::StoreFull)) => {
+                shard.ring.publish_by(&mut entry, &block.payload, self.deadline())
+            }
             other => other,
         };
         match published {
@@ -98,7 +100,7 @@ impl Writer {
         };
         let ring = &self.shard().ring;
         let published = match ring.try_publish(&mut entry, &block.payload) {
-            Err(Refused::Full) => {
+            Err(Refused::Full | Refused::Closed(Closed::StoreFull)) => {
                 let mut place = ring.queue_ticket(self.deadline());
                 poll_fn(|context| match place.poll(context, &mut entry, &block.payload) {
                     Poll::Ready(outcome) => Poll::Ready(outcome),

@@ -73,9 +73,6 @@ pub enum Effect {
     Disk(OpId, DiskOp),
     /// The marks moved.
     Marks(Marks),
-    /// The ring's room up to here may be given back. Less than `written` while only the reserve is
-    /// left: what is accepted then is written into it, and no more than one ring holds is accepted.
-    Free(Seq),
     /// Only the reserve is left: the ring takes nothing until [`Effect::Reopen`].
     StoreFull,
     /// The reserve is whole again.
@@ -111,7 +108,7 @@ pub enum Observed {
         /// Bytes that were written or being written and unsynced when it ended.
         unsynced_bytes: u64,
     },
-    /// Room in the ring began to be held back: the log is at its bound, or no segment was ready in time.
+    /// The ring was closed for a while: the log is at its bound, or no segment was ready in time.
     Stall,
 }
 
@@ -147,7 +144,6 @@ pub struct Core {
     commit: Commit,
     marks: Marks,
     told: Marks,
-    freed: Seq,
     released: Seq,
     pool: Vec<AlignedBuf>,
     filling: bool,
@@ -164,7 +160,6 @@ pub struct Core {
     drain_due: Option<Instant>,
     dirty_since: Option<Instant>,
     sync_target: Option<(Seq, Instant)>,
-    stalled: bool,
     stop: Stop,
     fault: Option<Arc<Fault>>,
 }
@@ -199,7 +194,6 @@ impl Core {
             log,
             marks,
             told: Marks::default(),
-            freed: last,
             released: first.prev(),
             pool: Vec::new(),
             filling: false,
@@ -208,7 +202,7 @@ impl Core {
             preparing: None,
             prepare_after: Instant(0),
             disk_full: false,
-            store_full: (log_ready as u64) < config.bounds.reserve,
+            store_full: log_ready as u64 <= config.bounds.reserve,
             retiring: HashMap::new(),
             look: Look { published: last, ..Look::default() },
             last_look: Instant(0),
@@ -216,7 +210,6 @@ impl Core {
             drain_due: None,
             dirty_since: None,
             sync_target: None,
-            stalled: false,
             stop: Stop::No,
             fault: None,
         }
@@ -364,7 +357,6 @@ impl Core {
     fn decide(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.decide_marks(effects);
         self.decide_segments(now, effects);
-        self.decide_free(effects);
         if self.commit.syncs_in_flight().0 == 0 && self.sync_due().is_some_and(|due| now >= due) {
             let (target, since) = self.sync_target.unwrap_or((Seq(0), now));
             self.sync_target = Some((target.max(self.look.published), since));
@@ -385,18 +377,6 @@ impl Core {
         }
     }
 
-    fn decide_free(&mut self, effects: &mut Vec<Effect>) {
-        let pressed = self.log.ready.len() as u64 <= self.config.bounds.reserve && !self.store_full;
-        if pressed && !self.stalled && self.marks.written > self.freed {
-            effects.push(Effect::Observed(Observed::Stall));
-        }
-        self.stalled = pressed && self.marks.written > self.freed;
-        if !self.stalled && self.marks.written > self.freed {
-            self.freed = self.marks.written;
-            effects.push(Effect::Free(self.freed));
-        }
-    }
-
     fn decide_segments(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         while let Some(oldest) = self.log.retire(self.released, self.commit.synced()) {
             let op = self.op();
@@ -412,13 +392,15 @@ impl Core {
             self.preparing = Some(op);
             effects.push(Effect::Disk(op, DiskOp::Prepare { header: Box::new(header) }));
         }
-        let ready = self.log.ready.len() as u64;
-        if self.disk_full && !self.store_full && ready <= self.config.bounds.reserve {
-            self.store_full = true;
-            effects.push(Effect::StoreFull);
-        } else if self.store_full && ready > self.config.bounds.reserve {
-            self.store_full = false;
-            effects.push(Effect::Reopen);
+        // With only the reserve left nothing more may be accepted, whatever the cause: the reserve is
+        // for what was accepted before, here or in a recovery.
+        let only_reserve = self.log.ready.len() as u64 <= self.config.bounds.reserve;
+        if only_reserve != self.store_full && self.stop == Stop::No {
+            self.store_full = only_reserve;
+            if only_reserve {
+                effects.push(Effect::Observed(Observed::Stall));
+            }
+            effects.push(if only_reserve { Effect::StoreFull } else { Effect::Reopen });
         }
     }
 

@@ -219,8 +219,10 @@ impl<D: Disk, C: Clock, I: Intake> Driver<D, C, I> {
                 }
                 self.disk.submit(id, op);
             }
-            Effect::Marks(marks) => self.shared.publish(marks),
-            Effect::Free(upto) => self.intake.free(upto),
+            Effect::Marks(marks) => {
+                self.shared.publish(marks);
+                self.intake.free(marks.written);
+            }
             Effect::StoreFull => self.intake.close(Closed::StoreFull),
             Effect::Reopen => self.intake.reopen(),
             Effect::Segment(segment) => {

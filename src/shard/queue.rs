@@ -75,6 +75,8 @@ struct Inner {
     granted: Vec<(Arc<Waiter>, Instant)>,
     next_bit: u32,
     closed: Option<Closed>,
+    /// The store is full: nobody is served, and who waits goes on waiting.
+    held: bool,
 }
 
 /// Who is to be woken once the lock is released.
@@ -164,6 +166,24 @@ impl Queue {
         self.wake(served);
     }
 
+    /// No claim succeeds until [`release`](Self::release); who waits in line goes on waiting.
+    pub(crate) fn hold(&self, counters: &Counters) {
+        let mut inner = lock(&self.inner);
+        inner.held = true;
+        if inner.closed.is_none() {
+            counters.set_state(State::Full);
+        }
+    }
+
+    /// Ends a hold and serves the line.
+    pub(crate) fn release(&self, counters: &Counters) {
+        let mut inner = lock(&self.inner);
+        inner.held = false;
+        let served = self.serve(&mut inner, counters);
+        drop(inner);
+        self.wake(served);
+    }
+
     /// Closes the ring and refuses all who wait. A graver reason replaces a lesser one.
     pub(crate) fn close(&self, counters: &Counters, why: Closed) -> Orphans {
         let mut inner = lock(&self.inner);
@@ -181,18 +201,10 @@ impl Queue {
         orphans
     }
 
-    /// Opens the ring again, if it was closed because the store was full.
-    pub(crate) fn reopen(&self, counters: &Counters) {
-        let mut inner = lock(&self.inner);
-        if matches!(inner.closed, Some(Closed::StoreFull)) {
-            inner.closed = None;
-            counters.set_state(State::Open);
-        }
-    }
-
     /// Why the ring is closed, if it is.
     pub(crate) fn closed(&self) -> Option<Closed> {
-        lock(&self.inner).closed.clone()
+        let inner = lock(&self.inner);
+        inner.closed.clone().or_else(|| inner.held.then_some(Closed::StoreFull))
     }
 
     /// Futures have no timer of their own: lets their deadlines and unused grants run out. The
@@ -228,7 +240,7 @@ impl Queue {
     /// Not before a quarter is free: a ring that is nearly full would open and close at each block.
     fn serve(&self, inner: &mut Inner, counters: &Counters) -> Served {
         let mut served = Served::default();
-        if counters.state() != State::Full || !counters.quarter_is_free() {
+        if inner.held || counters.state() != State::Full || !counters.quarter_is_free() {
             return served;
         }
         while let Some(head) = inner.line.front() {

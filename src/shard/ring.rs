@@ -202,7 +202,7 @@ impl Ring {
         match self.counters.try_claim(need) {
             Ok(claimed) => Ok(self.publish(claimed, entry, payload)),
             Err(NoClaim::Closed) => Err(self.refused()),
-            Err(NoClaim::Full | NoClaim::DoesNotFit(_)) => Err(Refused::Full),
+            Err(NoClaim::Full | NoClaim::DoesNotFit(_)) => Err(self.closed().map_or(Refused::Full, Refused::Closed)),
         }
     }
 
@@ -220,7 +220,7 @@ impl Ring {
                 ClaimOrJoin::Waits(waiter) => match self.queue.wait(&self.counters, &waiter) {
                     Turn::Granted(claimed) => return Ok(self.publish(claimed, entry, payload)),
                     Turn::Refused => return Err(self.refused()),
-                    Turn::Expired => return Err(Refused::Deadline),
+                    Turn::Expired => return Err(self.expired()),
                     Turn::Waiting | Turn::Revoked => {}
                 },
             }
@@ -233,10 +233,16 @@ impl Ring {
         QueueTicket { ring: Arc::clone(self), deadline, waiter: None }
     }
 
-    /// From here on no claim succeeds, and who waits in line is refused; what was claimed before will
-    /// be published. A graver reason replaces a lesser one: `StoreFull`, `Closing`, `Fault`.
+    /// From here on no claim succeeds; what was claimed before will be published. Who waits in line
+    /// is refused, but at `StoreFull`: that ends by itself, so there one goes on waiting. A graver
+    /// reason replaces a lesser one: `StoreFull`, `Closing`, `Fault`.
     pub fn close(&self, why: Closed) {
-        if !self.is_forked() {
+        if self.is_forked() {
+            return;
+        }
+        if matches!(why, Closed::StoreFull) {
+            self.queue.hold(&self.counters);
+        } else {
             let orphans = self.queue.close(&self.counters, why);
             self.publish_voids(orphans);
         }
@@ -245,7 +251,7 @@ impl Ring {
     /// Opens the ring again, if it was closed for `StoreFull`.
     pub fn reopen(&self) {
         if !self.is_forked() {
-            self.queue.reopen(&self.counters);
+            self.queue.release(&self.counters);
         }
     }
 
@@ -258,6 +264,11 @@ impl Ring {
     pub(crate) fn refused(&self) -> Refused {
         // It may have been opened again since; the caller is told why it was refused all the same.
         Refused::Closed(self.closed().unwrap_or(Closed::StoreFull))
+    }
+
+    /// Why no room came in time.
+    pub(crate) fn expired(&self) -> Refused {
+        self.closed().map_or(Refused::Deadline, Refused::Closed)
     }
 
     #[inline]
@@ -445,7 +456,7 @@ impl QueueTicket {
                 match turn {
                     Turn::Granted(claimed) => return Poll::Ready(Ok(self.ring.publish(claimed, entry, payload))),
                     Turn::Refused => return Poll::Ready(Err(self.ring.refused())),
-                    Turn::Expired => return Poll::Ready(Err(Refused::Deadline)),
+                    Turn::Expired => return Poll::Ready(Err(self.ring.expired())),
                     Turn::Waiting | Turn::Revoked => {}
                 }
             }

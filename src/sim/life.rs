@@ -241,7 +241,6 @@ impl<'a> Life<'a> {
             }
             Effect::Disk(id, op) => self.disk.submit(id, op),
             Effect::Marks(marks) => self.moved(marks)?,
-            Effect::Free(upto) => self.ground.ring.free(upto),
             Effect::StoreFull => {
                 self.ground.medium.lock().note(|| "the ring is closed: only the reserve is left".to_owned());
                 self.store_full = true;
@@ -283,6 +282,7 @@ impl<'a> Life<'a> {
             return Err(format!("acknowledged after a fault: {before:?} -> {marks:?}"));
         }
         self.marks = marks;
+        self.ground.ring.free(marks.written);
         if self.ground.plan.policy == SyncPolicy::Each {
             let upto = if is_planted(Mutant::AckBeforeSync) { marks.written } else { marks.synced };
             while self.acked < upto {
