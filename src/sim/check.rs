@@ -160,6 +160,7 @@ impl Model {
         let mut seen = vec![Seen::No; self.items.len()];
         let mut ends: Vec<(Stream, StreamEnd)> = Vec::new();
         let mut link: Option<(Place, BatchHeader)> = None;
+        let mut skipping = false;
         let used: Vec<_> = log.used.iter().chain([&log.current]).collect();
         let mut scratch = Vec::new();
         for segment in used {
@@ -174,7 +175,6 @@ impl Model {
             };
             let stamps = Stamps::new(&segment.header);
             let mut at = SEGMENT_HEADER_BYTES;
-            let mut skipping = false;
             while at < segment.end as usize {
                 let place = Place::new(&segment.header, at as u32);
                 let verdict = check(&bytes[at..count], &place, &stamps);
@@ -194,6 +194,7 @@ impl Model {
                 link = Some((place, batch));
                 at += batch.length as usize;
             }
+            skipping |= self.rotten.contains(&Place::new(&segment.header, segment.end));
         }
         for (stream, end) in &ends {
             if log.ends.get(stream) != Some(end) {
