@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::report::Damaged;
 use crate::types::{Block, Position, SegmentNo, Seq, ShardId};
 
 /// The operation of the log path that failed first; the shard accepts nothing after it.
@@ -108,7 +109,7 @@ pub enum Error {
     },
     /// Acknowledged, unflushed data is damaged.
     #[error("{0}")]
-    Damaged(Box<crate::recover::Damaged>),
+    Damaged(Box<Damaged>),
     /// A system call failed outside the log path.
     #[error("{context}: {source}")]
     Io {
@@ -148,6 +149,12 @@ pub enum Error {
     /// The store (the sink of data files) failed.
     #[error("store: {0}")]
     Store(String),
+}
+
+impl From<Rejected> for Error {
+    fn from(rejected: Rejected) -> Self {
+        Self::Rejected(Box::new(rejected))
+    }
 }
 
 impl Error {

@@ -1,4 +1,10 @@
 //! Forebay: a durable ingestion engine for Linux.
+//!
+//! [`Engine::open`] opens a store, [`Engine::writer`] gives writers, [`Writer::append`] returns when a
+//! block is as safe as [`Config`] says, [`Engine::subscribe`] reads the log back, and a [`Store`](store::Store)
+//! takes blocks out of it. What each [`Durability`] survives stands in `docs/durability.md`; how the
+//! parts work together, in `docs/architecture.md`. Modules are public for the tests and tools of this
+//! package; what is re-exported here is the interface.
 
 pub mod config;
 pub mod data;
@@ -10,6 +16,7 @@ pub mod limits;
 pub mod planted;
 pub mod reader;
 pub mod recover;
+pub mod report;
 pub mod serve;
 pub mod shard;
 #[cfg(feature = "sim")]
@@ -27,3 +34,8 @@ pub use recover::RecoveryReport;
 pub use shard::marks::Marks;
 pub use stats::Stats;
 pub use types::{Block, BlockKind, Cursor, Durability, Position, Receipt};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

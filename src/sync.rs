@@ -119,3 +119,37 @@ pub(crate) use imp::*;
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// A way to be wrong, so that the model can show that it would notice.
+#[cfg(forebay_model)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// None.
+    Sound,
+    /// The seq is taken and the slot filled before the bytes are there.
+    PublishedBeforeTheCopy,
+    /// The publisher's look at `asleep` passes its own publication, as without the fence.
+    NoFence,
+    /// The shard sleeps without looking again.
+    NoSecondLook,
+    /// A dropped claim leaves nothing.
+    NoVoid,
+    /// Who joins the line does not look at the room again.
+    NoLookInLine,
+    /// Room is given back to claimers when it is drained.
+    FreedWhileReadable,
+}
+
+#[cfg(forebay_model)]
+thread_local! {
+    /// What rings that are made on this thread from now on do wrong.
+    pub(crate) static MUTANT: std::cell::Cell<Mutant> = const { std::cell::Cell::new(Mutant::Sound) };
+}
+
+#[cfg(forebay_model)]
+impl Mutant {
+    /// The planted one.
+    pub(crate) fn now() -> Self {
+        MUTANT.get()
+    }
+}

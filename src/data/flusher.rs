@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::data::store::{Delivered, Store, StoreError, Unit};
-use crate::engine::{Inner, ShardHandle};
 use crate::error::Error;
 use crate::reader::LogReader;
+use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::Waited;
 use crate::types::{Position, Seq};
 
@@ -21,6 +21,15 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long a store that failed is left alone.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// When a shard's blocks are handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushWhen {
+    /// After so many bytes of log.
+    pub bytes: u64,
+    /// After so long.
+    pub period: Duration,
+}
+
 /// The flusher's thread.
 pub struct Flusher {
     closing: Arc<AtomicBool>,
@@ -28,12 +37,16 @@ pub struct Flusher {
 }
 
 impl Flusher {
-    pub(crate) fn start(inner: &Arc<Inner>, store: Box<dyn Store>) -> Result<Self, Error> {
+    /// Starts the thread for these shards.
+    ///
+    /// # Errors
+    /// Where the system has no thread to give.
+    pub fn start(shards: Arc<[ShardHandle]>, when: FlushWhen, store: Box<dyn Store>) -> Result<Self, Error> {
         let closing = Arc::new(AtomicBool::new(false));
-        let (inner, stop) = (Arc::clone(inner), Arc::clone(&closing));
+        let stop = Arc::clone(&closing);
         let thread = std::thread::Builder::new()
             .name("forebay-flusher".to_owned())
-            .spawn(move || run(&inner, store, &stop))
+            .spawn(move || run(&shards, when, store, &stop))
             .map_err(Error::io("starting the flusher's thread"))?;
         Ok(Self { closing, thread })
     }
@@ -61,10 +74,15 @@ struct Source<'a> {
     failed: Option<Instant>,
 }
 
-fn run(inner: &Inner, mut store: Box<dyn Store>, closing: &AtomicBool) -> Result<(), StoreError> {
+fn run(
+    shards: &[ShardHandle],
+    when: FlushWhen,
+    mut store: Box<dyn Store>,
+    closing: &AtomicBool,
+) -> Result<(), StoreError> {
     let now = Instant::now();
     let mut sources = Vec::new();
-    for shard in &inner.shards {
+    for shard in shards {
         let flushed = store.progress(shard.shard)?.unwrap_or_default();
         sources.push(Source { shard, flushed, since: now, written_bytes: 0, failed: None });
     }
@@ -73,7 +91,7 @@ fn run(inner: &Inner, mut store: Box<dyn Store>, closing: &AtomicBool) -> Result
         let last_turn = closing.load(Ordering::Acquire);
         let mut outcome = Ok(());
         for source in &mut sources {
-            if source.is_due(inner, last_turn) {
+            if source.is_due(when, last_turn) {
                 let flushed = source.flush(store.as_mut());
                 if let Err(error) = flushed {
                     tracing::warn!(
@@ -93,7 +111,7 @@ fn run(inner: &Inner, mut store: Box<dyn Store>, closing: &AtomicBool) -> Result
 }
 
 impl Source<'_> {
-    fn is_due(&self, inner: &Inner, last_turn: bool) -> bool {
+    fn is_due(&self, when: FlushWhen, last_turn: bool) -> bool {
         let shared = &self.shard.shared;
         if self.shard.ring.last_given() <= self.flushed.seq {
             return false;
@@ -102,8 +120,7 @@ impl Source<'_> {
             return false;
         }
         let bytes = shared.stats().bytes - self.written_bytes;
-        let period = Duration::from_millis(inner.config.flush_period_ms);
-        last_turn || bytes >= inner.config.buffer_bytes || self.since.elapsed() >= period
+        last_turn || bytes >= when.bytes || self.since.elapsed() >= when.period
     }
 
     /// Hands over everything up to now; synced first, at every level.

@@ -1,6 +1,7 @@
 //! The face of the crate: opening a store, writers, receipts, reading back, closing.
 
 mod identity;
+mod inner;
 mod open;
 mod quarantine;
 mod subscription;
@@ -8,7 +9,6 @@ mod ticket;
 mod writer;
 
 pub use open::{Engine, Status};
-pub(crate) use open::{Inner, ShardHandle};
 pub use subscription::Subscription;
 pub use ticket::Ticket;
 pub use writer::Writer;

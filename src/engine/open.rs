@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::config::{Config, IoChoice, SyncPolicy};
-use crate::data::flusher::Flusher;
+use crate::config::{Config, IoChoice};
+use crate::data::flusher::{FlushWhen, Flusher};
 use crate::data::store::{Keeps, Null, Store};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
+use crate::engine::inner::Inner;
 use crate::engine::quarantine::QuarantineFolder;
 use crate::engine::subscription::Subscription;
 use crate::engine::writer::Writer;
@@ -26,14 +27,13 @@ use crate::limits::NAMES_BYTES_MAX;
 use crate::recover::{Examined, OpenError, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside};
 use crate::shard::core::{Core, CoreConfig};
 use crate::shard::driver::Retention;
+use crate::shard::handle::ShardHandle;
 use crate::shard::marks::Marks;
 use crate::shard::ring::{Closed, Ring, Wake};
 use crate::shard::shared::{ReadableSegment, SegmentTable, Shared};
 use crate::shard::thread::ShardThread;
-use crate::shard::waiters::Waited;
 use crate::stats::{ShardStats, Stats};
 use crate::types::{Cursor, Durability, Epoch, Nonce, Receipt, Seq, ShardId, StoreId, Stream};
-use crate::wal::batch::StreamEnds;
 use crate::wal::intake::RingHeader;
 use crate::wal::log::{Log, LogBounds};
 
@@ -54,31 +54,6 @@ pub struct Engine {
     flusher: Option<Flusher>,
     report: RecoveryReport,
     _lock: StoreLock,
-}
-
-/// One shard as writers and readers see it.
-pub(crate) struct ShardHandle {
-    pub(crate) shard: ShardId,
-    pub(crate) own: Stream,
-    pub(crate) ring: Arc<Ring>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) folder: Arc<DirFolder>,
-    /// Where every stream of the log stood when the store was opened.
-    before: StreamEnds,
-}
-
-/// What engine, writers, tickets and subscriptions share.
-pub(crate) struct Inner {
-    pub(crate) config: Config,
-    pub(crate) policy: SyncPolicy,
-    pub(crate) shards: Vec<ShardHandle>,
-    next_shard: AtomicUsize,
-    pub(crate) next_reader: AtomicUsize,
-    /// Reader 0 holds the log from open until the first subscription takes over.
-    pub(crate) held_at_open: Mutex<bool>,
-    io: &'static str,
-    cpus: Vec<usize>,
-    wal_bytes_max: u64,
 }
 
 impl Wake for Waker {
@@ -155,7 +130,7 @@ impl Engine {
         let wal_bytes_max = config.segments_max(identity.shards) * config.segment_bytes * identity.shards as u64;
         let inner = Arc::new(Inner {
             policy: config.sync_policy(),
-            shards,
+            shards: shards.into(),
             next_shard: AtomicUsize::new(0),
             next_reader: AtomicUsize::new(1),
             held_at_open: Mutex::new(config.hold_for_subscriber),
@@ -166,13 +141,25 @@ impl Engine {
             wal_bytes_max,
             config,
         });
+        if !inner.shards.iter().all(|shard| shard.ring.is_shared_file()) {
+            tracing::warn!(
+                "the intake ring's folder is on a file system whose mappings cannot be trusted: the intake is plain \
+                 memory, and a block is acknowledged when it is written to the log. intake_dir can put it elsewhere"
+            );
+        }
         if inner.config.hold_for_subscriber {
-            for shard in &inner.shards {
+            for shard in inner.shards.iter() {
                 shard.shared.hold(0, Some(Seq(0)));
             }
         }
         let flusher = match keeps {
-            Keeps::Blocks => Some(Flusher::start(&inner, store)?),
+            Keeps::Blocks => {
+                let when = FlushWhen {
+                    bytes: inner.config.buffer_bytes,
+                    period: Duration::from_millis(inner.config.flush_period_ms),
+                };
+                Some(Flusher::start(Arc::clone(&inner.shards), when, store)?)
+            }
             Keeps::Nothing | Keeps::Log => None,
         };
         Ok(Self { inner, threads, flusher, report, _lock: lock })
@@ -281,18 +268,18 @@ impl Engine {
     }
 
     fn shut_down(&mut self) -> Result<(), Error> {
-        for shard in &self.inner.shards {
+        for shard in self.inner.shards.iter() {
             shard.ring.close(Closed::Closing);
         }
         let flushed = self.flusher.take().map_or(Ok(()), Flusher::close);
-        for shard in &self.inner.shards {
+        for shard in self.inner.shards.iter() {
             shard.shared.request_stop();
         }
         let mut panicked = false;
         for thread in self.threads.drain(..) {
             panicked |= thread.join().is_err();
         }
-        for shard in &self.inner.shards {
+        for shard in self.inner.shards.iter() {
             // Writers may outlive the engine; the store must not stay locked for that.
             shard.folder.release();
         }
@@ -312,54 +299,6 @@ impl Drop for Engine {
         {
             tracing::error!("closing {}: {error}", self.inner.config.dir.display());
         }
-    }
-}
-
-impl Inner {
-    pub(crate) fn shard_of(&self, receipt: &Receipt) -> Result<&ShardHandle, Error> {
-        self.shards
-            .get(usize::from(receipt.stream.shard.0))
-            .filter(|shard| shard.own.origin == receipt.stream.origin)
-            .ok_or(Error::UnknownReceipt)
-    }
-
-    /// The first subscription takes over what was held from open.
-    pub(crate) fn end_hold_at_open(&self) {
-        let mut held = self.held_at_open.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut *held) {
-            for shard in &self.shards {
-                shard.shared.hold(0, None);
-            }
-        }
-    }
-}
-
-impl ShardHandle {
-    fn marks(&self) -> Marks {
-        let marks = self.shared.marks();
-        Marks { accepted: marks.accepted.max(self.ring.last_given()), ..marks }
-    }
-
-    /// Waits until `seq` of this opening is as safe as asked.
-    pub(crate) fn wait(&self, seq: Seq, durability: Durability) -> Result<(), Error> {
-        let mark = match durability {
-            Durability::Accepted => return Ok(()),
-            Durability::Written => &self.shared.written,
-            Durability::Synced => &self.shared.synced,
-            Durability::Flushed => &self.shared.flushed,
-        };
-        if mark.at() < seq && durability >= Durability::Synced {
-            self.shared.want_synced(seq);
-        }
-        match mark.wait(seq, None) {
-            Waited::Reached => Ok(()),
-            Waited::TimedOut | Waited::Failed => Err(self.unknown()),
-        }
-    }
-
-    /// The error of a block whose shard ended before it was safe.
-    pub(crate) fn unknown(&self) -> Error {
-        self.shared.fault().map_or(Error::Closed, Error::OutcomeUnknown)
     }
 }
 

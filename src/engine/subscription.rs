@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::SyncPolicy;
 use crate::data::store::Delivered;
-use crate::engine::open::Inner;
+use crate::engine::inner::Inner;
 use crate::error::Error;
 use crate::reader::LogReader;
 use crate::types::{Cursor, Position, Seq};
@@ -90,7 +90,7 @@ impl Iterator for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        for shard in &self.inner.shards {
+        for shard in self.inner.shards.iter() {
             shard.shared.hold(self.id, None);
         }
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::engine::open::Inner;
+use crate::engine::inner::Inner;
 use crate::error::Error;
 use crate::shard::waiters::{Mark, Parked, Waited};
 use crate::types::{Durability, Receipt};

@@ -6,10 +6,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::SyncPolicy;
-use crate::engine::open::{Inner, ShardHandle};
+use crate::engine::inner::Inner;
 use crate::engine::ticket::Ticket;
 use crate::error::{Error, Rejected, Why};
 use crate::limits::NAMES_BYTES_MAX;
+use crate::shard::handle::ShardHandle;
 use crate::shard::ring::{Closed, Refused};
 use crate::types::{Block, Durability, Receipt, Seq, mix64};
 use crate::wal::entry::{EncodedEntry, Entry, EntryKind};

@@ -7,6 +7,7 @@ use crate::io::disk::Folder;
 use crate::io::maker::Maker;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::examine::{Examined, OpenError};
+use crate::report::ShardReport;
 use crate::types::{BatchNo, Epoch, FileId, Generation, SegmentNo, Seq, ShardId, Stream};
 use crate::wal::batch::{BatchBuilder, Begin, Push};
 use crate::wal::entry::{Control, Entry, EntryKind, Identity, decode_entry, void_entry};
@@ -99,7 +100,7 @@ pub fn carry_out(
     maker: &mut Maker,
     own: Stream,
     ring_image: Option<&[u8]>,
-) -> Result<(Log, crate::recover::ShardReport), OpenError> {
+) -> Result<(Log, ShardReport), OpenError> {
     assert!(own.epoch > examined.epoch_max, "a new epoch");
     for name in &examined.unfinished {
         folder.remove(name).map_err(OpenError::io(format!("removing {name}")))?;

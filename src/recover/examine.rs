@@ -9,11 +9,11 @@ use crate::config::OnDamage;
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
 use crate::limits::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
-use crate::recover::report::{Damage, Damaged, ShardReport, TornTail};
+use crate::report::{Damage, Damaged, ShardReport, TornTail};
 use crate::types::{Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId};
 use crate::wal::log::LogBounds;
 use crate::wal::ring::{CutBy, Expect, LastLog, RingImage, RingVerdict, recover_ring};
-use crate::wal::scan::{Proof, Scan, Scanned};
+use crate::wal::scan::{Break, Proof, Scan, Scanned, Torn};
 use crate::wal::segment::{FileName, Handled, SegmentHeader, parse_name, segment_name, spare_name};
 
 /// Bytes per read of a segment, and how many a reader may be ahead of the scan.
@@ -176,8 +176,8 @@ pub fn examine(
         batches: scanned.batches,
         bytes: segments.values().sum(),
         sealed: scanned.sealed,
-        torn: scanned.torn.iter().map(TornTail::from).collect(),
-        damage: scanned.breaks.iter().map(|at| Damage::new(setup.shard.0, at, setup.flushed)).collect(),
+        torn: scanned.torn.iter().map(torn_tail).collect(),
+        damage: scanned.breaks.iter().map(|at| damage(setup, at)).collect(),
         ..ShardReport::default()
     };
     let ring_missing = ring.is_none();
@@ -345,4 +345,22 @@ fn read_segment(folder: &dyn Folder, segment: SegmentNo, bytes: u64, buf: &mut A
         at += count;
     }
     Ok(at.min(length))
+}
+
+/// A break in words.
+fn damage(setup: &ShardSetup, at: &Break) -> Damage {
+    let to = at.resume.map(|resume| resume.resume_seq.prev());
+    Damage {
+        shard: setup.shard.0,
+        segment: at.segment.0,
+        offset: at.offset,
+        from_seq: at.next.map(|next| next.seq.0),
+        to_seq: to.map(|seq| seq.0),
+        wrong: at.wrong.to_string(),
+        flushed: to.is_some_and(|to| to <= setup.flushed),
+    }
+}
+
+fn torn_tail(torn: &Torn) -> TornTail {
+    TornTail { segment: torn.segment.0, offset: torn.offset, upto: torn.upto }
 }

@@ -8,8 +8,7 @@
 
 mod carry_out;
 mod examine;
-mod report;
 
+pub use crate::report::{Damage, Damaged, RecoveryReport, ShardReport, TornTail};
 pub use carry_out::{Kept, Quarantine, carry_out, put_aside};
 pub use examine::{Examined, OpenError, ShardSetup, examine};
-pub use report::{Damage, Damaged, RecoveryReport, ShardReport, TornTail};

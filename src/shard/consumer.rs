@@ -5,17 +5,21 @@
 //! allowed to sleep is woken by the publication that it asked for.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::shard::claim::{Word, slots_between};
 use crate::shard::core::Look;
-use crate::shard::intake::Reader;
+use crate::shard::intake::{Reader, Region};
+use crate::shard::ring::{Ring, Wake, asleep};
+use crate::shard::ring_file::{self, Backing};
 #[cfg(forebay_model)]
-use crate::shard::ring::Mutant;
-use crate::shard::ring::{Ring, asleep};
+use crate::sync::Mutant;
 use crate::types::Seq;
 use crate::wal::batch::{BatchBuilder, Push};
+use crate::wal::intake::RingHeader;
 
 /// When a sleeping shard wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +48,45 @@ pub struct Consumer {
     done: Box<[u64]>,
 }
 
+/// Making a ring: its two sides come together.
+impl Ring {
+    /// Makes the ring file at `path`, or takes over the one that is there, for the opening that
+    /// `header` names; it is synced when this returns. Where the file system's mappings cannot be
+    /// trusted the ring is plain memory and the file only says so: see
+    /// [`is_shared_file`](Self::is_shared_file).
+    ///
+    /// What the old file held is gone after this, so the log says `intake done` before. A new shard
+    /// makes its ring for epoch 0 before its first segment: from then on a missing file is damage.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn create(path: &Path, header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
+        match ring_file::prepare(path, header)? {
+            Backing::File(file) => Ok(Self::over(Region::map(&file, header)?, wake, true)),
+            Backing::Memory(fd) => Ok(Self::over(Region::map(&fd, header)?, wake, false)),
+        }
+    }
+
+    /// A ring in plain memory, without a file.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn in_memory(header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
+        if !header.has_sound_sizes() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "intake_slots or intake_bytes out of bounds"));
+        }
+        Ok(Self::over(Region::map(&ring_file::memory(header)?, header)?, wake, false))
+    }
+
+    pub(crate) fn over(region: Region, wake: Arc<dyn Wake>, shared_file: bool) -> (Arc<Self>, Consumer) {
+        let reader = Reader::new(region);
+        let ring = Arc::new(Self::new(Arc::clone(reader.region()), wake, shared_file));
+        (Arc::clone(&ring), Consumer::new(ring, reader))
+    }
+}
+
 impl Consumer {
-    pub(crate) fn new(ring: Arc<Ring>, reader: Reader) -> Self {
+    fn new(ring: Arc<Ring>, reader: Reader) -> Self {
         let words = ring.counters.units().div_ceil(u64::BITS) as usize;
         let before = reader.seen();
         Self {
@@ -174,7 +215,7 @@ impl Consumer {
     }
 
     /// Before a sleep: true where the shard may sleep and will be woken for what it asked, by
-    /// [`Wake`](crate::shard::ring::Wake); false where there is news, so look again. After the sleep
+    /// [`Wake`]; false where there is news, so look again. After the sleep
     /// call [`awake`](Self::awake).
     ///
     /// News is a publication since the last [`look`](Self::look), or that a quarter waits where that

@@ -11,8 +11,9 @@ use shuttle::thread;
 
 use crate::shard::consumer::{Consumer, WakeOn};
 use crate::shard::intake::Region;
-use crate::shard::ring::{Closed, MUTANT, Mutant, Refused, Ring, Wake};
+use crate::shard::ring::{Closed, Refused, Ring, Wake};
 use crate::shard::waiters::{Mark, Waited};
+use crate::sync::{MUTANT, Mutant};
 use crate::types::{BlockKind, Epoch, Nonce, Seq, ShardId, StoreId};
 use crate::wal::entry::{EncodedEntry, Entry, EntryKind, decode_entry};
 use crate::wal::intake::RingHeader;

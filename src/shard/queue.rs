@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::error::Fault;
 use crate::shard::claim::{Claimed, Counters, State};
-use crate::shard::ring::Closed;
 use crate::sync::{AtomicU32, AtomicU64, Futex, Mutex, Ordering, lock};
 
 /// A future that was served must publish within this time.
@@ -24,6 +24,28 @@ const TAKEN: u32 = 2;
 const REVOKED: u32 = 3;
 const REFUSED: u32 = 4;
 const EXPIRED: u32 = 5;
+
+/// Why a ring takes nothing.
+#[derive(Clone, Debug)]
+pub enum Closed {
+    /// Only the reserve is left; the ring opens again by itself.
+    StoreFull,
+    /// The engine is closing.
+    Closing,
+    /// The shard stopped at an I/O error.
+    Fault(Arc<Fault>),
+}
+
+impl Closed {
+    /// A graver reason replaces a lesser one.
+    pub(crate) const fn gravity(&self) -> u8 {
+        match self {
+            Self::StoreFull => 0,
+            Self::Closing => 1,
+            Self::Fault(_) => 2,
+        }
+    }
+}
 
 /// One who waits in line.
 #[derive(Debug)]
@@ -119,7 +141,7 @@ impl Queue {
             self.futures.fetch_add(1, Ordering::SeqCst);
         }
         #[cfg(forebay_model)]
-        if crate::shard::ring::Mutant::now() == crate::shard::ring::Mutant::NoLookInLine {
+        if crate::sync::Mutant::now() == crate::sync::Mutant::NoLookInLine {
             return Joined::Waits(waiter);
         }
         // The room may have come just before the ring was declared full.

@@ -8,51 +8,27 @@
 //! `shard/consumer.rs`, the line in front of a full ring `shard/queue.rs`.
 
 use std::fmt;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
-use crate::error::Fault;
 use crate::shard::claim::{Claimed, Counters, NoClaim, Word};
-use crate::shard::consumer::Consumer;
-use crate::shard::intake::{Reader, Region};
+use crate::shard::intake::Region;
+pub use crate::shard::queue::Closed;
 use crate::shard::queue::{Joined, Orphans, Queue, Turn, Waiter};
-use crate::shard::ring_file::{self, Backing};
+#[cfg(forebay_model)]
+use crate::sync::Mutant;
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::types::Seq;
 use crate::wal::entry::{EncodedEntry, void_entry};
-use crate::wal::intake::{RingHeader, Slot, slot_checksum, units_for};
+use crate::wal::intake::{Slot, slot_checksum, units_for};
 
 /// Wakes a sleeping shard.
 pub trait Wake: Send + Sync {
     /// Ends the shard's present or next sleep.
     fn wake(&self);
-}
-
-/// Why a ring takes nothing.
-#[derive(Clone, Debug)]
-pub enum Closed {
-    /// Only the reserve is left; the ring opens again by itself.
-    StoreFull,
-    /// The engine is closing.
-    Closing,
-    /// The shard stopped at an I/O error.
-    Fault(Arc<Fault>),
-}
-
-impl Closed {
-    /// A graver reason replaces a lesser one.
-    pub(crate) const fn gravity(&self) -> u8 {
-        match self {
-            Self::StoreFull => 0,
-            Self::Closing => 1,
-            Self::Fault(_) => 2,
-        }
-    }
 }
 
 /// Why a block was not published.
@@ -80,39 +56,6 @@ pub(crate) mod asleep {
     pub(crate) const ON_QUARTER: u8 = 2;
 }
 
-/// A way to be wrong, so that the model can show that it would notice.
-#[cfg(forebay_model)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mutant {
-    /// None.
-    Sound,
-    /// The seq is taken and the slot filled before the bytes are there.
-    PublishedBeforeTheCopy,
-    /// The publisher's look at `asleep` passes its own publication, as without the fence.
-    NoFence,
-    /// The shard sleeps without looking again.
-    NoSecondLook,
-    /// A dropped claim leaves nothing.
-    NoVoid,
-    /// Who joins the line does not look at the room again.
-    NoLookInLine,
-    /// Room is given back to claimers when it is drained.
-    FreedWhileReadable,
-}
-
-#[cfg(forebay_model)]
-thread_local! {
-    /// What rings that are made from now on do wrong.
-    pub(crate) static MUTANT: std::cell::Cell<Mutant> = const { std::cell::Cell::new(Mutant::Sound) };
-}
-
-#[cfg(forebay_model)]
-impl Mutant {
-    pub(crate) fn now() -> Self {
-        MUTANT.get()
-    }
-}
-
 /// The writers' side of a ring; shared.
 pub struct Ring {
     region: Arc<Region>,
@@ -128,39 +71,11 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Makes the ring file at `path`, or takes over the one that is there, for the opening that
-    /// `header` names; it is synced when this returns. Where the file system's mappings cannot be
-    /// trusted the ring is plain memory and the file only says so: see
-    /// [`is_shared_file`](Self::is_shared_file).
-    ///
-    /// What the old file held is gone after this, so the log says `intake done` before. A new shard
-    /// makes its ring for epoch 0 before its first segment: from then on a missing file is damage.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn create(path: &Path, header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
-        match ring_file::prepare(path, header)? {
-            Backing::File(file) => Ok(Self::over(Region::map(&file, header)?, wake, true)),
-            Backing::Memory(fd) => Ok(Self::over(Region::map(&fd, header)?, wake, false)),
-        }
-    }
-
-    /// A ring in plain memory, without a file.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn in_memory(header: &RingHeader, wake: Arc<dyn Wake>) -> io::Result<(Arc<Self>, Consumer)> {
-        if !header.has_sound_sizes() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "intake_slots or intake_bytes out of bounds"));
-        }
-        Ok(Self::over(Region::map(&ring_file::memory(header)?, header)?, wake, false))
-    }
-
-    pub(crate) fn over(region: Region, wake: Arc<dyn Wake>, shared_file: bool) -> (Arc<Self>, Consumer) {
+    /// The writers' side of a ring in `region`; `shared_file`: what stands there survives the process.
+    pub(crate) fn new(region: Arc<Region>, wake: Arc<dyn Wake>, shared_file: bool) -> Self {
         let header = *region.header();
-        let reader = Reader::new(region);
-        let ring = Arc::new(Self {
-            region: Arc::clone(reader.region()),
+        Self {
+            region,
             counters: Counters::new(header.slots, header.units()),
             queue: Queue::default(),
             next_seq: CachePadded::new(AtomicU64::new(header.first_seq.0)),
@@ -169,8 +84,7 @@ impl Ring {
             shared_file,
             #[cfg(forebay_model)]
             mutant: Mutant::now(),
-        });
-        (Arc::clone(&ring), Consumer::new(ring, reader))
+        }
     }
 
     /// What is published here survives the process: no for a ring in plain memory.

@@ -10,7 +10,7 @@ use crate::limits::{BATCH_ENTRIES_MAX, BATCH_STREAMS_MAX, PAGE_BYTES, SECTOR_BYT
 use crate::types::{BatchNo, Chain, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream, mix64};
 use crate::wal::codec::{FORMAT_VERSION, crc_before, layout};
 use crate::wal::entry::{EntryKind, decode_identity, entry_lengths};
-use crate::wal::segment::SegmentHeader;
+use crate::wal::segment::{SegmentHeader, stamp};
 
 const MAGIC: [u8; 4] = *b"FBB1";
 const FLAG_SEAL: u16 = 1;
@@ -204,7 +204,7 @@ impl BatchBuilder {
     /// Begins a batch in this buffer.
     #[must_use]
     pub fn new(begin: Begin, buf: AlignedBuf) -> Self {
-        let stamp = super::segment::stamp(begin.place.store, begin.place.file_id, begin.place.generation);
+        let stamp = stamp(begin.place.store, begin.place.file_id, begin.place.generation);
         Self {
             place: begin.place,
             stamp,

@@ -1,8 +1,8 @@
 //! Reading an intake ring back at open: the file's bytes and what the log says go in, a verdict
 //! comes out. Pure.
 //!
-//! Each seq that may stand in the ring has one slot. The slot is classified ([`SlotClass`]), and
-//! [`decide`] says what becomes of the seq: that table is the whole rule. Promises: no entry is
+//! Each seq that may stand in the ring has one slot. The slot is classified (`SlotClass`), and
+//! `decide` says what becomes of the seq: that table is the whole rule. Promises: no entry is
 //! taken whose checksums do not hold; within one boot no published entry is left out silently; no
 //! length is used before it was bounded.
 //!

@@ -29,7 +29,7 @@ layout!(SEGMENT {
     pin_seq: 8,
     pin_offset: 4,
     pinned: 4,
-    handled: super::HANDLED::BYTES * crate::limits::HANDLED_RANGES_MAX,
+    handled: crate::wal::segment::HANDLED::BYTES * crate::limits::HANDLED_RANGES_MAX,
     crc: 4,
 });
 layout!(HANDLED {

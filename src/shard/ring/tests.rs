@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::io::buf::AlignedBuf;
-use crate::shard::consumer::WakeOn;
+use crate::shard::consumer::{Consumer, WakeOn};
 use crate::types::{BlockKind, Epoch, FileId, Generation, Nonce, SegmentNo, ShardId, StoreId, Stream};
 use crate::wal::batch::{BatchBuilder, Begin, Place, Push};
 use crate::wal::entry::{Entry, EntryKind, decode_entry};
+use crate::wal::intake::RingHeader;
 use crate::wal::ring::{Expect, LastLog, RingImage, RingVerdict, What, recover_ring};
 
 const UNITS: u64 = 1024;
@@ -299,11 +300,16 @@ fn nothing_is_claimed_in_a_closed_ring_and_only_a_full_store_opens_it_again() {
             thread::yield_now();
         }
         ring.close(Closed::StoreFull);
-        assert!(matches!(waits.join().expect("no panic"), Err(Refused::Closed(Closed::StoreFull))));
+        assert_eq!(drain_and_free(&mut consumer).len(), 1, "what was claimed before is handled");
+        let mut other = entry.clone();
+        assert!(matches!(ring.try_publish(&mut other, &payload), Err(Refused::Closed(Closed::StoreFull))));
+        let soon = Instant::now() + Duration::from_millis(20);
+        let hasty = ring.publish_by(&mut other, &payload, soon);
+        assert!(matches!(hasty, Err(Refused::Closed(Closed::StoreFull))), "{hasty:?}");
+        assert!(!waits.is_finished(), "room alone serves nobody while the store is full");
+        ring.reopen();
+        waits.join().expect("no panic").expect("served when it opens again");
     });
-    assert_eq!(drain_and_free(&mut consumer).len(), 1, "what was claimed before is handled");
-    assert!(matches!(ring.try_publish(&mut entry, &payload), Err(Refused::Closed(Closed::StoreFull))));
-    ring.reopen();
     ring.try_publish(&mut entry, &payload).expect("open again");
     ring.close(Closed::Closing);
     ring.close(Closed::StoreFull);

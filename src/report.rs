@@ -1,11 +1,8 @@
-//! What an open found and did, for people and for programs.
+//! What an open found and did, in words for people and for programs. What fills them is `recover`.
 
 use std::fmt;
 
 use serde::Serialize;
-
-use crate::types::Seq;
-use crate::wal::scan::{Break, Torn};
 
 /// What `Engine::open` found and did; also left in the store as `recovery-report.json`.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -75,21 +72,6 @@ pub struct Damage {
     pub flushed: bool,
 }
 
-impl Damage {
-    pub(crate) fn new(shard: u16, at: &Break, flushed: Seq) -> Self {
-        let to = at.resume.map(|resume| resume.resume_seq.prev());
-        Self {
-            shard,
-            segment: at.segment.0,
-            offset: at.offset,
-            from_seq: at.next.map(|next| next.seq.0),
-            to_seq: to.map(|seq| seq.0),
-            wrong: at.wrong.to_string(),
-            flushed: to.is_some_and(|to| to <= flushed),
-        }
-    }
-}
-
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "shard {} segment {} offset {:#x} seq ", self.shard, self.segment, self.offset)?;
@@ -100,12 +82,6 @@ impl fmt::Display for Damage {
             (None, None) => write!(f, "unknown")?,
         }
         write!(f, ": {}", self.wrong)
-    }
-}
-
-impl From<&Torn> for TornTail {
-    fn from(torn: &Torn) -> Self {
-        Self { segment: torn.segment.0, offset: torn.offset, upto: torn.upto }
     }
 }
 

@@ -1,0 +1,42 @@
+//! [`Inner`]: what engine, writers, tickets and subscriptions share of an open store.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::{Config, SyncPolicy};
+use crate::error::Error;
+use crate::shard::handle::ShardHandle;
+use crate::types::Receipt;
+
+/// An open store.
+pub struct Inner {
+    pub(crate) config: Config,
+    pub(crate) policy: SyncPolicy,
+    pub(crate) shards: Arc<[ShardHandle]>,
+    pub(crate) next_shard: AtomicUsize,
+    pub(crate) next_reader: AtomicUsize,
+    /// Reader 0 holds the log from open until the first subscription takes over.
+    pub(crate) held_at_open: Mutex<bool>,
+    pub(crate) io: &'static str,
+    pub(crate) cpus: Vec<usize>,
+    pub(crate) wal_bytes_max: u64,
+}
+
+impl Inner {
+    pub(crate) fn shard_of(&self, receipt: &Receipt) -> Result<&ShardHandle, Error> {
+        self.shards
+            .get(usize::from(receipt.stream.shard.0))
+            .filter(|shard| shard.own.origin == receipt.stream.origin)
+            .ok_or(Error::UnknownReceipt)
+    }
+
+    /// The first subscription takes over what was held from open.
+    pub(crate) fn end_hold_at_open(&self) {
+        let mut held = self.held_at_open.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *held) {
+            for shard in self.shards.iter() {
+                shard.shared.hold(0, None);
+            }
+        }
+    }
+}
