@@ -235,8 +235,9 @@ fn begin_epoch<'a>(
         pin: Some(pin),
         handled: examined.handled.clone(),
     };
-    for used in &scanned.segments {
-        maker.adopt_segment(&used.header);
+    let hollow = examined.hollow.iter().filter_map(|(_, header)| header.as_ref());
+    for header in scanned.segments.iter().map(|used| &used.header).chain(hollow) {
+        maker.adopt_segment(header);
     }
     let renewed = match &renewed {
         Some((old, end)) => maker
@@ -248,6 +249,7 @@ fn begin_epoch<'a>(
         Some(header) => header,
         None => prepare(folder, maker, header)?,
     };
+    let used = with_hollow(scanned.segments.drain(..).collect(), &examined.hollow, &header, pin);
     let current = UsedSegment {
         header,
         first_batch: BatchNo(pin.batch.0 + 1),
@@ -256,7 +258,7 @@ fn begin_epoch<'a>(
         end: SEGMENT_HEADER_BYTES as u32,
     };
     let log = Log {
-        used: scanned.segments.drain(..).collect(),
+        used,
         current,
         ready: std::collections::VecDeque::new(),
         number: pin.batch,
@@ -266,6 +268,25 @@ fn begin_epoch<'a>(
     };
     let bounds = examined.setup.bounds;
     Ok(Writer { folder, maker, log, own, bounds, soft_bytes: examined.setup.batch_bytes_max, open: None, synced: pin })
+}
+
+/// The log's segments with those between them that hold nothing but damage, so that these are given
+/// back in their turn: one that stayed behind would seem to be the log's beginning.
+fn with_hollow(
+    segments: Vec<UsedSegment>,
+    hollow: &[(SegmentNo, Option<SegmentHeader>)],
+    next: &SegmentHeader,
+    pin: LogEnd,
+) -> std::collections::VecDeque<UsedSegment> {
+    let mut used: Vec<UsedSegment> = segments;
+    for (segment, header) in hollow.iter().rev() {
+        let at = used.partition_point(|used| used.header.segment < *segment);
+        let (batch, seq) = used.get(at).map_or((pin.batch.0 + 1, pin.seq), |used| (used.first_batch.0, used.first_seq.prev()));
+        let header = header.clone().unwrap_or_else(|| SegmentHeader { segment: *segment, ..next.clone() });
+        let (first_batch, end) = (BatchNo(batch), SEGMENT_HEADER_BYTES as u32);
+        used.insert(at, UsedSegment { header, first_batch, first_seq: seq.next(), last_seq: seq, end });
+    }
+    used.into()
 }
 
 fn prepare(folder: &dyn Folder, maker: &mut Maker, header: SegmentHeader) -> Result<SegmentHeader, OpenError> {
