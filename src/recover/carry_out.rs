@@ -113,7 +113,9 @@ pub fn carry_out(
     for (segment, header) in examined.leftover.iter().rev() {
         let name = segment_name(*segment);
         match header {
-            Some(header) => maker.adopt_segment(header),
+            Some(header) if !examined.damaged.contains(segment) => maker.adopt_segment(header),
+            // Not known to the maker, so removed.
+            Some(_) => {}
             None => {
                 folder.remove(&name).map_err(OpenError::io(format!("removing {name}")))?;
                 folder.sync_folder().map_err(OpenError::io("syncing the shard's folder"))?;
@@ -193,7 +195,9 @@ fn beginning(examined: &mut Examined) -> Beginning {
     let next = SegmentNo(pin.segment.0 + 1);
     let leftover = examined.leftover.iter().position(|(segment, header)| *segment == next && header.is_some());
     if let (None, Some(index)) = (&renewed, leftover) {
-        renewed = examined.leftover.remove(index).1.map(|header| (header, 0));
+        // A damaged file is not used again; another is renamed over it.
+        let (segment, header) = examined.leftover.remove(index);
+        renewed = header.filter(|_| !examined.damaged.contains(&segment)).map(|header| (header, 0));
     }
     // Where the log's tail is lost to damage, the seqs in it are passed over: what the ring has keeps
     // its place, and no seq that the store has data of is given again.
@@ -236,7 +240,8 @@ fn begin_epoch<'a>(
         handled: examined.handled.clone(),
     };
     let hollow = examined.hollow.iter().filter_map(|(_, header)| header.as_ref());
-    for header in scanned.segments.iter().map(|used| &used.header).chain(hollow) {
+    let headers = scanned.segments.iter().map(|used| &used.header).chain(hollow);
+    for header in headers.filter(|header| !examined.damaged.contains(&header.segment)) {
         maker.adopt_segment(header);
     }
     let renewed = match &renewed {
@@ -281,7 +286,8 @@ fn with_hollow(
     let mut used: Vec<UsedSegment> = segments;
     for (segment, header) in hollow.iter().rev() {
         let at = used.partition_point(|used| used.header.segment < *segment);
-        let (batch, seq) = used.get(at).map_or((pin.batch.0 + 1, pin.seq), |used| (used.first_batch.0, used.first_seq.prev()));
+        let (batch, seq) =
+            used.get(at).map_or((pin.batch.0 + 1, pin.seq), |used| (used.first_batch.0, used.first_seq.prev()));
         let header = header.clone().unwrap_or_else(|| SegmentHeader { segment: *segment, ..next.clone() });
         let (first_batch, end) = (BatchNo(batch), SEGMENT_HEADER_BYTES as u32);
         used.insert(at, UsedSegment { header, first_batch, first_seq: seq.next(), last_seq: seq, end });

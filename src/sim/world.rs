@@ -136,6 +136,8 @@ struct World {
     life: u32,
     /// How the store was left; what the next recovery is held against.
     facts: Facts,
+    /// Flipped bits that nobody has met yet: they may lie where a later generation's log will end.
+    lurking: u32,
     summary: Summary,
 }
 
@@ -175,6 +177,7 @@ impl World {
             boot: 1,
             life: 0,
             facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None, rot: Rot::Nothing },
+            lurking: 0,
             summary: Summary::default(),
         }
     }
@@ -279,7 +282,9 @@ impl World {
                     self.medium.lock().note(|| format!("{name} is locked"));
                     continue;
                 }
-                Err(OpenError::Damaged(damaged)) if self.facts.rot != Rot::Nothing && on_damage == OnDamage::Refuse => {
+                Err(OpenError::Damaged(damaged))
+                    if (self.facts.rot != Rot::Nothing || self.lurking > 0) && on_damage == OnDamage::Refuse =>
+                {
                     self.medium.lock().note(|| format!("refused: {damaged}"));
                     self.summary.salvages += 1;
                     on_damage = OnDamage::Salvage;
@@ -405,6 +410,7 @@ impl World {
         self.medium.lock().rot(&name, at, |bytes| bytes[0] ^= 1 << bit);
         self.medium.lock().note(|| format!("rot: {name} {at:#x} bit {bit}"));
         self.facts.rot = Rot::Bit;
+        self.lurking += 1;
         self.summary.harmless_flips += 1;
         for (start, batch) in batches {
             if (start..start + batch.length as usize).contains(&at) {
