@@ -7,6 +7,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use smol_str::SmolStr;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -174,7 +175,7 @@ pub enum BlockKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     pub(crate) kind: BlockKind,
-    pub(crate) table: Box<str>,
+    pub(crate) table: SmolStr,
     pub(crate) rows: u32,
     pub(crate) payload: Bytes,
 }
@@ -186,7 +187,7 @@ impl Block {
     /// let block = forebay::Block::raw("blobs", &b"any bytes"[..]);
     /// assert_eq!(block.payload(), b"any bytes");
     /// ```
-    pub fn raw(table: impl Into<Box<str>>, payload: impl Into<Bytes>) -> Self {
+    pub fn raw(table: impl Into<SmolStr>, payload: impl Into<Bytes>) -> Self {
         Self { kind: BlockKind::Raw, table: table.into(), rows: 1, payload: payload.into() }
     }
 

@@ -18,6 +18,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use smol_str::SmolStr;
 
 use crate::limits::NAMES_BYTES_MAX;
 pub use crate::serve::line_error::{LineError, LineProblem};
@@ -113,7 +114,7 @@ impl Block {
         if checked.rows == 0 {
             return Err(LineError { line: 1, column: 1, why: LineProblem::NoRows });
         }
-        let table: Box<str> = checked.measurement.unwrap_or_default().into();
+        let table = SmolStr::from(checked.measurement.unwrap_or_default());
         if table.len() > NAMES_BYTES_MAX {
             let (line, column) = place(&payload, lines(&payload).next_start());
             return Err(LineError { line, column, why: LineProblem::LongMeasurement(table.len()) });
