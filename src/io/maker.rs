@@ -176,9 +176,13 @@ impl Maker {
         };
         let name = segment_name(header.segment);
         let mut pages = AlignedBuf::new(SEGMENT_HEADER_BYTES);
+        folder.read(&name, 0, &mut pages)?;
+        // The copy that is whole is written over last: an earlier attempt may have torn the other.
+        let order = if SegmentHeader::decode_copy(&pages[..PAGE_BYTES]).is_ok() { [1, 0] } else { [0, 1] };
         pages.copy_from_slice(&header.encode());
-        for (index, copy) in pages.chunks_exact(PAGE_BYTES).enumerate() {
-            folder.write(&name, (index * PAGE_BYTES) as u64, copy)?;
+        for index in order {
+            let at = index * PAGE_BYTES;
+            folder.write(&name, at as u64, &pages[at..at + PAGE_BYTES])?;
             folder.sync(&name)?;
         }
         self.segments.insert(header.segment, File::of(&header));

@@ -108,11 +108,14 @@ pub fn carry_out(
     for &(id, bytes) in &examined.spares {
         maker.adopt_spare(folder, id, bytes).map_err(OpenError::io(format!("adopting spare {:016x}", id.0)))?;
     }
+    let beginning = beginning(&mut examined);
     // From the highest down: at no time may a segment seem to be missing in between.
     for (segment, header) in examined.leftover.iter().rev() {
         let name = segment_name(*segment);
         match header {
-            Some(header) => maker.adopt_segment(header),
+            Some(header) if !examined.damaged.contains(segment) => maker.adopt_segment(header),
+            // Not known to the maker, so removed.
+            Some(_) => {}
             None => {
                 folder.remove(&name).map_err(OpenError::io(format!("removing {name}")))?;
                 folder.sync_folder().map_err(OpenError::io("syncing the shard's folder"))?;
@@ -121,7 +124,7 @@ pub fn carry_out(
         }
         maker.retire(folder, *segment, 0).map_err(OpenError::io(format!("retiring {name}")))?;
     }
-    let mut writer = begin_epoch(&mut examined, folder, maker, own)?;
+    let mut writer = begin_epoch(&mut examined, beginning, folder, maker, own)?;
     for gap in gaps(&examined) {
         let payload = gap.encode();
         writer.push(gap.entry(&payload).bytes(), &payload)?;
@@ -165,35 +168,63 @@ fn gaps(examined: &Examined) -> Vec<Control> {
     .collect()
 }
 
-/// The segment in which the new epoch begins. Where the log's last segment holds no block it is put
-/// to use again, so that a crash loop does not use up segments, not even on a full disk.
-fn begin_epoch<'a>(
-    examined: &mut Examined,
-    folder: &'a dyn Folder,
-    maker: &'a mut Maker,
-    own: Stream,
-) -> Result<Writer<'a>, OpenError> {
+/// Where the log goes on, and the segment that is already there, if it may be put to use again.
+struct Beginning {
+    pin: LogEnd,
+    /// Its header, and where its log ended.
+    renewed: Option<(SegmentHeader, u32)>,
+}
+
+/// Where the log's last segment holds no block it is put to use again, so that a crash loop does not
+/// use up segments. So is a leftover that has the next segment's number: it may be the only one
+/// that says where the log ends, and it must not be gone before another one says so.
+fn beginning(examined: &mut Examined) -> Beginning {
     let scanned = &mut examined.scanned;
     let mut pin = scanned.end;
+    let mut renewed = None;
     let empty = scanned.segments.last().is_some_and(|last| {
         last.header.segment == scanned.end.segment
             && last.header.handled.is_empty()
             && last.header.pin.is_some_and(|pin| pin.seq == last.last_seq && pin.segment.0 + 1 == last.header.segment.0)
     });
-    let mut emptied = None;
     if empty && scanned.gaps.is_empty() && scanned.breaks.is_empty() {
         let last = scanned.segments.pop().expect("the segment just looked at");
         pin = last.header.pin.expect("a pinned segment");
-        emptied = Some(last);
+        renewed = Some((last.header, last.end));
     }
-    // No seq is given twice that the store has data of, and what the ring has keeps its place: where
-    // the log's tail is lost to damage, the seqs in it are passed over.
-    pin.seq = pin.seq.max(examined.setup.flushed);
-    if let RingVerdict::Replay { from, entries, .. } = &examined.ring
-        && !entries.is_empty()
-    {
-        pin.seq = pin.seq.max(from.prev());
+    let next = SegmentNo(pin.segment.0 + 1);
+    let leftover = examined.leftover.iter().position(|(segment, header)| *segment == next && header.is_some());
+    if let (None, Some(index)) = (&renewed, leftover) {
+        // A damaged file is not used again; another is renamed over it.
+        let (segment, header) = examined.leftover.remove(index);
+        renewed = header.filter(|_| !examined.damaged.contains(&segment)).map(|header| (header, 0));
     }
+    // Where the log's tail is lost to damage, the seqs in it are passed over: what the ring has keeps
+    // its place, and no seq that the store has data of is given again.
+    match &mut examined.ring {
+        RingVerdict::Replay { from, entries, .. }
+            if entries.last().is_some_and(|last| last.seq > examined.setup.flushed) =>
+        {
+            pin.seq = pin.seq.max(from.prev());
+        }
+        RingVerdict::Replay { entries, .. } if examined.setup.flushed > pin.seq => {
+            entries.clear();
+            pin.seq = examined.setup.flushed;
+        }
+        _ => pin.seq = pin.seq.max(examined.setup.flushed),
+    }
+    Beginning { pin, renewed }
+}
+
+/// Makes the segment in which the new epoch begins.
+fn begin_epoch<'a>(
+    examined: &mut Examined,
+    Beginning { pin, renewed }: Beginning,
+    folder: &'a dyn Folder,
+    maker: &'a mut Maker,
+    own: Stream,
+) -> Result<Writer<'a>, OpenError> {
+    let scanned = &mut examined.scanned;
     let header = SegmentHeader {
         store: own.origin,
         shard: own.shard,
@@ -208,12 +239,14 @@ fn begin_epoch<'a>(
         pin: Some(pin),
         handled: examined.handled.clone(),
     };
-    for used in &scanned.segments {
-        maker.adopt_segment(&used.header);
+    let hollow = examined.hollow.iter().filter_map(|(_, header)| header.as_ref());
+    let headers = scanned.segments.iter().map(|used| &used.header).chain(hollow);
+    for header in headers.filter(|header| !examined.damaged.contains(&header.segment)) {
+        maker.adopt_segment(header);
     }
-    let renewed = match &emptied {
-        Some(last) => maker
-            .renew(folder, &last.header, last.end, header.clone())
+    let renewed = match &renewed {
+        Some((old, end)) => maker
+            .renew(folder, old, *end, header.clone())
             .map_err(OpenError::io(format!("renewing {}", segment_name(header.segment))))?,
         None => None,
     };
@@ -221,6 +254,7 @@ fn begin_epoch<'a>(
         Some(header) => header,
         None => prepare(folder, maker, header)?,
     };
+    let used = with_hollow(scanned.segments.drain(..).collect(), &examined.hollow, &header, pin);
     let current = UsedSegment {
         header,
         first_batch: BatchNo(pin.batch.0 + 1),
@@ -229,7 +263,7 @@ fn begin_epoch<'a>(
         end: SEGMENT_HEADER_BYTES as u32,
     };
     let log = Log {
-        used: scanned.segments.drain(..).collect(),
+        used,
         current,
         ready: std::collections::VecDeque::new(),
         number: pin.batch,
@@ -239,6 +273,26 @@ fn begin_epoch<'a>(
     };
     let bounds = examined.setup.bounds;
     Ok(Writer { folder, maker, log, own, bounds, soft_bytes: examined.setup.batch_bytes_max, open: None, synced: pin })
+}
+
+/// The log's segments with those between them that hold nothing but damage, so that these are given
+/// back in their turn: one that stayed behind would seem to be the log's beginning.
+fn with_hollow(
+    segments: Vec<UsedSegment>,
+    hollow: &[(SegmentNo, Option<SegmentHeader>)],
+    next: &SegmentHeader,
+    pin: LogEnd,
+) -> std::collections::VecDeque<UsedSegment> {
+    let mut used: Vec<UsedSegment> = segments;
+    for (segment, header) in hollow.iter().rev() {
+        let at = used.partition_point(|used| used.header.segment < *segment);
+        let (batch, seq) =
+            used.get(at).map_or((pin.batch.0 + 1, pin.seq), |used| (used.first_batch.0, used.first_seq.prev()));
+        let header = header.clone().unwrap_or_else(|| SegmentHeader { segment: *segment, ..next.clone() });
+        let (first_batch, end) = (BatchNo(batch), SEGMENT_HEADER_BYTES as u32);
+        used.insert(at, UsedSegment { header, first_batch, first_seq: seq.next(), last_seq: seq, end });
+    }
+    used.into()
 }
 
 fn prepare(folder: &dyn Folder, maker: &mut Maker, header: SegmentHeader) -> Result<SegmentHeader, OpenError> {

@@ -1,6 +1,6 @@
 //! Reading a shard and deciding what its opening takes. Changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::mpsc;
 use std::thread;
@@ -91,6 +91,10 @@ pub struct Examined {
     pub(super) scanned: Scanned,
     /// Segments that hold nothing of the log, with their headers, if readable.
     pub(super) leftover: Vec<(SegmentNo, Option<SegmentHeader>)>,
+    /// Segments in the middle of the log that hold nothing but damage.
+    pub(super) hollow: Vec<(SegmentNo, Option<SegmentHeader>)>,
+    /// Segments that damage was found in, now or earlier: their files are not used again.
+    pub(super) damaged: BTreeSet<SegmentNo>,
     pub(super) spares: Vec<(FileId, u64)>,
     pub(super) unfinished: Vec<String>,
     pub(super) handled: Vec<Handled>,
@@ -205,14 +209,22 @@ pub fn examine(
         return Err(Box::new(Damaged { log: refused, ring: ring_damage }).into());
     }
     let last = scanned.end.segment;
-    let leftover = headers.iter().filter(|(segment, _)| **segment > last || !in_log(&scanned, **segment));
-    let leftover = leftover.map(|(segment, header)| (*segment, header.clone())).collect();
+    let now = scanned.breaks.iter().map(|at| (at.segment, at.resume.map_or(last, |resume| resume.resume_segment)));
+    let earlier = headers.values().flatten().flat_map(|header| &header.handled);
+    let earlier = earlier.map(|range| (range.segment, range.resume_segment));
+    let damaged = now.chain(earlier).flat_map(|(from, to)| (from.0..=to.0.max(from.0)).map(SegmentNo)).collect();
+    let has_batches = |segment| scanned.segments.iter().any(|used| used.header.segment == segment);
+    let others = headers.iter().filter(|(segment, _)| !has_batches(**segment));
+    let others = others.map(|(segment, header)| (*segment, header.clone()));
+    let (hollow, leftover) = others.partition(|(segment, _)| *segment <= last && in_log(&scanned, *segment));
     let handled = scanned.breaks.iter().filter_map(|at| at.resume).collect();
     Ok(Examined {
         epoch_max: scanned.newest.as_ref().map_or(Epoch(0), |header| header.epoch).max(ring_epoch(&ring)),
         report,
         setup: *setup,
         leftover,
+        hollow,
+        damaged,
         spares,
         unfinished,
         handled,

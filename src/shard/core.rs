@@ -293,7 +293,8 @@ impl Core {
         if self.commit.syncs_in_flight().0 == 0 && !has_target {
             earlier(self.sync_due());
         }
-        if self.disk_full && self.preparing.is_none() {
+        // Past that time no more is wanted, or the shard stops: there is nothing to wait for.
+        if self.disk_full && self.preparing.is_none() && self.prepare_after > now {
             earlier(Some(self.prepare_after));
         }
         let quarter = (waiting || self.idle_periods < IDLE_PERIODS) && self.config.policy != SyncPolicy::Each;

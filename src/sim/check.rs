@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use crate::io::disk::{Folder, Instant};
-use crate::limits::SEGMENT_HEADER_BYTES;
+use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::sim::blocks::BlockName;
 use crate::types::{Chain, Seq, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd};
@@ -73,6 +73,17 @@ pub struct Facts {
     pub synced: Seq,
     /// Blocks that were acknowledged before this must be there; (2, P) only.
     pub window: Option<Instant>,
+    /// What the simulator has damaged since the last recovery.
+    pub rot: Rot,
+}
+
+/// Damage by the simulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// None.
+    Nothing,
+    /// A bit.
+    Bit,
 }
 
 /// The timeline.
@@ -82,7 +93,7 @@ pub struct Model {
     /// The seq of the first item, minus one.
     before: u64,
     payload: Vec<u8>,
-    rotten: Vec<(Place, u32)>,
+    rotten: Vec<Place>,
 }
 
 /// What the log has under a seq.
@@ -148,8 +159,8 @@ impl Model {
         let mut found = Found::default();
         let mut seen = vec![Seen::No; self.items.len()];
         let mut ends: Vec<(Stream, StreamEnd)> = Vec::new();
-        let mut link: Option<BatchHeader> = None;
-        let mut skipped = false;
+        let mut link: Option<(Place, BatchHeader)> = None;
+        let mut skipping = false;
         let used: Vec<_> = log.used.iter().chain([&log.current]).collect();
         let mut scratch = Vec::new();
         for segment in used {
@@ -168,21 +179,22 @@ impl Model {
                 let place = Place::new(&segment.header, at as u32);
                 let verdict = check(&bytes[at..count], &place, &stamps);
                 let Check::Sound(batch) = verdict else {
-                    let Some(length) = self.rotten_at(&place) else {
+                    // What was lost unsynced right behind damage cannot be told from it.
+                    skipping |= self.rotten.contains(&place);
+                    if !skipping {
                         return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}"));
-                    };
-                    skipped = true;
-                    at += length as usize;
+                    }
+                    at += PAGE_BYTES;
                     continue;
                 };
-                self.check_link(link.filter(|_| !skipped), &batch, &mut found)?;
-                skipped = false;
+                skipping = false;
+                self.check_link(link, (place, &batch), &mut found)?;
                 self.check_batch(&bytes[at..], &batch, own, (&mut seen, &mut scratch, &mut found))?;
-                Self::check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch, link)?;
-                link = Some(batch);
+                self.check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch)?;
+                link = Some((place, batch));
                 at += batch.length as usize;
             }
-            skipped |= self.rotten_at(&Place::new(&segment.header, segment.end)).is_some();
+            skipping |= self.rotten.contains(&Place::new(&segment.header, segment.end));
         }
         for (stream, end) in &ends {
             if log.ends.get(stream) != Some(end) {
@@ -198,14 +210,9 @@ impl Model {
         Ok(found)
     }
 
-    /// The simulator damaged this batch: its length.
-    fn rotten_at(&self, place: &Place) -> Option<u32> {
-        self.rotten.iter().find(|(rotten, _)| rotten == place).map(|(_, length)| *length)
-    }
-
     /// The simulator damages this batch; what is in it may be lost, with a report.
     pub fn rot(&mut self, place: Place, batch: &BatchHeader) {
-        self.rotten.push((place, batch.length));
+        self.rotten.push(place);
         for seq in batch.first_seq.0..batch.first_seq.0 + u64::from(batch.numbered) {
             if let Some(item) = self.item(Seq(seq)) {
                 item.damaged = true;
@@ -213,25 +220,31 @@ impl Model {
         }
     }
 
+    /// Lost to damage, now or earlier.
+    fn is_lost(&mut self, seq: Seq) -> bool {
+        self.item(seq).is_some_and(|item| item.damaged || item.what == What::Gap)
+    }
+
     /// Batches follow each other; only behind damage does a batch follow nothing.
-    fn check_link(&mut self, link: Option<BatchHeader>, batch: &BatchHeader, found: &mut Found) -> Result<(), String> {
-        let Some(before) = link else {
-            if found.first == Seq(0) {
-                found.first = batch.first_seq;
-            } else if batch.first_seq <= found.last {
-                return Err(format!("behind damage the log goes back to seq {}, from {}", batch.first_seq, found.last));
-            }
+    fn check_link(
+        &mut self,
+        link: Option<(Place, BatchHeader)>,
+        (place, batch): (Place, &BatchHeader),
+        found: &mut Found,
+    ) -> Result<(), String> {
+        let Some((before_place, before)) = link else {
+            found.first = batch.first_seq;
             found.last = batch.first_seq.prev();
             return Ok(());
         };
+        let at = |place: &Place| (place.segment, place.offset);
+        let between = at(&before_place)..at(&place);
+        let behind_damage = self.rotten.iter().any(|rotten| between.contains(&at(rotten)));
         let chained = batch.prev_chain == before.chain && batch.number.0 == before.number.0 + 1;
         // Seqs are passed over only where they were lost to damage.
         let mut passed = (found.last.0 + 1..batch.first_seq.0).map(Seq);
-        let lost = |item: &Item| item.damaged || item.what == What::Gap;
-        if chained
-            && batch.first_seq > found.last
-            && passed.all(|seq| seq.0 <= self.before || self.item(seq).is_some_and(|item| lost(item)))
-        {
+        let passes = passed.all(|seq| seq.0 <= self.before || self.is_lost(seq));
+        if batch.first_seq > found.last && (behind_damage || (chained && passes)) {
             found.last = batch.first_seq.prev();
             return Ok(());
         }
@@ -291,12 +304,12 @@ impl Model {
 
     /// The stream table must say what the entries do (R7: chains are over identities).
     fn check_rows(
+        &mut self,
         bytes: &[u8],
         batch: &BatchHeader,
         own: Stream,
         ends: &mut Vec<(Stream, StreamEnd)>,
         scratch: &mut Vec<u8>,
-        link: Option<BatchHeader>,
     ) -> Result<(), String> {
         let rows = stream_rows(bytes, batch);
         let mut running: Vec<(Stream, StreamEnd)> = rows.iter().map(|row| (row.stream, row.prev)).collect();
@@ -331,8 +344,8 @@ impl Model {
         for row in rows {
             match ends.iter_mut().find(|(stream, _)| *stream == row.stream) {
                 Some((_, end)) => {
-                    let follows = *end == row.prev || link.is_some_and(|before| before.number.0 + 1 != batch.number.0);
-                    if !follows {
+                    let mut between = (end.seq.0 + 1..=row.prev.seq.0).map(Seq);
+                    if *end != row.prev && (row.prev.seq <= end.seq || !between.any(|seq| self.is_lost(seq))) {
                         return Err(format!("batch {}: {:?} does not follow {end:?}", batch.number, row));
                     }
                     *end = row.last;
@@ -349,7 +362,13 @@ impl Model {
             if seen[index] != Seen::No || item.damaged || !matches!(item.what, What::Block(_)) {
                 continue;
             }
-            if seq < found.first && item.flushed {
+            let behind = seq < found.first || (facts.rot != Rot::Nothing && seq > found.last);
+            if behind && item.flushed {
+                continue;
+            }
+            if facts.rot != Rot::Nothing && seq > facts.synced && seq <= found.last {
+                // Lost unsynced right behind damage: nothing proves that the sound batches behind
+                // both do not belong to the log, so they are kept.
                 continue;
             }
             if seq >= found.first && seq <= found.last {
@@ -391,6 +410,8 @@ impl Model {
             item.damaged = false;
         }
         self.items.truncate((found.last.0.saturating_sub(self.before)) as usize);
+        // Where all of the log was damaged it begins anew.
+        self.before = self.before.min(found.last.0);
         if found.first > Seq(0) {
             self.forget(found.first.prev());
         }

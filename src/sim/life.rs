@@ -241,8 +241,14 @@ impl<'a> Life<'a> {
             }
             Effect::Disk(id, op) => self.disk.submit(id, op),
             Effect::Marks(marks) => self.moved(marks)?,
-            Effect::StoreFull => self.store_full = true,
-            Effect::Reopen => self.store_full = false,
+            Effect::StoreFull => {
+                self.ground.medium.lock().note(|| "the ring is closed: only the reserve is left".to_owned());
+                self.store_full = true;
+            }
+            Effect::Reopen => {
+                self.ground.medium.lock().note(|| "the ring is open again".to_owned());
+                self.store_full = false;
+            }
             Effect::Fault(fault) => {
                 self.ground.medium.lock().note(|| format!("fault: {fault}"));
                 self.fault = true;
@@ -250,7 +256,10 @@ impl<'a> Life<'a> {
                 self.closed = true;
             }
             Effect::Stopped => self.stopped = true,
-            Effect::Segment(_) | Effect::SegmentEnded(..) | Effect::Observed(_) => {}
+            Effect::Segment(segment) => {
+                self.ground.medium.lock().note(|| format!("the log goes on in segment {}", segment.header.segment));
+            }
+            Effect::SegmentEnded(..) | Effect::Observed(_) => {}
         }
         Ok(())
     }

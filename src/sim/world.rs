@@ -1,6 +1,8 @@
 //! One history of a store with one shard: lives, their ends, and recoveries that may be cut short
 //! themselves, all from one seed. After each recovery the log is held against the model.
 
+use std::io::ErrorKind;
+
 use crate::config::OnDamage;
 use crate::io::chance::Chance;
 use crate::io::disk::Folder;
@@ -11,7 +13,7 @@ use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
 use crate::planted::{Mutant, is_planted, plant};
 use crate::recover::{Kept, OpenError, Quarantine, ShardSetup, carry_out, examine, put_aside};
 use crate::shard::core::{Core, CoreConfig};
-use crate::sim::check::{Ending, Facts, Model};
+use crate::sim::check::{Ending, Facts, Model, Rot};
 use crate::sim::life::{Ended, Ground, Life};
 use crate::sim::plan::{End, LifePlan, Limits, Plan, RING_BYTES, RING_SLOTS};
 use crate::sim::ring::SimRing;
@@ -134,8 +136,8 @@ struct World {
     life: u32,
     /// How the store was left; what the next recovery is held against.
     facts: Facts,
-    /// The simulator has damaged something since the last recovery.
-    rotten: bool,
+    /// Flipped bits that nobody has met yet: they may lie where a later generation's log will end.
+    lurking: u32,
     summary: Summary,
 }
 
@@ -174,8 +176,8 @@ impl World {
             released: Seq(0),
             boot: 1,
             life: 0,
-            facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None },
-            rotten: false,
+            facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None, rot: Rot::Nothing },
+            lurking: 0,
             summary: Summary::default(),
         }
     }
@@ -206,7 +208,7 @@ impl World {
         let (core, ..) = self.open(deaths)?;
         drop(core);
         // Once more, as a store that nobody uses is opened: nothing changes.
-        self.facts = Facts { ending: Ending::Kill, synced: self.model.last(), window: None };
+        self.facts = Facts { ending: Ending::Kill, synced: self.model.last(), window: None, rot: Rot::Nothing };
         self.medium.lock().kill();
         self.open(0).map(|_| ())
     }
@@ -228,7 +230,7 @@ impl World {
         } else {
             Ending::Kill
         };
-        self.facts = Facts { ending, synced: ended.synced, window: ended.window };
+        self.facts = Facts { ending, synced: ended.synced, window: ended.window, rot: Rot::Nothing };
         self.crash(cut);
         if plan.rot {
             self.rot();
@@ -266,6 +268,7 @@ impl World {
     /// Opens the store, dying `deaths` times on the way, and checks what it finds.
     fn open(&mut self, mut deaths: u32) -> Result<(Core, SimDisk, Stream), String> {
         let mut on_damage = OnDamage::Refuse;
+        let mut died = false;
         for _ in 0..ATTEMPTS_MAX {
             self.medium.lock().faults.last_call = (deaths > 0).then(|| self.chance.below(60));
             let opened = self.try_open(on_damage);
@@ -279,16 +282,25 @@ impl World {
                     self.medium.lock().note(|| format!("{name} is locked"));
                     continue;
                 }
-                Err(OpenError::Damaged(damaged)) if self.rotten && on_damage == OnDamage::Refuse => {
+                Err(OpenError::Damaged(damaged))
+                    if (self.facts.rot != Rot::Nothing || self.lurking > 0) && on_damage == OnDamage::Refuse =>
+                {
                     self.medium.lock().note(|| format!("refused: {damaged}"));
                     self.summary.salvages += 1;
                     on_damage = OnDamage::Salvage;
                     continue;
                 }
                 Err(_) if self.medium.lock().is_crashed() => {}
+                Err(OpenError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull && died => {
+                    // The reserve lets a full disk be opened once; a recovery that was cut while it
+                    // replayed has used a segment of it. Somebody makes room.
+                    self.medium.lock().faults.full = false;
+                    continue;
+                }
                 Err(error) => return Err(format!("not opened: {error}")),
             }
             deaths = deaths.saturating_sub(1);
+            died = true;
             self.summary.cut_recoveries += 1;
             let end = self.chance.pick(&[End::Kill, End::Kill, End::PowerCut, End::KillAndReboot]);
             if end != End::Kill {
@@ -344,8 +356,8 @@ impl World {
 
     fn opened(&mut self, (log, maker, own): (Log, Maker, Stream)) -> Result<(Core, SimDisk, Stream), String> {
         let folder = self.medium.folder();
-        let facts = self.facts;
-        let found = self.model.check(&log, &folder, &facts)?;
+        let found = self.model.check(&log, &folder, &self.facts)?;
+        self.facts.rot = Rot::Nothing;
         self.medium.lock().note(|| format!("opened under {own:?}: {found:?}"));
         self.summary.recoveries += 1;
         self.summary.blocks += found.blocks;
@@ -353,7 +365,6 @@ impl World {
         for word in [found.first.0, found.last.0, found.blocks, self.medium.lock().now.0] {
             self.summary.digest = crate::types::mix64(self.summary.digest, word);
         }
-        self.rotten = false;
         // A store that forgets is given everything that is in the log once more.
         if !self.plan.store_remembers {
             self.released = found.first.prev();
@@ -398,7 +409,8 @@ impl World {
         let bit = self.chance.below(8);
         self.medium.lock().rot(&name, at, |bytes| bytes[0] ^= 1 << bit);
         self.medium.lock().note(|| format!("rot: {name} {at:#x} bit {bit}"));
-        self.rotten = true;
+        self.facts.rot = Rot::Bit;
+        self.lurking += 1;
         self.summary.harmless_flips += 1;
         for (start, batch) in batches {
             if (start..start + batch.length as usize).contains(&at) {

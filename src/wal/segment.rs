@@ -168,7 +168,8 @@ impl SegmentHeader {
         Self::decode_copy(first).or_else(|wrong| Self::decode_copy(second).map_err(|_| wrong))
     }
 
-    fn decode_copy(page: &[u8]) -> Result<Self, HeaderError> {
+    /// The header in one of its copies.
+    pub(crate) fn decode_copy(page: &[u8]) -> Result<Self, HeaderError> {
         use SEGMENT::*;
         if magic.of(page) != MAGIC {
             return Err(HeaderError::Magic);
