@@ -160,6 +160,7 @@ pub struct Core {
     drain_due: Option<Instant>,
     dirty_since: Option<Instant>,
     sync_target: Option<(Seq, Instant)>,
+    sync_next: Option<(Seq, Instant)>,
     stop: Stop,
     fault: Option<Arc<Fault>>,
 }
@@ -210,6 +211,7 @@ impl Core {
             drain_due: None,
             dirty_since: None,
             sync_target: None,
+            sync_next: None,
             stop: Stop::No,
             fault: None,
         }
@@ -245,8 +247,7 @@ impl Core {
                 self.released = self.released.max(released.min(self.marks.flushed));
             }
             Event::SyncWanted(seq) => {
-                let (target, since) = self.sync_target.unwrap_or((Seq(0), now));
-                self.sync_target = Some((target.max(seq.min(self.look.published)), since));
+                self.want_sync(seq.min(self.look.published), now);
             }
             Event::Stop if self.stop == Stop::No => self.stop = Stop::Draining,
             Event::Stop | Event::Tick => {}
@@ -289,8 +290,7 @@ impl Core {
             earlier(Some(self.last_look.plus_us(DRAIN_PERIOD_US)));
         }
         // Once a due sync has its target, the end of a write is what it waits for.
-        let has_target = self.sync_target.is_some_and(|(target, _)| target >= self.look.published);
-        if self.commit.syncs_in_flight().0 == 0 && !has_target {
+        if self.commit.syncs_in_flight().0 == 0 && self.sync_target.is_none() {
             earlier(self.sync_due());
         }
         // Past that time no more is wanted, or the shard stops: there is nothing to wait for.
@@ -358,9 +358,8 @@ impl Core {
     fn decide(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.decide_marks(effects);
         self.decide_segments(now, effects);
-        if self.commit.syncs_in_flight().0 == 0 && self.sync_due().is_some_and(|due| now >= due) {
-            let (target, since) = self.sync_target.unwrap_or((Seq(0), now));
-            self.sync_target = Some((target.max(self.look.published), since));
+        if self.sync_target.is_none() && self.sync_due().is_some_and(|due| now >= due) {
+            self.sync_target = Some((self.look.published, now));
         }
         if !self.filling {
             self.decide_batch(now, effects);
@@ -507,8 +506,21 @@ impl Core {
         if let Some((target, since)) = self.sync_target
             && self.marks.synced >= target
         {
-            self.sync_target = None;
+            self.sync_target = self.sync_next.take().filter(|(next, _)| *next > self.marks.synced);
             self.dirty_since = (self.look.published > self.marks.synced).then_some(since);
+        }
+    }
+
+    /// A target that a sync is waited for stays where it is: one that moved on with what is accepted
+    /// would never be reached under load. What is wanted beyond it comes next.
+    fn want_sync(&mut self, seq: Seq, now: Instant) {
+        match self.sync_target {
+            None => self.sync_target = Some((seq, now)),
+            Some((target, _)) if seq <= target => {}
+            Some(_) => {
+                let (next, since) = self.sync_next.unwrap_or((seq, now));
+                self.sync_next = Some((next.max(seq), since));
+            }
         }
     }
 
