@@ -16,6 +16,9 @@ use crate::shard::shared::Shared;
 use crate::types::{SegmentNo, Seq, ShardId};
 use crate::wal::batch::{BatchBuilder, Push};
 
+/// The nice value of a shard's thread, where the process may set it.
+const SHARD_NICE: i32 = -15;
+
 /// Everything that a shard's thread takes over.
 pub struct ShardThread {
     /// The shard.
@@ -49,6 +52,11 @@ impl ShardThread {
         let Self { shard, core, disk, consumer, ring, shared, retention, cpu } = self;
         if let Some(cpu) = cpu {
             pin(shard, cpu);
+        }
+        // One shard serves many writers: at an equal share of its CPU it would be the slowest of them.
+        // Without the privilege it stays at their priority, and a full ring makes them wait for it.
+        if rustix::process::setpriority_process(Some(rustix::thread::gettid()), SHARD_NICE).is_err() {
+            tracing::debug!("shard {shard} runs at its writers' priority: no privilege for nice {SHARD_NICE}");
         }
         let intake = RingIntake { consumer, ring: Arc::clone(&ring) };
         let ran = catch_unwind(AssertUnwindSafe(|| {
