@@ -341,3 +341,214 @@ impl Disk for SimDisk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::medium::{Fate, Faults};
+    use crate::types::{Epoch, FileId, Generation, Nonce, SegmentNo, ShardId, StoreId};
+    use crate::wal::segment::SegmentHeader;
+
+    const SEGMENT_BYTES: u64 = 32 << 10;
+    const STORE: StoreId = StoreId([7; 16]);
+
+    fn medium() -> SharedMedium {
+        SharedMedium::new(Medium::new(Chance::new(1), 512))
+    }
+
+    /// A folder with one durable file of zeros.
+    fn with_file(name: &str) -> (SharedMedium, SimFolder) {
+        let shared = medium();
+        let folder = shared.folder();
+        folder.create(name, 8192).expect("created");
+        folder.sync(name).expect("synced");
+        folder.sync_folder().expect("synced");
+        (shared, folder)
+    }
+
+    fn first_byte(shared: &SharedMedium, name: &str) -> u8 {
+        let mut page = [0; 4096];
+        shared.folder().read(name, 0, &mut page).expect("read");
+        page[0]
+    }
+
+    fn disk(shared: &SharedMedium) -> SimDisk {
+        let maker = Maker::new(STORE, ShardId(0), SEGMENT_BYTES, 2, Box::new(|| 9));
+        let pace = Pace { write_us: (10, 20), sync_us: (100, 200), make_us: (1, 2), stall_percent: 0 };
+        SimDisk::new(shared.folder(), maker, Chance::new(2), pace)
+    }
+
+    fn run(disk: &mut SimDisk, id: u64, op: DiskOp) -> Outcome {
+        let mut done = Vec::new();
+        disk.submit(OpId(id), op);
+        while !done.iter().any(|done: &Done| done.id == OpId(id)) {
+            disk.poll(Wait::Event, &mut done).expect("alive");
+        }
+        done.into_iter().find(|done| done.id == OpId(id)).expect("just seen").outcome
+    }
+
+    fn prepared(shared: &SharedMedium) -> SimDisk {
+        let mut disk = disk(shared);
+        let header = Box::new(SegmentHeader {
+            store: STORE,
+            shard: ShardId(0),
+            segment: SegmentNo(1),
+            epoch: Epoch(1),
+            nonce: Nonce(1),
+            file_id: FileId(0),
+            generation: Generation(0),
+            filled_upto: 0,
+            segment_bytes: SEGMENT_BYTES,
+            boot: [1; 16],
+            pin: None,
+            handled: Vec::new(),
+        });
+        assert!(matches!(run(&mut disk, 1, DiskOp::Prepare { header }), Outcome::Prepared(_)));
+        disk
+    }
+
+    fn full_of(byte: u8) -> AlignedBuf {
+        let mut buf = AlignedBuf::new(4096);
+        buf.fill(byte);
+        buf
+    }
+
+    fn write(byte: u8) -> DiskOp {
+        DiskOp::Write { segment: SegmentNo(1), offset: 8192, buf: full_of(byte) }
+    }
+
+    fn at_8192(shared: &SharedMedium) -> Vec<u8> {
+        let mut page = vec![0; 4096];
+        shared.folder().read(&segment_name(SegmentNo(1)), 8192, &mut page).expect("read");
+        page
+    }
+
+    #[test]
+    fn only_what_was_synced_survives_a_power_cut_and_all_that_completed_a_kill() {
+        let (shared, folder) = with_file("a");
+        folder.write("a", 0, &full_of(1)).expect("written");
+        folder.sync("a").expect("synced");
+        folder.write("a", 0, &full_of(2)).expect("written");
+        shared.lock().kill();
+        assert_eq!(first_byte(&shared, "a"), 2);
+        assert!(folder.list().is_err(), "the old process is dead");
+        shared.lock().cut_power(Fate::Lost);
+        assert_eq!(first_byte(&shared, "a"), 1);
+    }
+
+    #[test]
+    fn a_name_is_durable_only_with_its_folder() {
+        let (shared, folder) = with_file("a");
+        folder.rename("a", "b").expect("renamed");
+        shared.lock().cut_power(Fate::Lost);
+        assert_eq!(shared.folder().list().expect("listed"), [("a".to_owned(), 8192)]);
+        shared.folder().rename("a", "b").expect("renamed");
+        shared.folder().sync_folder().expect("synced");
+        shared.lock().cut_power(Fate::Lost);
+        assert_eq!(shared.folder().list().expect("listed"), [("b".to_owned(), 8192)]);
+    }
+
+    #[test]
+    fn a_sync_covers_no_write_that_completed_after_its_submission() {
+        let shared = medium();
+        let mut disk = prepared(&shared);
+        let mut done = Vec::new();
+        disk.submit(OpId(2), write(7));
+        disk.submit(OpId(3), DiskOp::Sync { segment: SegmentNo(1) });
+        while done.len() < 2 {
+            disk.poll(Wait::Event, &mut done).expect("alive");
+        }
+        assert!(matches!(done[0].outcome, Outcome::Written) && matches!(done[1].outcome, Outcome::Synced));
+        shared.lock().cut_power(Fate::Lost);
+        assert!(at_8192(&shared).iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_synced_write_is_durable_and_a_later_sync_makes_a_written_one_so() {
+        for op in [0, 1] {
+            let shared = medium();
+            let mut disk = prepared(&shared);
+            if op == 0 {
+                let buf = full_of(7);
+                let synced = run(&mut disk, 2, DiskOp::WriteSynced { segment: SegmentNo(1), offset: 8192, buf });
+                assert!(matches!(synced, Outcome::Synced));
+            } else {
+                assert!(matches!(run(&mut disk, 2, write(7)), Outcome::Written));
+                assert!(matches!(run(&mut disk, 3, DiskOp::Sync { segment: SegmentNo(1) }), Outcome::Synced));
+            }
+            shared.lock().cut_power(Fate::Lost);
+            assert!(at_8192(&shared).iter().all(|&byte| byte == 7));
+        }
+    }
+
+    #[test]
+    fn after_a_failed_sync_the_next_says_ok_and_the_data_is_gone_all_the_same() {
+        let shared = medium();
+        let mut disk = prepared(&shared);
+        run(&mut disk, 2, write(7));
+        shared.lock().faults = Faults { sync_error: Some(0), ..Faults::default() };
+        let sync = || DiskOp::Sync { segment: SegmentNo(1) };
+        assert!(matches!(run(&mut disk, 3, sync()), Outcome::Failed(_)));
+        assert!(matches!(run(&mut disk, 4, sync()), Outcome::Synced));
+        shared.lock().cut_power(Fate::Kept);
+        let lost = at_8192(&shared).iter().filter(|&&byte| byte == 0).count();
+        assert!(lost > 0 && lost.is_multiple_of(512), "{lost} bytes lost");
+    }
+
+    #[test]
+    fn a_power_cut_tears_a_write_at_atomic_units() {
+        let shared = SharedMedium::new(Medium::new(Chance::new(3), 4096));
+        let folder = shared.folder();
+        folder.create("a", 32768).expect("created");
+        folder.sync("a").expect("synced");
+        folder.sync_folder().expect("synced");
+        folder.write("a", 0, &[1; 32768]).expect("written");
+        shared.lock().cut_power(Fate::Units);
+        let mut bytes = vec![0; 32768];
+        shared.folder().read("a", 0, &mut bytes).expect("read");
+        let units: Vec<u8> = bytes.chunks(4096).map(|unit| unit[0]).collect();
+        assert!(units.contains(&0) && units.contains(&1), "{units:?}");
+        assert!(bytes.chunks(4096).all(|unit| unit.iter().all(|byte| *byte == unit[0])));
+    }
+
+    #[test]
+    fn a_file_stays_locked_until_the_writes_of_a_killed_process_have_landed() {
+        let mut waited = false;
+        for seed in 0..20 {
+            let shared = SharedMedium::new(Medium::new(Chance::new(seed), 512));
+            let mut disk = prepared(&shared);
+            disk.submit(OpId(2), write(7));
+            disk.poll(Wait::No, &mut Vec::new()).expect("alive");
+            shared.lock().kill();
+            let name = segment_name(SegmentNo(1));
+            let before = at_8192(&shared);
+            let mut tries = 0;
+            while !shared.folder().try_lock(&name).expect("tried") {
+                tries += 1;
+            }
+            let after = at_8192(&shared);
+            waited |= tries > 0 && before != after;
+            for _ in 0..100 {
+                assert_eq!(at_8192(&shared), after, "nothing lands any more");
+            }
+        }
+        assert!(waited, "no write landed late");
+    }
+
+    #[test]
+    fn the_last_call_of_a_process_happened_or_not_and_all_others_fail() {
+        let mut happened = [false; 2];
+        for seed in 0..20 {
+            let shared = SharedMedium::new(Medium::new(Chance::new(seed), 512));
+            let folder = shared.folder();
+            folder.create("a", 4096).expect("created");
+            shared.lock().faults.last_call = Some(0);
+            assert!(folder.rename("a", "b").is_err());
+            assert!(shared.lock().is_crashed() && folder.list().is_err());
+            shared.lock().kill();
+            let names = shared.folder().list().expect("listed");
+            happened[usize::from(names[0].0 == "b")] = true;
+        }
+        assert_eq!(happened, [true; 2]);
+    }
+}

@@ -225,6 +225,19 @@ fn begin_epoch<'a>(
     own: Stream,
 ) -> Result<Writer<'a>, OpenError> {
     let scanned = &mut examined.scanned;
+    #[cfg(feature = "sim")]
+    if crate::planted::is_planted(crate::planted::Mutant::AppendToRecovered)
+        && let Some(last) =
+            scanned.segments.pop_if(|last| (last.end as usize) + 4 * PAGE_BYTES < last.header.segment_bytes as usize)
+    {
+        maker.adopt_segment(&last.header);
+        let (used, ready) = (scanned.segments.drain(..).collect(), std::collections::VecDeque::new());
+        let ends = std::mem::take(&mut scanned.ends);
+        let (number, chain, bounds) = (pin.batch, pin.chain, examined.setup.bounds);
+        let log = Log { used, current: last, ready, number, chain, ends, prev_end: 0 };
+        let soft_bytes = examined.setup.batch_bytes_max;
+        return Ok(Writer { folder, maker, log, own, bounds, soft_bytes, open: None, synced: pin });
+    }
     let header = SegmentHeader {
         store: own.origin,
         shard: own.shard,
@@ -319,6 +332,11 @@ impl Writer<'_> {
         if header.kind == EntryKind::Void {
             return self.push(void_entry().bytes(), &[]).map(|()| false);
         }
+        #[cfg(feature = "sim")]
+        let stream = match crate::planted::is_planted(crate::planted::Mutant::ReplayUnderNewEpoch) {
+            true => self.own,
+            false => stream,
+        };
         let identity = header.identity.unwrap_or(Identity { stream, seq: entry.seq });
         let carried = Entry { kind: EntryKind::Carried, identity: Some(identity), ..header }.encode();
         self.push(carried.bytes(), payload).map(|()| true)

@@ -111,6 +111,12 @@ impl Commit {
     /// A sync completed. `None` if this was no sync of ours.
     pub fn was_synced(&mut self, op: OpId) -> Option<()> {
         self.position(State::Syncing(op))?;
+        #[cfg(feature = "sim")]
+        if crate::planted::is_planted(crate::planted::Mutant::CreditAtCompletion) {
+            for run in self.runs.iter_mut().filter(|run| run.state == State::Written) {
+                run.state = State::Syncing(op);
+            }
+        }
         for run in self.runs.iter_mut().filter(|run| run.state == State::Syncing(op)) {
             run.state = State::Synced;
         }

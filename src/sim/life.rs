@@ -204,6 +204,10 @@ impl<'a> Life<'a> {
             self.full_at = None;
             self.closed = true;
             self.stopping = true;
+            if self.chance.percent(30) {
+                let span = self.chance.pick(&[100, 2_000, 20_000]);
+                self.crash_at = Some(now.plus_us(self.chance.below(span)));
+            }
             // Closed first, then looked at: so the last look has seen every claim.
             let look = self.ground.ring.look();
             self.step(Event::Looked(look))?;
@@ -284,8 +288,7 @@ impl<'a> Life<'a> {
         self.marks = marks;
         self.ground.ring.free(marks.written);
         if self.ground.plan.policy == SyncPolicy::Each {
-            let upto = if is_planted(Mutant::AckBeforeSync) { marks.written } else { marks.synced };
-            while self.acked < upto {
+            while self.acked < marks.synced {
                 self.acked = self.acked.next();
                 if let Some(item) = self.ground.model.item(self.acked) {
                     item.acked = Some(now);

@@ -2,6 +2,7 @@
 //! themselves, all from one seed. After each recovery the log is held against the model.
 
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::config::OnDamage;
 use crate::io::chance::Chance;
@@ -113,7 +114,12 @@ pub struct Violation {
 pub fn run(run: &Run) -> Result<(Summary, String), Box<Violation>> {
     plant(run.mutant);
     let mut world = World::new(run);
-    let result = world.history();
+    // A panic of the engine is a violation like any other.
+    let result = catch_unwind(AssertUnwindSafe(|| world.history())).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    });
     plant(None);
     let trace = world.medium.lock().trace().to_owned();
     let what = match result {
@@ -159,6 +165,7 @@ impl World {
             no_folder_sync: is_planted(Mutant::NoFolderSync),
             retry_sync: is_planted(Mutant::RetrySync),
             no_locks: is_planted(Mutant::RecycleWithoutLock),
+            no_write_sync: is_planted(Mutant::AckBeforeSync),
         };
         if run.trace == Tracing::On {
             medium.keep_trace();

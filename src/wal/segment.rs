@@ -246,6 +246,11 @@ pub enum HeaderError {
 /// The stamp of one generation of one file: never 0, so that it differs from zero fill.
 #[must_use]
 pub fn stamp(store: StoreId, file_id: FileId, generation: Generation) -> u32 {
+    #[cfg(feature = "sim")]
+    let generation = match crate::planted::is_planted(crate::planted::Mutant::NoGenerationStamp) {
+        true => Generation(1),
+        false => generation,
+    };
     let mixed = mix64(mix64(store.mixed(), file_id.0), u64::from(generation.0));
     ((mixed ^ (mixed >> 32)) as u32).max(1)
 }
