@@ -56,8 +56,6 @@ pub struct Ended {
     pub synced: Seq,
     /// An operation on the log failed.
     pub fault: bool,
-    /// It was closed cleanly.
-    pub stopped: bool,
     /// At (2, P): blocks that were acknowledged before this must survive.
     pub window: Option<Instant>,
 }
@@ -480,7 +478,7 @@ impl<'a> Life<'a> {
         };
         let faults = &mut self.ground.medium.lock().faults;
         (faults.write_error, faults.write_short, faults.sync_error, faults.last_call) = (None, None, None, None);
-        Ok(Ended { synced: self.marks.synced, fault: self.fault, stopped: self.stopped && !self.fault, window })
+        Ok(Ended { synced: self.marks.synced, fault: self.fault, window })
     }
 
     /// Each writer may be anywhere in a publication when it is killed.
