@@ -21,6 +21,8 @@ pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
 pub const SEGMENT_FILE_BYTES: std::ops::RangeInclusive<u64> = (16 << 10)..=*SEGMENT_BYTES.end();
 /// The intake ring, in bytes: bounds of the option (a power of two).
 pub const INTAKE_BYTES: std::ops::RangeInclusive<u64> = (64 << 10)..=(4 << 30);
+/// The intake ring, in bytes: what a header may say, again smaller than any option allows.
+pub const RING_FILE_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=*INTAKE_BYTES.end();
 /// The intake ring's slots: bounds of the option (a power of two).
 pub const INTAKE_SLOTS: std::ops::RangeInclusive<u64> = 64..=(1 << 24);
 /// One intake unit, in bytes: claims are counted in units.

@@ -82,8 +82,11 @@ pub struct Facts {
 pub enum Rot {
     /// None.
     Nothing,
-    /// A bit.
-    Bit,
+    /// A bit of the log.
+    Log,
+    /// A bit of the intake ring, and the store was not opened for it: what was in the ring alone is
+    /// in quarantine.
+    Ring,
 }
 
 /// The timeline.
@@ -362,11 +365,14 @@ impl Model {
             if seen[index] != Seen::No || item.damaged || !matches!(item.what, What::Block(_)) {
                 continue;
             }
-            let behind = seq < found.first || (facts.rot != Rot::Nothing && seq > found.last);
+            if facts.rot == Rot::Ring && seq > found.last {
+                continue;
+            }
+            let behind = seq < found.first || (facts.rot == Rot::Log && seq > found.last);
             if behind && item.flushed {
                 continue;
             }
-            if facts.rot != Rot::Nothing && seq > facts.synced && seq <= found.last {
+            if facts.rot == Rot::Log && seq > facts.synced && seq <= found.last {
                 // Lost unsynced right behind damage: nothing proves that the sound batches behind
                 // both do not belong to the log, so they are kept.
                 continue;

@@ -30,7 +30,7 @@ const HOLD_US: u64 = 3_000;
 /// Segments that draining a full ring may need, each made while it waits.
 const SEGMENTS_IN_A_DRAIN: u64 = 6;
 /// After so long without a publication a life ends, in microseconds.
-const STUCK_US: u64 = 3_000_000;
+const STUCK_US: u64 = 700_000;
 
 /// What lasts from one life to the next and is changed by this one.
 #[derive(Debug)]
@@ -56,8 +56,6 @@ pub struct Ended {
     pub synced: Seq,
     /// An operation on the log failed.
     pub fault: bool,
-    /// It was closed cleanly.
-    pub stopped: bool,
     /// At (2, P): blocks that were acknowledged before this must survive.
     pub window: Option<Instant>,
 }
@@ -377,6 +375,7 @@ impl<'a> Life<'a> {
     fn write(&mut self, writer: usize, now: Instant) -> bool {
         self.writers[writer] = now.plus_us(self.chance.within(1, self.ground.plan.pause_us));
         if self.store_full || self.published >= self.plan.blocks {
+            self.writers[writer] = now.plus_us(self.chance.within(1_000, 20_000));
             return false;
         }
         let void = self.chance.percent(1);
@@ -389,7 +388,10 @@ impl<'a> Life<'a> {
             name.payload(&mut payload);
             name.header(&payload)
         };
-        let Some(claim) = self.ground.ring.claim(header.bytes().len() + payload.len()) else { return false };
+        let Some(claim) = self.ground.ring.claim(header.bytes().len() + payload.len()) else {
+            self.writers[writer] = now.plus_us(self.chance.within(20, 2_000));
+            return false;
+        };
         self.ground.counters[writer] += 1;
         self.last_publication = now;
         let hold = self.chance.percent(self.ground.plan.hold_percent);
@@ -480,7 +482,7 @@ impl<'a> Life<'a> {
         };
         let faults = &mut self.ground.medium.lock().faults;
         (faults.write_error, faults.write_short, faults.sync_error, faults.last_call) = (None, None, None, None);
-        Ok(Ended { synced: self.marks.synced, fault: self.fault, stopped: self.stopped && !self.fault, window })
+        Ok(Ended { synced: self.marks.synced, fault: self.fault, window })
     }
 
     /// Each writer may be anywhere in a publication when it is killed.

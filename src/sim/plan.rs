@@ -7,7 +7,7 @@ use crate::limits::{SEGMENT_HEADER_BYTES, SLOT_RESERVE_BYTES};
 use crate::wal::log::LogBounds;
 
 /// Bytes and slots of the simulated ring: the smallest that the format knows.
-pub const RING_BYTES: u64 = 64 << 10;
+pub const RING_BYTES: u64 = 16 << 10;
 /// Slots of the simulated ring.
 pub const RING_SLOTS: u32 = 64;
 

@@ -144,6 +144,8 @@ struct World {
     facts: Facts,
     /// Flipped bits that nobody has met yet: they may lie where a later generation's log will end.
     lurking: u32,
+    /// Flipped bits of the ring since it was made.
+    ring_flips: u32,
     summary: Summary,
 }
 
@@ -185,6 +187,7 @@ impl World {
             life: 0,
             facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None, rot: Rot::Nothing },
             lurking: 0,
+            ring_flips: 0,
             summary: Summary::default(),
         }
     }
@@ -290,10 +293,14 @@ impl World {
                     continue;
                 }
                 Err(OpenError::Damaged(damaged))
-                    if (self.facts.rot != Rot::Nothing || self.lurking > 0) && on_damage == OnDamage::Refuse =>
+                    if (self.facts.rot != Rot::Nothing || self.lurking + self.ring_flips > 0)
+                        && on_damage == OnDamage::Refuse =>
                 {
                     self.medium.lock().note(|| format!("refused: {damaged}"));
                     self.summary.salvages += 1;
+                    if self.facts.rot == Rot::Nothing && damaged.ring.is_some() {
+                        self.facts.rot = Rot::Ring;
+                    }
                     on_damage = OnDamage::Salvage;
                     continue;
                 }
@@ -365,6 +372,7 @@ impl World {
         let folder = self.medium.folder();
         let found = self.model.check(&log, &folder, &self.facts)?;
         self.facts.rot = Rot::Nothing;
+        self.ring_flips = 0;
         self.medium.lock().note(|| format!("opened under {own:?}: {found:?}"));
         self.summary.recoveries += 1;
         self.summary.blocks += found.blocks;
@@ -390,6 +398,13 @@ impl World {
 
     /// Flips one bit of the log or the ring; batches that it hits may be lost, with a report.
     fn rot(&mut self) {
+        if self.chance.percent(40) {
+            self.ring.rot(&mut self.chance);
+            self.medium.lock().note(|| "rot in the ring".to_owned());
+            self.ring_flips += 1;
+            self.summary.harmless_flips += 1;
+            return;
+        }
         let folder = self.medium.folder();
         let mut names: Vec<(String, u64)> = folder.list().unwrap_or_default();
         names.retain(|(name, _)| matches!(parse_name(name), FileName::Segment(_)));
@@ -416,7 +431,7 @@ impl World {
         let bit = self.chance.below(8);
         self.medium.lock().rot(&name, at, |bytes| bytes[0] ^= 1 << bit);
         self.medium.lock().note(|| format!("rot: {name} {at:#x} bit {bit}"));
-        self.facts.rot = Rot::Bit;
+        self.facts.rot = Rot::Log;
         self.lurking += 1;
         self.summary.harmless_flips += 1;
         for (start, batch) in batches {

@@ -6,7 +6,7 @@
 //! first unit on, and wraps round at the area's end. Its slot is `seq % slots`; slots never hold
 //! user bytes.
 
-use crate::limits::{ENTRY_HEADER_BYTES_MAX, INTAKE_BYTES, INTAKE_SLOTS, INTAKE_UNIT_BYTES, PAGE_BYTES};
+use crate::limits::{ENTRY_HEADER_BYTES_MAX, INTAKE_SLOTS, INTAKE_UNIT_BYTES, PAGE_BYTES, RING_FILE_BYTES};
 use crate::types::{Epoch, Nonce, Seq, ShardId, StoreId, mix64};
 use crate::wal::codec::{FORMAT_VERSION, crc_before, layout};
 use crate::wal::entry::ENTRY_BYTES;
@@ -122,7 +122,7 @@ impl RingHeader {
         self.slots.is_power_of_two()
             && self.bytes.is_power_of_two()
             && INTAKE_SLOTS.contains(&u64::from(self.slots))
-            && INTAKE_BYTES.contains(&self.bytes)
+            && RING_FILE_BYTES.contains(&self.bytes)
     }
 
     /// Where the byte area begins.
