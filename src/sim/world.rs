@@ -346,10 +346,10 @@ impl World {
         let examined = examine(&folder, &setup, self.ring.image(), &mut |_| {})?;
         let (epoch, nonce) = (Epoch(examined.epoch_max.0 + 1), Nonce(self.chance.next_u64()));
         let own = Stream { origin: STORE, shard: SHARD, epoch, nonce };
-        let report = serde_json::to_string(&examined.report).unwrap_or_default();
-        self.medium.lock().note(|| format!("examined: {report}"));
+        let report = || format!("examined: {}", serde_json::to_string(&examined.report).unwrap_or_default());
+        self.medium.lock().note(report);
         put_aside(&examined, &folder, &mut Bin, self.ring.image())?;
-        let image = self.ring.image().map(<[u8]>::to_vec);
+        let image = self.ring.image().filter(|_| examined.needs_ring_image()).map(<[u8]>::to_vec);
         if examined.needs_new_ring() && !self.make_ring(Epoch(0), nonce, Seq(1)) {
             return Ok(None);
         }
