@@ -18,6 +18,8 @@ use crate::types::{Position, Seq};
 
 /// How often a shard is looked at for a unit that is due.
 const LOOK: Duration = Duration::from_millis(20);
+/// The same where there is nothing to hand over: an idle engine costs next to nothing.
+const LOOK_IDLE: Duration = Duration::from_millis(500);
 /// How long a store that failed is left alone.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -57,6 +59,7 @@ impl Flusher {
     /// [`Error::Store`] where the store did not take it: the log still has it.
     pub fn close(self) -> Result<(), Error> {
         self.closing.store(true, Ordering::Release);
+        self.thread.thread().unpark();
         match self.thread.join() {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::Store(error.to_string())),
@@ -106,7 +109,8 @@ fn run(
         if last_turn {
             return outcome;
         }
-        std::thread::sleep(LOOK);
+        let idle = sources.iter().all(|source| source.shard.ring.last_given() <= source.flushed.seq);
+        std::thread::park_timeout(if idle { LOOK_IDLE } else { LOOK });
     }
 }
 

@@ -29,7 +29,7 @@ use crate::verify::Ledger;
 use crate::workload::{Source, hash_of};
 
 /// One in so many ready-made blocks is timed while it is taken; others are timed each.
-const MAKING_SAMPLE: u64 = 256;
+const MAKING_SAMPLE: u64 = 4096;
 /// How often the watch looks.
 const WATCH: Duration = Duration::from_millis(20);
 /// Pieces of input that wait for one writer.
