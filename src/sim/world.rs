@@ -433,12 +433,16 @@ impl World {
         self.medium.lock().note(|| format!("rot: {name} {at:#x} bit {bit}"));
         self.facts.rot = Rot::Log;
         self.lurking += 1;
-        self.summary.harmless_flips += 1;
+        let mut hit = false;
+        content[at] ^= 1 << bit;
+        // Where earlier flips left only one whole copy of the header, this one may take that too.
+        let headless = SegmentHeader::decode(&content[..count]).is_err();
         for (start, batch) in batches {
-            if (start..start + batch.length as usize).contains(&at) {
-                self.summary.harmless_flips -= 1;
+            if headless || (start..start + batch.length as usize).contains(&at) {
+                hit = true;
                 self.model.rot(Place::new(&header, start as u32), &batch);
             }
         }
+        self.summary.harmless_flips += u64::from(!hit);
     }
 }
