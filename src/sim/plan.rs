@@ -70,7 +70,7 @@ impl Plan {
             1 => SyncPolicy::Periodic { ms: chance.pick(&[1, 2, 5, 20, 100]) },
             _ => SyncPolicy::Each,
         };
-        let segment_bytes = chance.pick(&[32, 48, 64, 128]) << 10;
+        let segment_bytes = chance.pick(&[24, 32, 32, 48, 64]) << 10;
         let batch_bytes_max = chance.pick(&[4, 8, 8, 12]) << 10;
         let block_bytes_max = chance.pick(&[0, 40, 200, 200, 1_000, 1_000, 4_000, 7_000]);
         // A batch may be longer than asked where one block alone is.
@@ -96,7 +96,7 @@ impl Plan {
                 stall_percent: chance.pick(&[0, 0, 0, 1]),
             },
             lives: (chance.within(2, 5) as u32).min(limits.lives_max),
-            blocks: (chance.pick(&[4, 16, 60, 60, 200])).min(limits.blocks_max),
+            blocks: (chance.pick(&[4, 16, 40, 60, 200])).min(limits.blocks_max),
         }
     }
 }

@@ -346,10 +346,10 @@ impl World {
         let examined = examine(&folder, &setup, self.ring.image(), &mut |_| {})?;
         let (epoch, nonce) = (Epoch(examined.epoch_max.0 + 1), Nonce(self.chance.next_u64()));
         let own = Stream { origin: STORE, shard: SHARD, epoch, nonce };
-        let report = serde_json::to_string(&examined.report).unwrap_or_default();
-        self.medium.lock().note(|| format!("examined: {report}"));
+        let report = || format!("examined: {}", serde_json::to_string(&examined.report).unwrap_or_default());
+        self.medium.lock().note(report);
         put_aside(&examined, &folder, &mut Bin, self.ring.image())?;
-        let image = self.ring.image().map(<[u8]>::to_vec);
+        let image = self.ring.image().filter(|_| examined.needs_ring_image()).map(<[u8]>::to_vec);
         if examined.needs_new_ring() && !self.make_ring(Epoch(0), nonce, Seq(1)) {
             return Ok(None);
         }
@@ -433,12 +433,16 @@ impl World {
         self.medium.lock().note(|| format!("rot: {name} {at:#x} bit {bit}"));
         self.facts.rot = Rot::Log;
         self.lurking += 1;
-        self.summary.harmless_flips += 1;
+        let mut hit = false;
+        content[at] ^= 1 << bit;
+        // Where earlier flips left only one whole copy of the header, this one may take that too.
+        let headless = SegmentHeader::decode(&content[..count]).is_err();
         for (start, batch) in batches {
-            if (start..start + batch.length as usize).contains(&at) {
-                self.summary.harmless_flips -= 1;
+            if headless || (start..start + batch.length as usize).contains(&at) {
+                hit = true;
                 self.model.rot(Place::new(&header, start as u32), &batch);
             }
         }
+        self.summary.harmless_flips += u64::from(!hit);
     }
 }

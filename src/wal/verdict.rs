@@ -157,7 +157,7 @@ fn check_body(bytes: &[u8], header: &BatchHeader) -> Result<(), Wrong> {
     }
     let end = BATCH::BYTES + header.entries_bytes as usize + header.streams as usize * STREAM::BYTES;
     let rest = bytes.len() / SECTOR_BYTES * SECTOR_STREAM_BYTES - end;
-    if !payloads_hold || pieces(bytes, end, rest).any(|piece| piece.iter().any(|&byte| byte != 0)) {
+    if !payloads_hold || pieces(bytes, end, rest).any(|piece| piece.iter().fold(0, |all, byte| all | byte) != 0) {
         return Err(Wrong::Payload);
     }
     Ok(())
