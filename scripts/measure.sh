@@ -18,8 +18,7 @@ run() {
 }
 # Long enough that levels (1) and (2, 3000) move at least 20 times the rings' bytes.
 run --block-bytes 128 --seconds 8 --repeat 3 --baseline
-run --block-bytes 4096 --seconds 4 --repeat 3 --baseline
-run --block-bytes 65536 --seconds 4 --repeat 3 --baseline
-run --block-bytes 4096 --writers 1 --seconds 3 --repeat 3 --wal-level 2 --wal-fsync-period 0 --baseline
-run --block-bytes 4096 --seconds 5 --repeat 3 --wal-level 2 --wal-fsync-period 100
-run --block-bytes 128 --seconds 10 --repeat 1 --wal-level 1
+run --block-bytes 4096 --seconds 3 --repeat 3 --baseline
+run --block-bytes 65536 --seconds 3 --repeat 3 --baseline
+run --block-bytes 4096 --writers 1 --seconds 2 --repeat 3 --wal-level 2 --wal-fsync-period 0 --baseline
+run --block-bytes 4096 --seconds 3 --repeat 3 --wal-level 2 --wal-fsync-period 100
