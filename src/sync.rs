@@ -2,7 +2,7 @@
 //! or under `--cfg forebay_model` those of a model checker that explores the interleavings
 //! (`scripts/model.sh`).
 
-#[cfg(not(forebay_model))]
+#[cfg(not(all(test, forebay_model)))]
 mod imp {
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
     pub(crate) use std::sync::{Mutex, MutexGuard};
@@ -61,7 +61,7 @@ mod imp {
     pub(crate) fn point() {}
 }
 
-#[cfg(forebay_model)]
+#[cfg(all(test, forebay_model))]
 mod imp {
     pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
     pub(crate) use shuttle::sync::{Mutex, MutexGuard};
@@ -121,7 +121,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A way to be wrong, so that the model can show that it would notice.
-#[cfg(forebay_model)]
+#[cfg(all(test, forebay_model))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {
     /// None.
@@ -140,13 +140,13 @@ pub(crate) enum Mutant {
     FreedWhileReadable,
 }
 
-#[cfg(forebay_model)]
+#[cfg(all(test, forebay_model))]
 thread_local! {
     /// What rings that are made on this thread from now on do wrong.
     pub(crate) static MUTANT: std::cell::Cell<Mutant> = const { std::cell::Cell::new(Mutant::Sound) };
 }
 
-#[cfg(forebay_model)]
+#[cfg(all(test, forebay_model))]
 impl Mutant {
     /// The planted one.
     pub(crate) fn now() -> Self {

@@ -15,7 +15,7 @@ use crate::shard::core::Look;
 use crate::shard::intake::{Reader, Region};
 use crate::shard::ring::{Ring, Wake, asleep};
 use crate::shard::ring_file::{self, Backing};
-#[cfg(forebay_model)]
+#[cfg(all(test, forebay_model))]
 use crate::sync::Mutant;
 use crate::types::Seq;
 use crate::wal::batch::{BatchBuilder, Push};
@@ -176,7 +176,7 @@ impl Consumer {
         self.drained = self.drained.next();
         self.waiting_bytes -= u64::from(slot.header_bytes) + u64::from(slot.length);
         self.waiting_units -= slot.claim_units;
-        #[cfg(forebay_model)]
+        #[cfg(all(test, forebay_model))]
         if self.ring.mutant == Mutant::FreedWhileReadable {
             self.ring.counters.free(1, slot.claim_units);
         }
@@ -204,7 +204,7 @@ impl Consumer {
         }
         self.pass_done();
         self.reader.give_back(upto);
-        #[cfg(forebay_model)]
+        #[cfg(all(test, forebay_model))]
         if self.ring.mutant == Mutant::FreedWhileReadable {
             self.ring.queue.serve_line(&self.ring.counters);
             return;
@@ -233,7 +233,7 @@ impl Consumer {
             }
         };
         self.ring.set_asleep(word);
-        #[cfg(forebay_model)]
+        #[cfg(all(test, forebay_model))]
         if self.ring.mutant == Mutant::NoSecondLook {
             return true;
         }

@@ -45,7 +45,7 @@ pub(crate) struct Region {
 
 #[derive(Debug)]
 enum Backing {
-    #[cfg(not(forebay_model))]
+    #[cfg(not(all(test, forebay_model)))]
     Mapped {
         /// Held for their `Drop`.
         _ring: map::Mapping,
@@ -66,7 +66,7 @@ impl Region {
     ///
     /// # Errors
     /// What the system said.
-    #[cfg(not(forebay_model))]
+    #[cfg(not(all(test, forebay_model)))]
     pub(crate) fn map(file: &impl std::os::fd::AsFd, header: &RingHeader) -> std::io::Result<Self> {
         use crate::wal::intake::{FREED_AT, SLOTS_AT};
         let (ring, alive) = map::ring(file.as_fd(), header)?;
@@ -90,7 +90,7 @@ impl Region {
     }
 
     /// The model has no mappings, only [`heap`](Self::heap).
-    #[cfg(forebay_model)]
+    #[cfg(all(test, forebay_model))]
     pub(crate) fn map(_: &impl std::os::fd::AsFd, _: &RingHeader) -> std::io::Result<Self> {
         Err(std::io::ErrorKind::Unsupported.into())
     }
@@ -304,7 +304,7 @@ impl Drop for Region {
     }
 }
 
-#[cfg(not(forebay_model))]
+#[cfg(not(all(test, forebay_model)))]
 mod map {
     use std::io;
     use std::os::fd::BorrowedFd;

@@ -140,7 +140,7 @@ impl Queue {
         if waiter.is_future {
             self.futures.fetch_add(1, Ordering::SeqCst);
         }
-        #[cfg(forebay_model)]
+        #[cfg(all(test, forebay_model))]
         if crate::sync::Mutant::now() == crate::sync::Mutant::NoLookInLine {
             return Joined::Waits(waiter);
         }

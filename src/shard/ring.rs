@@ -18,7 +18,7 @@ use crate::shard::claim::{Claimed, Counters, NoClaim, Word};
 use crate::shard::intake::Region;
 pub use crate::shard::queue::Closed;
 use crate::shard::queue::{Joined, Orphans, Queue, Turn, Waiter};
-#[cfg(forebay_model)]
+#[cfg(all(test, forebay_model))]
 use crate::sync::Mutant;
 use crate::sync::{AtomicU64, Ordering, fence};
 use crate::types::Seq;
@@ -66,7 +66,7 @@ pub struct Ring {
     asleep: CachePadded<AtomicU64>,
     wake: Arc<dyn Wake>,
     shared_file: bool,
-    #[cfg(forebay_model)]
+    #[cfg(all(test, forebay_model))]
     pub(crate) mutant: Mutant,
 }
 
@@ -82,7 +82,7 @@ impl Ring {
             asleep: CachePadded::new(AtomicU64::new(0)),
             wake,
             shared_file,
-            #[cfg(forebay_model)]
+            #[cfg(all(test, forebay_model))]
             mutant: Mutant::now(),
         }
     }
@@ -218,7 +218,7 @@ impl Ring {
         let mut claim = Claim { ring: self, claimed: Some(claimed) };
         let claimed = claim.claimed.as_mut().expect("not published yet");
         let header_bytes = entry.bytes().len();
-        #[cfg(forebay_model)]
+        #[cfg(all(test, forebay_model))]
         if self.mutant == Mutant::PublishedBeforeTheCopy {
             let claimed = claim.claimed.take().expect("not published yet");
             entry.set_payload_crc(crc32fast::hash(payload));
@@ -253,7 +253,7 @@ impl Ring {
 
     /// Publishes a void in place of what was claimed.
     pub(crate) fn publish_void(&self, mut claimed: Claimed) {
-        #[cfg(forebay_model)]
+        #[cfg(all(test, forebay_model))]
         if self.mutant == Mutant::NoVoid {
             return;
         }
@@ -282,13 +282,13 @@ impl Ring {
     #[inline]
     fn give(&self, slot: &Slot) -> Seq {
         let (words, premix) = (slot.words(), slot.premix(self.region.seed()));
-        #[cfg(forebay_model)]
+        #[cfg(all(test, forebay_model))]
         let early = self.asleep.load(Ordering::SeqCst);
         // Between these two lines nothing may call, loop or panic: everybody behind waits for this.
         // Acquire and release: see `claim.rs`.
         let seq = Seq(self.next_seq.fetch_add(1, Ordering::AcqRel));
         self.region.fill(seq, words, slot_checksum(premix, seq));
-        #[cfg(forebay_model)]
+        #[cfg(all(test, forebay_model))]
         if self.mutant == Mutant::NoFence {
             self.wake_if(Word(early));
             return seq;
