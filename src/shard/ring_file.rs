@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FsWord, IFlags, MemfdFlags, ioctl_getflags, ioctl_setflags, memfd_create, statfs};
 
 use crate::limits::PAGE_BYTES;
+use crate::types::Epoch;
 use crate::wal::intake::{RingHeader, SLOTS_AT};
 
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
@@ -45,7 +46,11 @@ pub(crate) fn prepare(path: &Path, header: &RingHeader) -> io::Result<Backing> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let kind = kind_of(statfs(folder)?.f_type);
     if TRUSTED.contains(&kind) {
-        if let Some(file) = take_over(path, header, kind)? {
+        // A ring of epoch 0 takes the place of one that cannot be read: whole or not at all, so that
+        // a cut meanwhile does not make less of what is damaged.
+        if header.epoch > Epoch(0)
+            && let Some(file) = take_over(path, header, kind)?
+        {
             return Ok(Backing::File(file));
         }
         if let Some(file) = make(path, folder, header, kind)? {
@@ -134,7 +139,7 @@ fn write_headers(file: &File, header: &RingHeader) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Epoch, Nonce, Seq, ShardId, StoreId};
+    use crate::types::{Nonce, Seq, ShardId, StoreId};
 
     fn header(epoch: u64) -> RingHeader {
         RingHeader {

@@ -6,7 +6,7 @@
 //! in order, that excludes strangers, doubles and disorder (P4, R7). What may be missing depends on
 //! how the last life ended ([`Ending`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::io::disk::{Folder, Instant};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
@@ -96,7 +96,8 @@ pub struct Model {
     /// The seq of the first item, minus one.
     before: u64,
     payload: Vec<u8>,
-    rotten: Vec<Place>,
+    /// Damaged batches, and what cannot be told from them.
+    rotten: HashSet<Place>,
 }
 
 /// What the log has under a seq.
@@ -187,6 +188,7 @@ impl Model {
                     if !skipping {
                         return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}"));
                     }
+                    self.rotten.insert(place);
                     at += PAGE_BYTES;
                     continue;
                 };
@@ -215,7 +217,7 @@ impl Model {
 
     /// The simulator damages this batch; what is in it may be lost, with a report.
     pub fn rot(&mut self, place: Place, batch: &BatchHeader) {
-        self.rotten.push(place);
+        self.rotten.insert(place);
         for seq in batch.first_seq.0..batch.first_seq.0 + u64::from(batch.numbered) {
             if let Some(item) = self.item(Seq(seq)) {
                 item.damaged = true;

@@ -9,7 +9,7 @@ use crate::io::chance::Chance;
 use crate::io::medium::Fate;
 use crate::limits::{INTAKE_UNIT_BYTES, PAGE_BYTES, SECTOR_BYTES};
 use crate::shard::core::Look;
-use crate::types::Seq;
+use crate::types::{Epoch, Seq};
 use crate::wal::batch::{BatchBuilder, Push};
 use crate::wal::intake::{
     FREED_AT, RingHeader, SLOT_BYTES, SLOTS_AT, Slot, SlotRecord, freed_word, slot_checksum, units_for,
@@ -82,13 +82,23 @@ impl SimRing {
             steps > 0
         };
         let bytes = header.file_bytes() as usize;
-        if self.image.as_ref().is_none_or(|image| image.len() != bytes) {
-            self.image = Some(vec![0; bytes]);
-            self.durable = None;
-        }
-        let image = self.image.as_mut().expect("just made");
         let copy = header.encode();
         let slots = SLOTS_AT..SLOTS_AT + header.slots as usize * SLOT_BYTES;
+        if header.epoch == Epoch(0) || self.image.as_ref().is_none_or(|image| image.len() != bytes) {
+            // Made beside the old one and renamed over it.
+            let goes_on = step();
+            if goes_on || chance.percent(50) {
+                let mut image = vec![0; bytes];
+                image[..copy.len()].copy_from_slice(&copy);
+                image[PAGE_BYTES..PAGE_BYTES + copy.len()].copy_from_slice(&copy);
+                self.image = Some(image);
+                self.durable.clone_from(&self.image);
+            }
+            if !goes_on {
+                return false;
+            }
+        }
+        let image = self.image.as_mut().expect("just made");
         if !step() {
             // Slots in no order.
             image[slots].chunks_exact_mut(SLOT_BYTES).filter(|_| chance.percent(50)).for_each(|slot| slot.fill(0));

@@ -52,7 +52,7 @@ layout!(STREAM {
 });
 
 /// Where a batch stands: everything that its identity is checked against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The store.
     pub store: StoreId,
