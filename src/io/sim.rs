@@ -387,13 +387,12 @@ mod tests {
         done.into_iter().find(|done| done.id == OpId(id)).expect("just seen").outcome
     }
 
-    fn prepared(shared: &SharedMedium) -> SimDisk {
-        let mut disk = disk(shared);
-        let header = Box::new(SegmentHeader {
+    fn wanted(epoch: u64) -> SegmentHeader {
+        SegmentHeader {
             store: STORE,
             shard: ShardId(0),
             segment: SegmentNo(1),
-            epoch: Epoch(1),
+            epoch: Epoch(epoch),
             nonce: Nonce(1),
             file_id: FileId(0),
             generation: Generation(0),
@@ -402,7 +401,12 @@ mod tests {
             boot: [1; 16],
             pin: None,
             handled: Vec::new(),
-        });
+        }
+    }
+
+    fn prepared(shared: &SharedMedium) -> SimDisk {
+        let mut disk = disk(shared);
+        let header = Box::new(wanted(1));
         assert!(matches!(run(&mut disk, 1, DiskOp::Prepare { header }), Outcome::Prepared(_)));
         disk
     }
@@ -550,5 +554,40 @@ mod tests {
             happened[usize::from(names[0].0 == "b")] = true;
         }
         assert_eq!(happened, [true; 2]);
+    }
+
+    #[test]
+    fn a_segment_that_is_renewed_has_a_whole_header_after_any_row_of_cuts() {
+        let mut renewed = 0;
+        for seed in 0..400 {
+            let mut chance = Chance::new(seed);
+            let shared = SharedMedium::new(Medium::new(chance.fork(1), 512));
+            prepared(&shared);
+            let mut epochs = vec![1];
+            for epoch in 2..6 {
+                let (name, mut bytes) = (segment_name(SegmentNo(1)), vec![0; 8192]);
+                // Recovery syncs before it reads.
+                shared.folder().sync(&name).expect("synced");
+                shared.folder().read(&name, 0, &mut bytes).expect("read");
+                let found = SegmentHeader::decode(&bytes).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+                assert!(epochs.contains(&found.epoch.0), "seed {seed}: {found:?}");
+                let mut maker = Maker::new(STORE, ShardId(0), SEGMENT_BYTES, 2, Box::new(|| 9));
+                shared.lock().faults.last_call = chance.percent(80).then(|| chance.below(4));
+                let result = maker.renew(&shared.folder(), &found, 12288, wanted(epoch));
+                if result.is_ok() {
+                    renewed += 1;
+                    epochs.clear();
+                }
+                epochs.push(epoch);
+                let fate = chance.pick(&Fate::ALL);
+                if chance.percent(50) {
+                    shared.lock().kill()
+                } else {
+                    shared.lock().cut_power(fate)
+                }
+                shared.lock().faults.last_call = None;
+            }
+        }
+        assert!(renewed > 100, "{renewed}");
     }
 }
