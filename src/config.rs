@@ -194,14 +194,9 @@ impl Config {
         }
     }
 
-    /// Shards for a new store.
+    /// Shards: for a new store what was asked for; IDENTITY puts the count of an old one here.
     pub(crate) fn shards_wanted(&self) -> usize {
         self.shards.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX))
-    }
-
-    /// Shards of the store that is open: IDENTITY's count stands in the options by then.
-    pub(crate) fn identity_shards(&self) -> usize {
-        self.shards_wanted()
     }
 
     /// The log's bound for one shard, in segments.

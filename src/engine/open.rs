@@ -428,7 +428,7 @@ impl Opening {
             period_ns: config.wal_retention_period_s.saturating_mul(1_000_000_000),
             segments: match config.wal_retention_size {
                 0 => u64::MAX,
-                bytes => (bytes / config.identity_shards() as u64).div_ceil(config.segment_bytes),
+                bytes => (bytes / config.shards_wanted() as u64).div_ceil(config.segment_bytes),
             },
             pressure_segments: bounds.segments_max.saturating_sub(1),
         };
@@ -446,7 +446,7 @@ impl Opening {
 }
 
 fn bounds(config: &Config) -> LogBounds {
-    LogBounds { segments_max: config.segments_max(config.identity_shards()), reserve: config.reserve_segments() }
+    LogBounds { segments_max: config.segments_max(config.shards_wanted()), reserve: config.reserve_segments() }
 }
 
 /// io_uring, or threads where it is blocked and the choice is open.

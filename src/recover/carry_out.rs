@@ -366,6 +366,7 @@ impl Writer<'_> {
 
     fn begin(&mut self, bytes_needed: usize) -> Result<BatchBuilder, OpenError> {
         if self.log.is_full() || self.log.room() < bytes_needed {
+            self.sync()?;
             self.prepare_next()?;
             let rotated = self.log.rotate();
             assert!(rotated, "a segment was just prepared");
@@ -394,7 +395,6 @@ impl Writer<'_> {
 
     fn prepare_next(&mut self) -> Result<(), OpenError> {
         let current = &self.log.current.header;
-        self.sync()?;
         let last = self.log.ready.back().unwrap_or(current);
         let header =
             SegmentHeader { segment: SegmentNo(last.segment.0 + 1), pin: None, handled: Vec::new(), ..current.clone() };
