@@ -3,7 +3,9 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::SyncPolicy;
 use crate::engine::inner::Inner;
@@ -56,10 +58,10 @@ impl Writer {
     /// As [`append`](Self::append).
     pub fn append_with(&self, block: Block, durability: Durability) -> Result<Receipt, Error> {
         let shard = self.shard();
-        let mut entry = match self.entry(&block) {
-            Ok(entry) => entry,
-            Err(why) => return Err(rejected(block, why)),
-        };
+        if let Err(why) = self.check(&block) {
+            return Err(rejected(block, why));
+        }
+        let mut entry = self.entry(&block);
         let published = match shard.ring.try_publish(&mut entry, &block.payload) {
             Err(Refused::Full | Refused::Closed(Closed::StoreFull)) => {
                 shard.ring.publish_by(&mut entry, &block.payload, self.deadline())
@@ -80,10 +82,10 @@ impl Writer {
     /// # Errors
     /// The block comes back with the reason; nothing of it was logged.
     pub fn submit(&self, block: Block) -> Result<Ticket, Rejected> {
-        let mut entry = match self.entry(&block) {
-            Ok(entry) => entry,
-            Err(why) => return Err(Rejected { block, why }),
-        };
+        if let Err(why) = self.check(&block) {
+            return Err(Rejected { block, why });
+        }
+        let mut entry = self.entry(&block);
         match self.shard().ring.try_publish(&mut entry, &block.payload) {
             Ok(seq) => Ok(Ticket::new(Arc::clone(&self.inner), self.shard, self.receipt(seq), self.acknowledged())),
             Err(refused) => Err(Rejected { block, why: self.why(refused) }),
@@ -95,10 +97,10 @@ impl Writer {
     /// # Errors
     /// As [`append`](Self::append).
     pub async fn append_async(&self, block: Block) -> Result<Receipt, Error> {
-        let mut entry = match self.entry(&block) {
-            Ok(entry) => entry,
-            Err(why) => return Err(rejected(block, why)),
-        };
+        if let Err(why) = self.check(&block) {
+            return Err(rejected(block, why));
+        }
+        let mut entry = self.entry(&block);
         let ring = &self.shard().ring;
         let published = match ring.try_publish(&mut entry, &block.payload) {
             Err(Refused::Full | Refused::Closed(Closed::StoreFull)) => {
@@ -138,7 +140,8 @@ impl Writer {
         Receipt { stream: self.shard().own, seq }
     }
 
-    fn entry(&self, block: &Block) -> Result<EncodedEntry, Why> {
+    #[inline]
+    fn check(&self, block: &Block) -> Result<(), Why> {
         let names = self.namespace.len() + block.table.len();
         if names > NAMES_BYTES_MAX {
             return Err(Why::NamesTooLong { bytes: names });
@@ -148,20 +151,25 @@ impl Writer {
         if bytes > max {
             return Err(Why::TooLarge { bytes, max });
         }
+        Ok(())
+    }
+
+    #[inline]
+    fn entry(&self, block: &Block) -> EncodedEntry {
         // Before 1970 or after 2262 the clock is wrong anyway; the order of blocks does not depend on it.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let entry = Entry {
+        let now = clock_gettime(ClockId::Realtime);
+        Entry {
             kind: EntryKind::Own,
             block_kind: block.kind,
             namespace: &self.namespace,
             table: &block.table,
-            length: bytes as u32,
-            received_at_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+            length: block.payload.len() as u32,
+            received_at_ns: now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec),
             rows: block.rows,
             payload_crc: 0,
             identity: None,
-        };
-        Ok(entry.encode())
+        }
+        .encode()
     }
 
     fn why(&self, refused: Refused) -> Why {

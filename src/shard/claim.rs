@@ -12,6 +12,7 @@
 use crossbeam_utils::CachePadded;
 
 use crate::sync::{AtomicU64, Ordering};
+use crate::types::Seq;
 
 const SLOT_MASK: u32 = (1 << 30) - 1;
 
@@ -34,6 +35,16 @@ pub(crate) struct Word(pub(crate) u64);
 impl Word {
     pub(crate) const fn new(state: u8, slots: u32, units: u32) -> Self {
         Self((state as u64) << 62 | ((slots & SLOT_MASK) as u64) << 32 | units as u64)
+    }
+
+    /// A word that names a seq, modulo 2^62.
+    pub(crate) const fn of_seq(state: u8, seq: Seq) -> Self {
+        Self((state as u64) << 62 | seq.0 << 2 >> 2)
+    }
+
+    /// It names this seq.
+    pub(crate) const fn is_of(self, seq: Seq) -> bool {
+        self.0 << 2 == seq.0 << 2
     }
 
     pub(crate) const fn state_bits(self) -> u8 {

@@ -225,7 +225,7 @@ impl Consumer {
         let told = self.told;
         let counters = &self.ring.counters;
         let word = match on {
-            WakeOn::Publication => Word::new(asleep::ON_PUBLICATION, 0, 0),
+            WakeOn::Publication => Word::of_seq(asleep::ON_PUBLICATION, self.reader.seen().next()),
             WakeOn::Quarter if told.quarter_full => return true,
             WakeOn::Quarter => {
                 let (slots, units) = counters.quarter_from_here(self.waiting_slots(), self.waiting_units);

@@ -194,7 +194,8 @@ impl Region {
         let _ = seq;
     }
 
-    /// Fills the slot of `seq` and makes it visible. Plain stores only: who has taken a seq holds up all behind it.
+    /// Fills the slot of `seq` and makes it visible, before anything that the caller reads after this.
+    /// Nothing here calls or loops: who has taken a seq holds up all behind it.
     #[inline(always)]
     pub(crate) fn fill(&self, seq: Seq, words: [u64; 3], checksum: u64) {
         let slot = &self.slot(seq).0;
@@ -205,7 +206,7 @@ impl Region {
         slot[2].store(words[0].to_le(), Ordering::Relaxed);
         slot[3].store(words[1].to_le(), Ordering::Relaxed);
         slot[4].store(words[2].to_le(), Ordering::Relaxed);
-        slot[0].store(seq.0.to_le(), Ordering::Release);
+        slot[0].swap(seq.0.to_le(), Ordering::SeqCst);
     }
 }
 

@@ -25,6 +25,10 @@ use crate::types::Seq;
 use crate::wal::entry::{EncodedEntry, void_entry};
 use crate::wal::intake::{Slot, slot_checksum, units_for};
 
+/// Payloads up to so many bytes are checksummed before anything is copied: they stay in the cache, and
+/// the header, which holds the checksum, need not be read back behind the copy's stores.
+const CHECKSUM_FIRST_BYTES: usize = 4096;
+
 /// Wakes a sleeping shard.
 pub trait Wake: Send + Sync {
     /// Ends the shard's present or next sleep.
@@ -50,7 +54,7 @@ pub enum Refused {
 pub(crate) mod asleep {
     /// It looks by itself.
     pub(crate) const AWAKE: u8 = 0;
-    /// Any publication wakes it.
+    /// The publication of the seq that the word names wakes it: without that one it sees none behind it.
     pub(crate) const ON_PUBLICATION: u8 = 1;
     /// A publication wakes it once the claims have reached the word's counts.
     pub(crate) const ON_QUARTER: u8 = 2;
@@ -231,15 +235,23 @@ impl Ring {
             return seq;
         }
         self.region.prefetch(Seq(self.next_seq.load(Ordering::Relaxed)));
-        let payload_crc = self.region.copy_in_with_crc(claimed, header_bytes, payload);
+        let is_small = payload.len() <= CHECKSUM_FIRST_BYTES;
+        let payload_crc = match is_small {
+            true => crc32fast::hash(payload),
+            false => self.region.copy_in_with_crc(claimed, header_bytes, payload),
+        };
         entry.set_payload_crc(payload_crc);
-        self.region.copy_in(claimed, 0, entry.bytes());
         let header_crc = crc32fast::hash(entry.bytes());
+        self.region.copy_in(claimed, 0, entry.bytes());
+        if is_small {
+            self.region.copy_in(claimed, header_bytes, payload);
+        }
         let slot = Self::slot(claimed, payload.len(), header_bytes, header_crc, payload_crc);
         claim.claimed = None;
         self.give(&slot)
     }
 
+    #[inline(always)]
     fn slot(claimed: &Claimed, length: usize, header_bytes: usize, header_crc: u32, payload_crc: u32) -> Slot {
         Slot {
             claim_unit: claimed.unit(),
@@ -279,7 +291,7 @@ impl Ring {
     }
 
     /// Takes the next seq and fills its slot, then wakes the shard if it sleeps.
-    #[inline]
+    #[inline(always)]
     fn give(&self, slot: &Slot) -> Seq {
         let (words, premix) = (slot.words(), slot.premix(self.region.seed()));
         #[cfg(all(test, forebay_model))]
@@ -290,20 +302,20 @@ impl Ring {
         self.region.fill(seq, words, slot_checksum(premix, seq));
         #[cfg(all(test, forebay_model))]
         if self.mutant == Mutant::NoFence {
-            self.wake_if(Word(early));
+            self.wake_if(Word(early), seq);
             return seq;
         }
-        // Either the shard's second look sees the slot, or we see that it sleeps.
-        fence(Ordering::SeqCst);
-        self.wake_if(Word(self.asleep.load(Ordering::Relaxed)));
+        // After the slot, in the one order of both sides' accesses: either the shard's second look sees
+        // the slot, or we see that it sleeps.
+        self.wake_if(Word(self.asleep.load(Ordering::SeqCst)), seq);
         seq
     }
 
     #[inline]
-    fn wake_if(&self, asleep: Word) {
+    fn wake_if(&self, asleep: Word, published: Seq) {
         let wanted = match asleep.state_bits() {
             asleep::AWAKE => false,
-            asleep::ON_PUBLICATION => true,
+            asleep::ON_PUBLICATION => asleep.is_of(published),
             _ => self.counters.claimed().reached(asleep),
         };
         if wanted && Word(self.asleep.swap(0, Ordering::SeqCst)).state_bits() != asleep::AWAKE {

@@ -96,33 +96,35 @@ impl Entry<'_> {
     /// # Panics
     /// Where the names together are longer than [`NAMES_BYTES_MAX`]: callers check that.
     #[must_use]
+    #[inline]
     pub fn encode(&self) -> EncodedEntry {
         use ENTRY::*;
         assert!(self.namespace.len() + self.table.len() <= NAMES_BYTES_MAX, "names longer than {NAMES_BYTES_MAX}");
-        let mut bytes = [0; ENTRY_HEADER_BYTES_MAX];
-        kind.put(&mut bytes, &[self.kind as u8]);
-        block_kind.put(&mut bytes, &[self.block_kind as u8]);
-        namespace_bytes.put(&mut bytes, &[self.namespace.len() as u8]);
-        table_bytes.put(&mut bytes, &[self.table.len() as u8]);
-        length.put(&mut bytes, &self.length.to_le_bytes());
-        received_at.put(&mut bytes, &self.received_at_ns.to_le_bytes());
-        rows.put(&mut bytes, &self.rows.to_le_bytes());
-        payload_crc.put(&mut bytes, &self.payload_crc.to_le_bytes());
-        let mut len = ENTRY_BYTES;
+        // Filled where the caller wants it: copying it would cost as much as filling it.
+        let mut encoded = EncodedEntry { bytes: [0; ENTRY_HEADER_BYTES_MAX], len: ENTRY_BYTES };
+        let EncodedEntry { bytes, len } = &mut encoded;
+        kind.put(bytes, &[self.kind as u8]);
+        block_kind.put(bytes, &[self.block_kind as u8]);
+        namespace_bytes.put(bytes, &[self.namespace.len() as u8]);
+        table_bytes.put(bytes, &[self.table.len() as u8]);
+        length.put(bytes, &self.length.to_le_bytes());
+        received_at.put(bytes, &self.received_at_ns.to_le_bytes());
+        rows.put(bytes, &self.rows.to_le_bytes());
+        payload_crc.put(bytes, &self.payload_crc.to_le_bytes());
         if let Some(identity) = &self.identity {
-            let record = &mut bytes[len..len + IDENTITY::BYTES];
+            let record = &mut bytes[*len..*len + IDENTITY::BYTES];
             IDENTITY::origin.put(record, &identity.stream.origin.0);
             IDENTITY::epoch.put(record, &identity.stream.epoch.0.to_le_bytes());
             IDENTITY::nonce.put(record, &identity.stream.nonce.0.to_le_bytes());
             IDENTITY::seq.put(record, &identity.seq.0.to_le_bytes());
             IDENTITY::shard.put(record, &identity.stream.shard.0.to_le_bytes());
-            len += IDENTITY::BYTES;
+            *len += IDENTITY::BYTES;
         }
         for name in [self.namespace, self.table] {
-            bytes[len..len + name.len()].copy_from_slice(name.as_bytes());
-            len += name.len();
+            bytes[*len..*len + name.len()].copy_from_slice(name.as_bytes());
+            *len += name.len();
         }
-        EncodedEntry { bytes, len }
+        encoded
     }
 }
 

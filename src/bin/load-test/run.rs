@@ -425,6 +425,7 @@ impl<W: TargetWriter> Lane<W> {
 
     /// The next block. Its latency begins at `at`, a moment ago, or once it is made if that is work:
     /// at level 1 looking at the clock twice a block would be much of what is measured.
+    #[inline(always)]
     fn make(&mut self, at: Instant) -> Result<Option<(forebay::Block, Started)>> {
         let ready_made = self.source.is_ready_made();
         let timed = !ready_made || self.tally.ledger.submitted.is_multiple_of(MAKING_SAMPLE);
@@ -443,12 +444,14 @@ impl<W: TargetWriter> Lane<W> {
         Ok(Some((block, started)))
     }
 
+    #[inline(always)]
     fn acked(&mut self, shared: &Shared<'_>, started: Started, end: Instant) {
         self.tally.take(shared, self.number, started, end);
     }
 }
 
 impl Tally {
+    #[inline(always)]
     fn take(&mut self, shared: &Shared<'_>, writer: usize, started: Started, end: Instant) {
         let ns = |from: Instant| end.saturating_duration_since(from).as_nanos() as u64;
         self.service.saturating_record(ns(started.at));

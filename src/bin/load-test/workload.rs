@@ -98,12 +98,20 @@ impl Source {
     ///
     /// # Errors
     /// A bad line of the input, or that it has none.
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Block>> {
+        // Inlined, and the rest kept apart: handing a block through calls would cost as much as making it.
+        if let Self::Templates { blocks, at } = self {
+            *at = (*at + 1) % TEMPLATES;
+            return Ok(Some(blocks[*at].clone()));
+        }
+        self.make()
+    }
+
+    #[inline(never)]
+    fn make(&mut self) -> Result<Option<Block>> {
         match self {
-            Self::Templates { blocks, at } => {
-                *at = (*at + 1) % blocks.len();
-                Ok(Some(blocks[*at].clone()))
-            }
+            Self::Templates { .. } => unreachable!("these are made ahead of time"),
             Self::Lines { texts, counter, identity } => {
                 let text = &texts[*counter as usize % texts.len()];
                 let text = match identity {

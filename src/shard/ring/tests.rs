@@ -356,6 +356,27 @@ fn the_shard_is_woken_for_what_it_asked_and_never_while_it_is_awake() {
 }
 
 #[test]
+fn who_publishes_behind_an_unfinished_publication_does_not_wake_the_shard_in_vain() {
+    let (ring, mut consumer, wakes) = ring();
+    consumer.look();
+    assert!(consumer.prepare_sleep(WakeOn::Publication));
+    // A writer is stopped between taking its seq and filling the slot.
+    let claimed = ring.counters.try_claim(1).expect("room");
+    let seq = Seq(ring.next_seq.fetch_add(1, Ordering::SeqCst));
+    for number in 0..5 {
+        let (mut entry, payload) = entry_of(1, number, 10);
+        ring.try_publish(&mut entry, &payload).expect("room");
+    }
+    assert_eq!(wakes.take(), 0, "the shard could do nothing");
+    let void = void_entry();
+    let slot = Ring::slot(&claimed, 0, void.bytes().len(), crc32fast::hash(void.bytes()), crc32fast::hash(&[]));
+    ring.region.fill(seq, slot.words(), slot_checksum(slot.premix(ring.region.seed()), seq));
+    ring.wake_if(Word(ring.asleep.load(Ordering::SeqCst)), seq);
+    assert_eq!(wakes.take(), 1, "the one that was missing");
+    assert_eq!(consumer.look().published, seq.next().next().next().next().next());
+}
+
+#[test]
 fn what_was_published_is_in_the_file_and_is_replayed_after_a_kill() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("intake.ring");
