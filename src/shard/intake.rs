@@ -194,6 +194,21 @@ impl Region {
         let _ = seq;
     }
 
+    /// Fetches the first bytes behind a claim for writing: as a rule the thread that claims next is the same.
+    #[inline(always)]
+    pub(crate) fn prefetch_behind(&self, claimed: &Claimed) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let at =
+                (claimed.unit().wrapping_add(claimed.units()) as usize * INTAKE_UNIT_BYTES) & (self.area_bytes - 1);
+            for line in 0..4 {
+                // SAFETY: a hint without effect on memory.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.area.as_ptr().add(at + line * 64).cast()) };
+            }
+        }
+    }
+
     /// Fills the slot of `seq` and makes it visible, before anything that the caller reads after this.
     /// Nothing here calls or loops: who has taken a seq holds up all behind it.
     #[inline(always)]

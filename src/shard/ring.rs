@@ -235,6 +235,7 @@ impl Ring {
             return seq;
         }
         self.region.prefetch(Seq(self.next_seq.load(Ordering::Relaxed)));
+        self.region.prefetch_behind(claimed);
         let is_small = payload.len() <= CHECKSUM_FIRST_BYTES;
         let payload_crc = match is_small {
             true => crc32fast::hash(payload),
