@@ -20,7 +20,9 @@ use crate::types::Seq;
 use crate::wal::intake::{RingHeader, Slot, freed_word};
 
 /// Bytes that are checksummed and copied before the next are touched.
-const COPY_BYTES: usize = 4096;
+pub(crate) const COPY_BYTES: usize = 4096;
+/// Units behind a claim that are fetched ahead: a small block.
+const UNITS_AHEAD: usize = 4;
 
 /// A slot in memory: the layout of `SLOT`, as words.
 #[repr(C, align(64))]
@@ -182,30 +184,15 @@ impl Region {
         crc.finalize()
     }
 
-    /// Fetches the slot of `seq` for writing, so that filling it later does not wait for memory.
+    /// Fetches for writing, so that it need not be waited for later: the slot of `seq`, and the first
+    /// bytes behind a claim, which as a rule the same thread claims next.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, seq: Seq) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            // SAFETY: a hint without effect on memory; every x86-64 has it or ignores it.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(ptr::from_ref(self.slot(seq)).cast()) };
-        }
-        let _ = seq;
-    }
-
-    /// Fetches the first bytes behind a claim for writing: as a rule the thread that claims next is the same.
-    #[inline(always)]
-    pub(crate) fn prefetch_behind(&self, claimed: &Claimed) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            let at =
-                (claimed.unit().wrapping_add(claimed.units()) as usize * INTAKE_UNIT_BYTES) & (self.area_bytes - 1);
-            for line in 0..4 {
-                // SAFETY: a hint without effect on memory.
-                unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.area.as_ptr().add(at + line * 64).cast()) };
-            }
+    pub(crate) fn prefetch(&self, seq: Seq, claimed: &Claimed) {
+        prefetch_line(ptr::from_ref(self.slot(seq)).cast());
+        let behind = claimed.unit().wrapping_add(claimed.units()) as usize * INTAKE_UNIT_BYTES;
+        let at = behind & (self.area_bytes - 1);
+        for line in 0..UNITS_AHEAD {
+            prefetch_line(self.area.as_ptr().wrapping_add(at + line * INTAKE_UNIT_BYTES));
         }
     }
 
@@ -223,6 +210,18 @@ impl Region {
         slot[4].store(words[2].to_le(), Ordering::Relaxed);
         slot[0].swap(seq.0.to_le(), Ordering::SeqCst);
     }
+}
+
+/// Asks for the cache line at `place`, to be written soon; nothing where there is no such instruction.
+#[inline(always)]
+fn prefetch_line(place: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a hint without effect on memory; every x86-64 has it or ignores it.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(place.cast()) };
+    }
+    let _ = place;
 }
 
 /// The one who reads what is published: the shard's.

@@ -15,7 +15,7 @@ use std::time::Instant;
 use crossbeam_utils::CachePadded;
 
 use crate::shard::claim::{Claimed, Counters, NoClaim, Word};
-use crate::shard::intake::Region;
+use crate::shard::intake::{COPY_BYTES, Region};
 pub use crate::shard::queue::Closed;
 use crate::shard::queue::{Joined, Orphans, Queue, Turn, Waiter};
 #[cfg(all(test, forebay_model))]
@@ -24,10 +24,6 @@ use crate::sync::{AtomicU64, Ordering, fence};
 use crate::types::Seq;
 use crate::wal::entry::{EncodedEntry, void_entry};
 use crate::wal::intake::{Slot, slot_checksum, units_for};
-
-/// Payloads up to so many bytes are checksummed before anything is copied: they stay in the cache, and
-/// the header, which holds the checksum, need not be read back behind the copy's stores.
-const CHECKSUM_FIRST_BYTES: usize = 4096;
 
 /// Wakes a sleeping shard.
 pub trait Wake: Send + Sync {
@@ -234,9 +230,10 @@ impl Ring {
             self.region.copy_in(&mut claimed, 0, entry.bytes());
             return seq;
         }
-        self.region.prefetch(Seq(self.next_seq.load(Ordering::Relaxed)));
-        self.region.prefetch_behind(claimed);
-        let is_small = payload.len() <= CHECKSUM_FIRST_BYTES;
+        self.region.prefetch(Seq(self.next_seq.load(Ordering::Relaxed)), claimed);
+        // What is copied at one go is checksummed before: it stays in the cache, and the header, which
+        // holds the checksum, need not be read back behind the copy's stores.
+        let is_small = payload.len() <= COPY_BYTES;
         let payload_crc = match is_small {
             true => crc32fast::hash(payload),
             false => self.region.copy_in_with_crc(claimed, header_bytes, payload),
