@@ -90,7 +90,7 @@ pub struct Rejected {
 #[non_exhaustive]
 pub enum Error {
     /// The block was not taken.
-    #[error("{0}")]
+    #[error(transparent)]
     Rejected(#[from] Box<Rejected>),
     /// The block was accepted, and then its shard failed before it was as safe as asked: it may or
     /// may not be there after the next open.
@@ -170,6 +170,7 @@ impl Error {
         match self {
             Self::InUse { .. } => 73,
             Self::Fault(_) | Self::OutcomeUnknown(_) | Self::Io { .. } => 74,
+            Self::Rejected(rejected) if matches!(rejected.why, Why::Fault(_)) => 74,
             Self::Config(_) => 2,
             _ => 1,
         }

@@ -17,7 +17,7 @@ use crate::io::folder::DirFolder;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::shard::shared::{ReadableSegment, Shared};
 use crate::shard::waiters::Mark;
-use crate::types::{Block, Position, Receipt, SegmentNo, Seq, ShardId, Stream};
+use crate::types::{Block, Position, Receipt, SegmentNo, Seq, ShardId};
 use crate::wal::batch::{BatchHeader, Place, decode_header};
 use crate::wal::entry::{EntryKind, decode_entry};
 use crate::wal::read::each_entry;
@@ -264,7 +264,7 @@ impl LogReader {
     }
 
     fn take(&mut self, header: &SegmentHeader, batch: &BatchHeader, place: Place) {
-        let own = Stream { origin: header.store, shard: header.shard, epoch: header.epoch, nonce: header.nonce };
+        let own = header.stream();
         let mut seq = batch.first_seq;
         let start = (place.offset - self.held.0) as usize;
         let (shard, next_seq, ready) = (self.shard, self.next_seq, &mut self.ready);

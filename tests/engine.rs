@@ -1,6 +1,7 @@
 //! The public face: what an embedder relies on, at every setting and over both disks.
 
 use std::future::Future;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use forebay::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use forebay::store::{Hold, Null, Store, StoreError, Unit};
 use forebay::types::{Position, Seq, ShardId};
-use forebay::{Block, Config, Cursor, Durability, Engine, Error, IoChoice, Status, Why};
+use forebay::{Block, Config, Cursor, Durability, Engine, Error, IoChoice, OnDamage, Status, Why};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
@@ -311,5 +313,41 @@ fn a_cursor_from_the_future_is_rewound_and_one_from_the_past_is_behind() {
     match engine.subscribe(cursor).err() {
         Some(Error::Rewound { to, .. }) => assert_eq!((to.epoch, to.seq), (epoch, receipt.seq)),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn damage_is_refused_by_name_and_salvage_keeps_all_but_what_is_lost() {
+    let dir = folder();
+    let config = small(dir.path()).shards(1).wal_level(2).wal_fsync_period_ms(0);
+    let engine = Engine::open_with(config.clone(), Box::new(Hold)).expect("opens");
+    let writer = engine.writer("n").expect("a writer");
+    // Each alone in a batch of one page, behind the one that says that the ring of before is done with.
+    let receipts: Vec<_> =
+        (0..100u8).map(|counter| writer.append(Block::raw("t", vec![counter; 100])).expect("an append")).collect();
+    engine.close().expect("a clean close");
+
+    let segment = std::fs::OpenOptions::new().write(true).open(dir.path().join("shard-0000/0000000000000001.wal"));
+    let segment = segment.expect("the first segment");
+    let offset = (SEGMENT_HEADER_BYTES + 40 * PAGE_BYTES + 250) as u64;
+    segment.write_all_at(&[0xff; 4], offset).and_then(|()| segment.sync_all()).expect("damaged");
+    for _ in 0..2 {
+        let refused = Engine::open_with(config.clone(), Box::new(Hold)).err().expect("refused").to_string();
+        assert!(refused.contains("WAL damaged: shard 0 segment 1 offset 0x2a000 seq 40..40"), "{refused}");
+        assert!(refused.contains("on_damage=salvage"), "{refused}");
+    }
+
+    let engine = Engine::open_with(config.clone().on_damage(OnDamage::Salvage), Box::new(Hold)).expect("salvages");
+    assert_eq!(engine.report().shards[0].damage.len(), 1);
+    assert!(std::fs::read_dir(dir.path().join("quarantine")).expect("a folder").count() > 0);
+    engine.close().expect("a clean close");
+    let engine = Engine::open_with(config, Box::new(Hold)).expect("opens, and asks nothing more");
+    assert!(engine.report().shards[0].damage.is_empty());
+    let there: Vec<u8> = read_all(&engine).iter().map(|payload| payload[0]).collect();
+    let lost = |counter: &u8| *counter + 1 == 40;
+    assert_eq!(there, (0..100).filter(|counter| !lost(counter)).collect::<Vec<_>>());
+    for (counter, receipt) in (0..100u8).zip(&receipts) {
+        let status = engine.status_of(receipt).expect("known");
+        assert_eq!(status == Status::Lost, lost(&counter), "{counter}: {status:?}");
     }
 }

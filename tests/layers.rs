@@ -114,6 +114,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/bin/load-test/stats.rs",
             "src/bin/load-test/env.rs",
             "src/bin/load-test/progress.rs",
+            "src/bin/load-test/interrupt.rs",
             "src/bin/load-test/target.rs",
             "src/bin/load-test/verify.rs",
             "src/bin/load-test/baseline.rs",

@@ -16,10 +16,6 @@ use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::Waited;
 use crate::types::{Position, Seq};
 
-/// How often a shard is looked at for a unit that is due.
-const LOOK: Duration = Duration::from_millis(20);
-/// The same where there is nothing to hand over: an idle engine costs next to nothing.
-const LOOK_IDLE: Duration = Duration::from_millis(500);
 /// How long a store that failed is left alone.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -72,7 +68,8 @@ impl Flusher {
 struct Source<'a> {
     shard: &'a ShardHandle,
     flushed: Position,
-    since: Instant,
+    /// When there began to be something to hand over.
+    since: Option<Instant>,
     written_bytes: u64,
     failed: Option<Instant>,
 }
@@ -83,11 +80,10 @@ fn run(
     mut store: Box<dyn Store>,
     closing: &AtomicBool,
 ) -> Result<(), StoreError> {
-    let now = Instant::now();
     let mut sources = Vec::new();
     for shard in shards {
         let flushed = store.progress(shard.shard)?.unwrap_or_default();
-        sources.push(Source { shard, flushed, since: now, written_bytes: 0, failed: None });
+        sources.push(Source { shard, flushed, since: None, written_bytes: 0, failed: None });
     }
     loop {
         // Read before the sources are: what was accepted before the close is then seen.
@@ -109,22 +105,46 @@ fn run(
         if last_turn {
             return outcome;
         }
-        let idle = sources.iter().all(|source| source.shard.ring.last_given() <= source.flushed.seq);
-        std::thread::park_timeout(if idle { LOOK_IDLE } else { LOOK });
+        match sources.iter_mut().filter_map(|source| source.rest(when)).min() {
+            Some(rest) => std::thread::park_timeout(rest),
+            None => std::thread::park(),
+        }
     }
 }
 
 impl Source<'_> {
-    fn is_due(&self, when: FlushWhen, last_turn: bool) -> bool {
+    fn is_due(&mut self, when: FlushWhen, last_turn: bool) -> bool {
         let shared = &self.shard.shared;
         if self.shard.ring.last_given() <= self.flushed.seq {
             return false;
         }
+        let since = *self.since.get_or_insert_with(Instant::now);
         if self.failed.is_some_and(|failed| failed.elapsed() < AGAIN) && !last_turn {
             return false;
         }
         let bytes = shared.stats().bytes - self.written_bytes;
-        last_turn || bytes >= when.bytes || self.since.elapsed() >= when.period
+        last_turn || bytes >= when.bytes || since.elapsed() >= when.period
+    }
+
+    /// How long this shard may be left alone; `None`: until its shard wakes this thread.
+    fn rest(&mut self, when: FlushWhen) -> Option<Duration> {
+        let shared = &self.shard.shared;
+        if let Some(failed) = self.failed {
+            return Some(AGAIN.saturating_sub(failed.elapsed()));
+        }
+        // In this order: what was accepted after the second look is logged after the first.
+        let bytes = shared.stats().bytes;
+        let is_idle = self.shard.ring.last_given() <= self.flushed.seq;
+        let wake_at = if is_idle { bytes + 1 } else { self.written_bytes + when.bytes };
+        if !shared.wake_flusher_at(wake_at) {
+            return Some(Duration::ZERO);
+        }
+        if is_idle {
+            self.since = None;
+            return None;
+        }
+        let waited = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        Some(when.period.saturating_sub(waited))
     }
 
     /// Hands over everything up to now; synced first, at every level.
@@ -148,7 +168,7 @@ impl Source<'_> {
             return Err("the store said that it took the unit, but left blocks of it".into());
         }
         self.flushed = position;
-        self.since = Instant::now();
+        self.since = None;
         self.written_bytes = bytes;
         self.failed = None;
         shared.store_flushed(upto);

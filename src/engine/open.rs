@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ use crate::io::pwrite::PwriteDisk;
 use crate::io::uring::UringDisk;
 use crate::io::waker::Waker;
 use crate::limits::NAMES_BYTES_MAX;
-use crate::recover::{Examined, OpenError, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside};
+use crate::recover::{
+    Examined, OpenError, Opened, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside,
+};
 use crate::shard::core::{Core, CoreConfig};
 use crate::shard::driver::Retention;
 use crate::shard::handle::ShardHandle;
@@ -40,7 +42,7 @@ use crate::wal::log::{Log, LogBounds};
 /// How a receipt's block stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// It was accepted, and then a power cut took it before it was synced.
+    /// It was accepted, and then a power cut took it before it was synced, or damage that was salvaged.
     Lost,
     /// It has come this far.
     Durable(Durability),
@@ -208,7 +210,7 @@ impl Engine {
         if receipt.stream != shard.own {
             // Of an earlier opening: what recovery found is synced, the rest is lost.
             let end = shard.before.get(&receipt.stream).ok_or(Error::UnknownReceipt)?;
-            let there = receipt.seq <= end.seq;
+            let there = receipt.seq <= end.seq && !shard.gaps.iter().any(|gap| gap.is_of(receipt));
             return Ok(if there { Status::Durable(Durability::Synced) } else { Status::Lost });
         }
         let marks = shard.marks();
@@ -358,7 +360,9 @@ impl Opening {
                 Err(OpenError::Io { context, source }) => {
                     return Err(Error::io(format!("shard {shard}: {context}"))(source));
                 }
-                Err(other @ OpenError::Foreign { .. }) => return Err(Error::Config(other.to_string())),
+                Err(other @ (OpenError::Foreign { .. } | OpenError::TooDamaged { .. })) => {
+                    return Err(Error::Config(other.to_string()));
+                }
             }
         };
         // A ring of which nothing is replayed is not carried along: rings are large.
@@ -403,7 +407,8 @@ impl Opening {
         if self.examined.needs_new_ring() {
             make_ring(ring_header(Epoch(0), Seq(1)))?;
         }
-        let (log, report) = carry_out(self.examined, &*self.folder, &mut maker, own, image).map_err(failed)?;
+        let Opened { log, gaps, report } =
+            carry_out(self.examined, &*self.folder, &mut maker, own, image).map_err(failed)?;
         drop(self.ring_image);
         let (ring, consumer) = make_ring(ring_header(own.epoch, log.last_seq().next()))?;
         let mut table = SegmentTable { handled: log.current.header.handled.clone(), ..SegmentTable::default() };
@@ -439,6 +444,7 @@ impl Opening {
             shared: Arc::clone(&shared),
             folder: self.folder,
             before,
+            gaps,
         };
         let thread = ShardThread { shard: self.shard, core, disk, consumer, ring, shared, retention, cpu: None };
         Ok(Started { handle, thread, report })
@@ -471,9 +477,11 @@ fn open_disk(
         IoChoice::Auto => match crate::io::uring::available() {
             Ok(()) => true,
             Err(error) => {
-                if *io == "uring" {
+                // Once in a process: what blocks it does so for every shard and store.
+                static WARNED: Once = Once::new();
+                WARNED.call_once(|| {
                     tracing::warn!("io_uring cannot be used: {error}. Writing with pwrite threads instead");
-                }
+                });
                 false
             }
         },

@@ -82,8 +82,8 @@ impl Maker {
     }
 
     /// Takes over one spare of `len` bytes. It is removed where it cannot be used again: its
-    /// header is unreadable or of another store, shard, file or length, it was used too often, or
-    /// there are enough. It is left alone while somebody else holds its lock.
+    /// header is unreadable though it was used, or of another store, shard, file or length, it was
+    /// used too often, or there are enough. It is left alone while somebody else holds its lock.
     ///
     /// # Errors
     /// As the folder says.
@@ -92,19 +92,19 @@ impl Maker {
         if self.spares.iter().any(|spare| spare.id == id) || !folder.try_lock(&name)? {
             return Ok(());
         }
-        let mut page = AlignedBuf::new(SEGMENT_HEADER_BYTES);
-        let count = folder.read(&name, 0, &mut page)?;
-        match SegmentHeader::decode(&page[..count]) {
-            Ok(header)
-                if header.file_id == id
-                    && len == self.segment_bytes
-                    && self.recyclable(&header)
-                    && self.spares.len() < self.spares_max =>
-            {
-                self.spares.push_back(File::of(&header));
+        let mut start = AlignedBuf::new(SEGMENT_HEADER_BYTES + PAGE_BYTES);
+        let count = folder.read(&name, 0, &mut start)?;
+        let file = match SegmentHeader::decode(&start[..count.min(SEGMENT_HEADER_BYTES)]) {
+            Ok(header) => (header.file_id == id && self.recyclable(&header)).then(|| File::of(&header)),
+            // It has been filled and never used: the first copy of its header alone may be torn.
+            Err(_) => start[PAGE_BYTES..].iter().all(|byte| *byte == 0).then_some(File::filled(id)),
+        };
+        match file.filter(|_| len == self.segment_bytes && self.spares.len() < self.spares_max) {
+            Some(file) => {
+                self.spares.push_back(file);
                 Ok(())
             }
-            _ => folder.remove(&name),
+            None => folder.remove(&name),
         }
     }
 
@@ -125,6 +125,31 @@ impl Maker {
     /// # Panics
     /// Where `wanted` is of another store, shard or length than this maker's.
     pub fn prepare(&mut self, folder: &dyn Folder, wanted: SegmentHeader) -> io::Result<SegmentHeader> {
+        self.name(folder, wanted, |spare, header| {
+            let mut pages = AlignedBuf::new(SEGMENT_HEADER_BYTES);
+            pages.copy_from_slice(&header.encode());
+            folder.write(spare, 0, &pages).and_then(|()| folder.sync(spare))
+        })
+    }
+
+    /// The same for recovery, which may have no other file on a full disk: at any crash the spare can
+    /// be taken over again. It costs a sync more.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    ///
+    /// # Panics
+    /// As [`prepare`](Self::prepare).
+    pub fn prepare_again(&mut self, folder: &dyn Folder, wanted: SegmentHeader) -> io::Result<SegmentHeader> {
+        self.name(folder, wanted, |spare, header| replace_header(folder, spare, header))
+    }
+
+    fn name(
+        &mut self,
+        folder: &dyn Folder,
+        wanted: SegmentHeader,
+        write: impl FnOnce(&str, &SegmentHeader) -> io::Result<()>,
+    ) -> io::Result<SegmentHeader> {
         assert!(self.fits(&wanted), "segment {} is not of this maker's shard", wanted.segment);
         let file = match self.spares.pop_front() {
             Some(spare) => spare,
@@ -137,10 +162,7 @@ impl Maker {
             ..wanted
         };
         let (spare, segment) = (spare_name(file.id), segment_name(header.segment));
-        let mut pages = AlignedBuf::new(SEGMENT_HEADER_BYTES);
-        pages.copy_from_slice(&header.encode());
-        let named = folder.write(&spare, 0, &pages).and_then(|()| folder.sync(&spare));
-        give_up(folder, &spare, named.and_then(|()| folder.rename(&spare, &segment)))?;
+        give_up(folder, &spare, write(&spare, &header).and_then(|()| folder.rename(&spare, &segment)))?;
         give_up(folder, &segment, folder.sync_folder())?;
         self.segments.insert(header.segment, File::of(&header));
         Ok(header)
@@ -174,17 +196,7 @@ impl Maker {
             filled_upto: old.filled_upto.max(end),
             ..wanted
         };
-        let name = segment_name(header.segment);
-        let mut pages = AlignedBuf::new(SEGMENT_HEADER_BYTES);
-        folder.read(&name, 0, &mut pages)?;
-        // The copy that is whole is written over last: an earlier attempt may have torn the other.
-        let order = if SegmentHeader::decode_copy(&pages[..PAGE_BYTES]).is_ok() { [1, 0] } else { [0, 1] };
-        pages.copy_from_slice(&header.encode());
-        for index in order {
-            let at = index * PAGE_BYTES;
-            folder.write(&name, at as u64, &pages[at..at + PAGE_BYTES])?;
-            folder.sync(&name)?;
-        }
+        replace_header(folder, &segment_name(header.segment), &header)?;
         self.segments.insert(header.segment, File::of(&header));
         Ok(Some(header))
     }
@@ -219,7 +231,7 @@ impl Maker {
         folder.create(&new, self.segment_bytes)?;
         give_up(folder, &new, folder.sync(&new).and_then(|()| folder.rename(&new, &spare)))?;
         give_up(folder, &spare, folder.sync_folder())?;
-        Ok(File { id, generation: 0, filled_upto: 0 })
+        Ok(File::filled(id))
     }
 
     fn fits(&self, header: &SegmentHeader) -> bool {
@@ -232,6 +244,11 @@ impl Maker {
 }
 
 impl File {
+    /// A file that was zero-filled and not used yet.
+    const fn filled(id: FileId) -> Self {
+        Self { id, generation: 0, filled_upto: 0 }
+    }
+
     fn of(header: &SegmentHeader) -> Self {
         Self { id: header.file_id, generation: header.generation.0, filled_upto: header.filled_upto }
     }
@@ -241,6 +258,21 @@ impl fmt::Debug for Maker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Maker({} spares, {} segments)", self.spares.len(), self.segments.len())
     }
+}
+
+/// Writes a header over another one, or over none: at any crash one of its two copies is the old one,
+/// whole, or the new one.
+fn replace_header(folder: &dyn Folder, name: &str, header: &SegmentHeader) -> io::Result<()> {
+    let mut pages = AlignedBuf::new(SEGMENT_HEADER_BYTES);
+    folder.read(name, 0, &mut pages)?;
+    // The copy that is whole is written over last: an earlier attempt may have torn the other.
+    let order = if SegmentHeader::decode_copy(&pages[..PAGE_BYTES]).is_ok() { [1, 0] } else { [0, 1] };
+    pages.copy_from_slice(&header.encode());
+    for at in order.map(|copy| copy * PAGE_BYTES) {
+        folder.write(name, at as u64, &pages[at..at + PAGE_BYTES])?;
+        folder.sync(name)?;
+    }
+    Ok(())
 }
 
 /// After a failed step nobody knows what is in the file; it must never be used again.
@@ -567,8 +599,12 @@ mod tests {
             assert_eq!(adopted(&with_spare(&unfit)), (0, 0), "{unfit:?}");
         }
         let unreadable = with_spare(&sound);
-        unreadable.now().contents[0][..SEGMENT_HEADER_BYTES].fill(0);
-        assert_eq!(adopted(&unreadable), (0, 0));
+        unreadable.now().contents[0][PAGE_BYTES..SEGMENT_HEADER_BYTES].fill(0);
+        assert_eq!(adopted(&unreadable), (1, 1), "one copy is enough");
+        unreadable.now().contents[0][7] ^= 1;
+        assert_eq!(adopted(&unreadable), (1, 1), "torn before its first use");
+        unreadable.now().contents[0][SEGMENT_HEADER_BYTES] = 1;
+        assert_eq!(adopted(&unreadable), (0, 0), "a used file whose generation is not known");
     }
 
     #[test]

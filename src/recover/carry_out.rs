@@ -1,5 +1,6 @@
 //! Carrying an opening out: the only part of recovery that writes.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::io::buf::AlignedBuf;
@@ -13,7 +14,7 @@ use crate::wal::batch::{BatchBuilder, Begin, Push};
 use crate::wal::entry::{Control, Entry, EntryKind, Identity, decode_entry, void_entry};
 use crate::wal::log::{Log, LogBounds, UsedSegment};
 use crate::wal::ring::{Replay, RingImage, RingVerdict, What};
-use crate::wal::segment::{LogEnd, SegmentHeader, segment_name};
+use crate::wal::segment::{Handled, LogEnd, SegmentHeader, segment_name};
 
 /// Where bytes go that are no part of the log any more but must not be lost.
 pub trait Quarantine {
@@ -76,10 +77,10 @@ pub fn put_aside(
         keep(at.segment, at.offset as usize, upto, true)?;
     }
     let ring_aside = match &examined.ring {
-        RingVerdict::Ignored | RingVerdict::Replay { cut: None, .. } => None,
-        RingVerdict::Replay { cut: Some(cut), .. } => (!cut.later.is_empty()).then_some(false),
+        RingVerdict::Ignored | RingVerdict::Replay { cut: None, damage: None, .. } => None,
+        RingVerdict::Replay { cut: Some(cut), damage: None, .. } => (!cut.later.is_empty()).then_some(false),
         RingVerdict::Quarantine(_) => Some(false),
-        RingVerdict::Damaged { .. } => Some(true),
+        RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. } => Some(true),
     };
     if let (Some(damaged), Some(bytes)) = (ring_aside, ring_image) {
         quarantine
@@ -87,6 +88,17 @@ pub fn put_aside(
             .map_err(OpenError::io("copying intake.ring to quarantine"))?;
     }
     Ok(())
+}
+
+/// A shard's log, ready for a core.
+#[derive(Debug)]
+pub struct Opened {
+    /// The log.
+    pub log: Log,
+    /// The gaps that it names.
+    pub gaps: Vec<Control>,
+    /// What was found and done.
+    pub report: ShardReport,
 }
 
 /// The second step, after [`put_aside`]: does what the examination decided; afterwards the log is ready for a core, and no ring of an
@@ -100,7 +112,7 @@ pub fn carry_out(
     maker: &mut Maker,
     own: Stream,
     ring_image: Option<&[u8]>,
-) -> Result<(Log, ShardReport), OpenError> {
+) -> Result<Opened, OpenError> {
     assert!(own.epoch > examined.epoch_max, "a new epoch");
     for name in &examined.unfinished {
         folder.remove(name).map_err(OpenError::io(format!("removing {name}")))?;
@@ -124,13 +136,15 @@ pub fn carry_out(
         }
         maker.retire(folder, *segment, 0).map_err(OpenError::io(format!("retiring {name}")))?;
     }
+    let now = gaps(&examined);
+    let gaps = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(now.iter().copied()).collect();
     let mut writer = begin_epoch(&mut examined, beginning, folder, maker, own)?;
-    for gap in gaps(&examined) {
+    for gap in now {
         let payload = gap.encode();
         writer.push(gap.entry(&payload).bytes(), &payload)?;
     }
     if let RingVerdict::Replay { header, entries, .. } = &examined.ring {
-        let stream = Stream { epoch: header.epoch, nonce: header.nonce, ..own };
+        let stream = header.stream();
         let image = RingImage(ring_image);
         let mut scratch = Vec::new();
         for entry in entries {
@@ -148,24 +162,43 @@ pub fn carry_out(
     let payload = done.encode();
     writer.push(done.entry(&payload).bytes(), &payload)?;
     let log = writer.finish()?;
-    Ok((log, examined.report))
+    Ok(Opened { log, gaps, report: examined.report })
 }
 
 /// The gaps that salvaged damage leaves in each stream of this store that was known before it.
 fn gaps(examined: &Examined) -> Vec<Control> {
-    let setup = &examined.setup;
-    let lost = examined
-        .scanned
-        .breaks
-        .iter()
-        .filter(|at| at.resume.is_none_or(|resume| resume.resume_seq.prev() > setup.flushed));
-    lost.flat_map(|at| {
+    // The ring knows best what is lost of its stream at the log's end.
+    let (ring_stream, in_ring) = match &examined.ring {
+        RingVerdict::Replay { header, damage: Some(damage), entries, .. } => {
+            let last = entries.last().map(|last| last.seq);
+            let behind = |seq: Seq| if last > Some(seq) { seq.next() } else { Seq(u64::MAX) };
+            let gap =
+                |&(from, to): &(Seq, Seq)| Control::Gap { stream: header.stream(), from: from.prev(), to: behind(to) };
+            (Some(header.stream()), damage.lost.iter().map(gap).collect())
+        }
+        RingVerdict::Replay { header, cut, entries, .. } if !entries.is_empty() => {
+            let tail_is_lost = examined.scanned.breaks.last().is_some_and(|at| at.resume.is_none());
+            let last = entries.last().filter(|_| cut.is_some() && tail_is_lost);
+            let gap = |last: &Replay| Control::Gap { stream: header.stream(), from: last.seq, to: Seq(u64::MAX) };
+            (Some(header.stream()), last.map(gap).into_iter().collect())
+        }
+        _ => (None, Vec::new()),
+    };
+    // A stream may be lost whole: then only a segment's header still knows it.
+    let used = examined.scanned.segments.iter().map(|used| &used.header);
+    let others = examined.hollow.iter().chain(&examined.leftover).filter_map(|(_, header)| header.as_ref());
+    let of_header = used.chain(others).map(SegmentHeader::stream);
+    let known: BTreeSet<Stream> = examined.scanned.ends.keys().copied().chain(of_header).collect();
+    let known: Vec<Stream> = known.into_iter().filter(|stream| stream.origin == examined.setup.store).collect();
+    let lost = examined.scanned.breaks.iter();
+    let lost = lost.filter(|at| at.resume.is_none_or(|resume| resume.resume_seq.prev() > examined.setup.flushed));
+    let in_log = lost.flat_map(|at| {
         let from = at.next.map_or(Seq(0), |next| next.seq.prev());
         let to = at.resume.map_or(Seq(u64::MAX), |resume| resume.resume_seq);
-        let ours = examined.scanned.ends.keys().filter(|stream| stream.origin == setup.store);
+        let ours = known.iter().filter(move |stream| at.resume.is_some() || Some(**stream) != ring_stream);
         ours.map(move |&stream| Control::Gap { stream, from, to })
-    })
-    .collect()
+    });
+    in_log.chain(in_ring).collect()
 }
 
 /// Where the log goes on, and the segment that is already there, if it may be put to use again.
@@ -187,13 +220,14 @@ fn beginning(examined: &mut Examined) -> Beginning {
             && last.header.handled.is_empty()
             && last.header.pin.is_some_and(|pin| pin.seq == last.last_seq && pin.segment.0 + 1 == last.header.segment.0)
     });
-    if empty && scanned.gaps.is_empty() && scanned.breaks.is_empty() {
+    let names_no_gap = scanned.gaps.iter().all(|(segment, _)| *segment != scanned.end.segment);
+    if empty && names_no_gap && scanned.breaks.is_empty() {
         let last = scanned.segments.pop().expect("the segment just looked at");
         pin = last.header.pin.expect("a pinned segment");
         renewed = Some((last.header, last.end));
     }
     let next = SegmentNo(pin.segment.0 + 1);
-    let leftover = examined.leftover.iter().position(|(segment, header)| *segment == next && header.is_some());
+    let leftover = examined.leftover.iter().position(|(segment, _)| *segment == next);
     if let (None, Some(index)) = (&renewed, leftover) {
         // A damaged file is not used again; another is renamed over it.
         let (segment, header) = examined.leftover.remove(index);
@@ -238,6 +272,21 @@ fn begin_epoch<'a>(
         let soft_bytes = examined.setup.batch_bytes_max;
         return Ok(Writer { folder, maker, log, own, bounds, soft_bytes, open: None, synced: pin });
     }
+    let mut handled = examined.handled.clone();
+    let open_end = scanned.breaks.last().is_some_and(|at| at.resume.is_none());
+    let ring_is_damaged = matches!(&examined.ring, RingVerdict::Replay { damage: Some(_), .. });
+    if open_end || (ring_is_damaged && pin.seq > scanned.end.seq) {
+        // Until a batch says what is lost, this tells the next open that a salvage was cut short.
+        handled.push(Handled {
+            segment: pin.segment,
+            offset: pin.offset,
+            resume_segment: SegmentNo(pin.segment.0 + 1),
+            resume_offset: SEGMENT_HEADER_BYTES as u32,
+            resume_batch: BatchNo(pin.batch.0 + 1),
+            resume_chain: pin.chain,
+            resume_seq: pin.seq.next(),
+        });
+    }
     let header = SegmentHeader {
         store: own.origin,
         shard: own.shard,
@@ -250,7 +299,7 @@ fn begin_epoch<'a>(
         segment_bytes: examined.setup.segment_bytes,
         boot: examined.setup.boot,
         pin: Some(pin),
-        handled: examined.handled.clone(),
+        handled,
     };
     let hollow = examined.hollow.iter().filter_map(|(_, header)| header.as_ref());
     let headers = scanned.segments.iter().map(|used| &used.header).chain(hollow);
@@ -310,7 +359,7 @@ fn with_hollow(
 
 fn prepare(folder: &dyn Folder, maker: &mut Maker, header: SegmentHeader) -> Result<SegmentHeader, OpenError> {
     let name = segment_name(header.segment);
-    maker.prepare(folder, header).map_err(OpenError::io(format!("preparing {name}")))
+    maker.prepare_again(folder, header).map_err(OpenError::io(format!("preparing {name}")))
 }
 
 /// Appends to the log, blocking.

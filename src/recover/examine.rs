@@ -8,12 +8,14 @@ use std::thread;
 use crate::config::OnDamage;
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
-use crate::limits::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::{HANDLED_RANGES_MAX, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
 use crate::report::{Damage, Damaged, ShardReport, TornTail};
 use crate::types::{Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId};
+use crate::wal::batch::StreamEnd;
+use crate::wal::entry::{Identity, decode_entry};
 use crate::wal::log::LogBounds;
-use crate::wal::ring::{CutBy, Expect, LastLog, RingImage, RingVerdict, recover_ring};
-use crate::wal::scan::{Break, Proof, Scan, Scanned, Torn};
+use crate::wal::ring::{CutBy, Expect, LastLog, RingDamage, RingImage, RingVerdict, What, recover_ring};
+use crate::wal::scan::{Break, Scan, Scanned, Torn};
 use crate::wal::segment::{FileName, Handled, SegmentHeader, parse_name, segment_name, spare_name};
 
 /// Bytes per read of a segment, and how many a reader may be ahead of the scan.
@@ -63,6 +65,20 @@ pub enum OpenError {
         /// The shard that its header names.
         shard: ShardId,
     },
+    /// There are more damaged ranges than salvage can name.
+    #[error(
+        "shard {shard} has {ranges} damaged ranges, more than salvage can name at once. To go on: copy the store, move \
+         the segments before {} out of the shard's folder, and salvage what is left",
+        segment_name(*.keep)
+    )]
+    TooDamaged {
+        /// The shard.
+        shard: ShardId,
+        /// Ranges.
+        ranges: usize,
+        /// The first segment with which they can be named.
+        keep: SegmentNo,
+    },
     /// A system call failed.
     #[error("{context}: {source}")]
     Io {
@@ -109,7 +125,7 @@ impl Examined {
         match &self.ring {
             RingVerdict::Ignored => self.ring_missing,
             RingVerdict::Replay { .. } => false,
-            RingVerdict::Quarantine(_) | RingVerdict::Damaged { .. } => true,
+            RingVerdict::Quarantine(_) | RingVerdict::Damaged(_) => true,
         }
     }
 
@@ -118,8 +134,10 @@ impl Examined {
     pub const fn needs_ring_image(&self) -> bool {
         match &self.ring {
             RingVerdict::Ignored => false,
-            RingVerdict::Replay { entries, cut, .. } => !entries.is_empty() || cut.is_some(),
-            RingVerdict::Quarantine(_) | RingVerdict::Damaged { .. } => true,
+            RingVerdict::Replay { entries, cut, damage, .. } => {
+                !entries.is_empty() || cut.is_some() || damage.is_some()
+            }
+            RingVerdict::Quarantine(_) | RingVerdict::Damaged(_) => true,
         }
     }
 }
@@ -169,10 +187,17 @@ pub fn examine(
     let cut_short = |(segment, header): &(&SegmentNo, &mut Option<SegmentHeader>)| {
         **segment > scanned.end.segment && header.as_ref().is_some_and(|header| !header.handled.is_empty())
     };
+    let mut cut_short_at = Vec::new();
     let unsaid: Vec<_> = headers.iter_mut().filter(cut_short).filter_map(|(_, header)| header.as_mut()).collect();
     if !unsaid.is_empty() {
-        unsaid.into_iter().for_each(|header| header.handled.clear());
+        for header in unsaid {
+            cut_short_at.append(&mut header.handled);
+            header.pin = None;
+        }
         scanned = scan(folder, &headers, &segments, progress)?;
+    }
+    if let Some(again) = from_its_pin(folder, setup, &headers, &segments, ring, &scanned)? {
+        scanned = again;
     }
     let mut report = ShardReport {
         shard: setup.shard.0,
@@ -186,25 +211,14 @@ pub fn examine(
     };
     let ring_missing = ring.is_none();
     let ring = recover_ring(&RingImage(ring), &expectation(setup, &scanned));
-    let refused: Vec<Damage> = report.damage.iter().filter(|damage| !damage.flushed).cloned().collect();
-    let mut ring_damage = None;
-    match &ring {
-        RingVerdict::Ignored | RingVerdict::Replay { cut: None, .. } => {}
-        RingVerdict::Replay { cut: Some(cut), .. } => {
-            let how = match cut.by {
-                CutBy::PowerCut => "a power cut",
-                CutBy::LostLog => "an I/O error, counted as a power cut",
-            };
-            let later = cut.later.len();
-            report.ring = Some(format!("ended at seq {} by {how}; {later} later entries in quarantine", cut.at));
-        }
-        RingVerdict::Quarantine(why) => report.ring = Some(format!("{why}; after a power cut: in quarantine")),
-        RingVerdict::Damaged { at, why } => {
-            let place = at.map_or(String::new(), |(slot, seq)| format!("slot {slot} seq {seq}: "));
-            report.ring = Some(format!("{place}{why}"));
-            ring_damage = report.ring.clone();
-        }
+    let ring_is_damaged = matches!(&ring, RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. });
+    if scanned.breaks.is_empty() && !ring_is_damaged {
+        // What it was about is not there to be seen any more.
+        report.damage.extend(cut_short_at.iter().map(|range| unfinished_salvage(setup, range)));
     }
+    let refused: Vec<Damage> = report.damage.iter().filter(|damage| !damage.flushed).cloned().collect();
+    report.ring = ring_in_words(&ring);
+    let ring_damage = report.ring.clone().filter(|_| ring_is_damaged);
     if setup.on_damage == OnDamage::Refuse && (!refused.is_empty() || ring_damage.is_some()) {
         return Err(Box::new(Damaged { log: refused, ring: ring_damage }).into());
     }
@@ -217,7 +231,11 @@ pub fn examine(
     let others = headers.iter().filter(|(segment, _)| !has_batches(**segment));
     let others = others.map(|(segment, header)| (*segment, header.clone()));
     let (hollow, leftover) = others.partition(|(segment, _)| *segment <= last && in_log(&scanned, *segment));
-    let handled = scanned.breaks.iter().filter_map(|at| at.resume).collect();
+    let handled: Vec<Handled> = scanned.breaks.iter().filter_map(|at| at.resume).collect();
+    if handled.len() >= HANDLED_RANGES_MAX {
+        let keep = handled[handled.len() + 1 - HANDLED_RANGES_MAX].segment;
+        return Err(OpenError::TooDamaged { shard: setup.shard, ranges: handled.len(), keep });
+    }
     Ok(Examined {
         epoch_max: scanned.newest.as_ref().map_or(Epoch(0), |header| header.epoch).max(ring_epoch(&ring)),
         report,
@@ -234,9 +252,61 @@ pub fn examine(
     })
 }
 
+/// The log up to where the newest recovery began, if that one was cut short in its replay and the ring
+/// still has all of what it replayed: it is done again then, into the same segments. To go on behind
+/// it would use up a segment of the reserve each time, until a full disk prevented the start.
+fn from_its_pin(
+    folder: &dyn Folder,
+    setup: &ShardSetup,
+    headers: &BTreeMap<SegmentNo, Option<SegmentHeader>>,
+    segments: &BTreeMap<SegmentNo, u64>,
+    ring: Option<&[u8]>,
+    scanned: &Scanned,
+) -> Result<Option<Scanned>, OpenError> {
+    let Some(newest) = scanned.newest.as_ref().map(|newest| newest.epoch) else { return Ok(None) };
+    let ends_in_it = scanned.segments.last().is_some_and(|last| last.header.epoch == newest);
+    if !ends_in_it || scanned.intake_done.0 + 1 >= newest.0 || !scanned.breaks.is_empty() {
+        return Ok(None);
+    }
+    // The pin's segment, and so all of what that recovery wrote, is still there.
+    let pinned = |header: &&SegmentHeader| header.epoch == newest && header.pin.is_some();
+    let Some(first) = headers.values().flatten().find(pinned) else { return Ok(None) };
+    if !first.handled.is_empty() {
+        // A salvage: its segment names what need not be reported again.
+        return Ok(None);
+    }
+    let first = first.segment;
+    let upto_pin = headers.range(..=first).map(|(segment, header)| (*segment, header.clone())).collect();
+    // Of its first segment only the header, which holds the pin.
+    let mut bytes: BTreeMap<SegmentNo, u64> =
+        segments.range(..first).map(|(segment, bytes)| (*segment, *bytes)).collect();
+    bytes.insert(first, 0);
+    let again = scan(folder, &upto_pin, &bytes, &mut |_| {})?;
+    let image = RingImage(ring);
+    let has_all = match recover_ring(&image, &expectation(setup, &again)) {
+        RingVerdict::Replay { header, entries, damage: None, .. } => {
+            let mut ends = again.ends.clone();
+            let mut scratch = Vec::new();
+            for entry in entries.iter().take_while(|entry| entry.seq <= scanned.end.seq) {
+                let What::Block(span) = &entry.what else { continue };
+                let (head, _) = image.entry(&header, span, &mut scratch);
+                let block = decode_entry(head).expect("an entry that the ring's recovery checked");
+                let Identity { stream, seq } =
+                    block.identity.unwrap_or(Identity { stream: header.stream(), seq: entry.seq });
+                let end = ends.entry(stream).or_default();
+                *end = StreamEnd { seq, chain: end.chain.then(seq, block.length, block.payload_crc) };
+            }
+            ends == scanned.ends && entries.last().is_some_and(|last| last.seq >= scanned.end.seq)
+        }
+        _ => false,
+    };
+    // A salvage of the ring alone has said in its segments what is lost.
+    let says_nothing = scanned.gaps.iter().all(|(segment, _)| *segment < first);
+    Ok((has_all && says_nothing && again.breaks.is_empty()).then_some(again))
+}
+
 fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
     let newest = scanned.newest.as_ref();
-    let lost = scanned.breaks.last().filter(|last| last.resume.is_none());
     Expect {
         store: setup.store,
         shard: setup.shard,
@@ -250,7 +320,7 @@ fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
             // A seal speaks for the opening that it ended, not for one that began since.
             sealed: scanned.sealed
                 && scanned.segments.last().map(|last| last.header.epoch) == newest.map(|header| header.epoch),
-            lost_was_durable: lost.is_some_and(|last| last.proof == Proof::Durable),
+            lost_to_damage: scanned.breaks.last().is_some_and(|last| last.resume.is_none()),
         },
     }
 }
@@ -359,6 +429,29 @@ fn read_segment(folder: &dyn Folder, segment: SegmentNo, bytes: u64, buf: &mut A
     Ok(at.min(length))
 }
 
+/// What the ring says of itself, where it is not simply replayed.
+fn ring_in_words(ring: &RingVerdict) -> Option<String> {
+    match ring {
+        RingVerdict::Ignored => None,
+        RingVerdict::Quarantine(why) => Some(format!("{why}; after a power cut: in quarantine")),
+        RingVerdict::Damaged(why) => Some(why.to_string()),
+        RingVerdict::Replay { cut, damage, .. } => {
+            let damage = damage.as_ref().map(|RingDamage { slot, why, lost }| {
+                let ranges: Vec<String> = lost.iter().map(|(first, last)| format!("{first}..{last}")).collect();
+                format!("slot {slot}: {why}; seq {} lost", ranges.join(", "))
+            });
+            let cut = cut.as_ref().map(|cut| {
+                let how = match cut.by {
+                    CutBy::PowerCut => "a power cut",
+                    CutBy::LostLog => "an I/O error, counted as a power cut",
+                };
+                format!("ended at seq {} by {how}; {} later entries in quarantine", cut.at, cut.later.len())
+            });
+            damage.into_iter().chain(cut).reduce(|damage, cut| format!("{damage}; {cut}"))
+        }
+    }
+}
+
 /// A break in words.
 fn damage(setup: &ShardSetup, at: &Break) -> Damage {
     let to = at.resume.map(|resume| resume.resume_seq.prev());
@@ -370,6 +463,20 @@ fn damage(setup: &ShardSetup, at: &Break) -> Damage {
         to_seq: to.map(|seq| seq.0),
         wrong: at.wrong.to_string(),
         flushed: to.is_some_and(|to| to <= setup.flushed),
+    }
+}
+
+/// Damage that a salvage had begun to handle when it was cut short.
+fn unfinished_salvage(setup: &ShardSetup, range: &Handled) -> Damage {
+    let to = range.resume_seq.prev();
+    Damage {
+        shard: setup.shard.0,
+        segment: range.segment.0,
+        offset: range.offset,
+        from_seq: None,
+        to_seq: Some(to.0),
+        wrong: "lost to damage; its salvage was cut short, its bytes are in quarantine".to_owned(),
+        flushed: to <= setup.flushed,
     }
 }
 

@@ -10,5 +10,5 @@ mod carry_out;
 mod examine;
 
 pub use crate::report::{Damage, Damaged, RecoveryReport, ShardReport, TornTail};
-pub use carry_out::{Kept, Quarantine, carry_out, put_aside};
+pub use carry_out::{Kept, Opened, Quarantine, carry_out, put_aside};
 pub use examine::{Examined, OpenError, ShardSetup, examine};

@@ -249,19 +249,15 @@ impl<D: Disk, C: Clock, I: Intake> Driver<D, C, I> {
     }
 
     fn observe(&self, observed: Observed) {
-        let mut stats = self.shared.stats();
         match observed {
-            Observed::Batch { blocks, bytes } => {
-                stats.batches += 1;
-                stats.blocks += u64::from(blocks);
-                stats.bytes += u64::from(bytes);
-            }
+            Observed::Batch { blocks, bytes } => self.shared.logged(u64::from(blocks), u64::from(bytes)),
             Observed::Sync { took_ns, unsynced_ns, unsynced_bytes } => {
+                let mut stats = self.shared.stats();
                 stats.sync_ns.saturating_record(took_ns);
                 stats.unsynced_max_ns = stats.unsynced_max_ns.max(unsynced_ns);
                 stats.unsynced_max_bytes = stats.unsynced_max_bytes.max(unsynced_bytes);
             }
-            Observed::Stall => stats.stalls += 1,
+            Observed::Stall => self.shared.stats().stalls += 1,
         }
     }
 

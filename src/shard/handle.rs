@@ -10,6 +10,7 @@ use crate::shard::shared::Shared;
 use crate::shard::waiters::Waited;
 use crate::types::{Durability, Seq, ShardId, Stream};
 use crate::wal::batch::StreamEnds;
+use crate::wal::entry::Control;
 
 /// One running shard, from outside its thread.
 pub struct ShardHandle {
@@ -25,6 +26,8 @@ pub struct ShardHandle {
     pub folder: Arc<DirFolder>,
     /// Where every stream of the log stood when the store was opened.
     pub before: StreamEnds,
+    /// The gaps that the log named when the store was opened, this opening's own included.
+    pub gaps: Vec<Control>,
 }
 
 impl ShardHandle {

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 
 use crate::error::Fault;
 use crate::shard::marks::Marks;
@@ -54,6 +55,9 @@ pub struct Shared {
     holds: Mutex<HashMap<u64, Seq>>,
     segments: Mutex<SegmentTable>,
     stats: Mutex<ShardStats>,
+    flusher: OnceLock<Thread>,
+    /// Bytes of log at which the flusher is woken.
+    flusher_at: AtomicU64,
 }
 
 /// A poisoned lock is taken all the same: every section under these locks leaves its data whole.
@@ -81,6 +85,8 @@ impl Shared {
             holds: Mutex::new(HashMap::new()),
             segments: Mutex::new(table),
             stats: Mutex::new(ShardStats::default()),
+            flusher: OnceLock::new(),
+            flusher_at: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -135,6 +141,31 @@ impl Shared {
     pub fn want_synced(&self, seq: Seq) {
         if self.sync_wanted.fetch_max(seq.0, Ordering::AcqRel) < seq.0 {
             self.wake.wake();
+        }
+    }
+
+    /// The flusher's thread asks to be unparked, once, when this many bytes of log are written since
+    /// the open; false where they already are.
+    pub fn wake_flusher_at(&self, bytes: u64) -> bool {
+        self.flusher.get_or_init(std::thread::current);
+        self.flusher_at.store(bytes, Ordering::Release);
+        // Under the lock that `logged` has taken before: one of the two sees what the other did.
+        self.stats().bytes < bytes
+    }
+
+    /// A batch was written: counts it, and wakes the flusher if it waits for that.
+    pub fn logged(&self, blocks: u64, bytes: u64) {
+        let mut stats = self.stats();
+        stats.batches += 1;
+        stats.blocks += blocks;
+        stats.bytes += bytes;
+        let bytes = stats.bytes;
+        drop(stats);
+        if bytes >= self.flusher_at.load(Ordering::Acquire)
+            && let Some(flusher) = self.flusher.get()
+        {
+            self.flusher_at.store(u64::MAX, Ordering::Release);
+            flusher.unpark();
         }
     }
 

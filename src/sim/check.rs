@@ -11,11 +11,11 @@ use std::collections::{HashSet, VecDeque};
 use crate::io::disk::{Folder, Instant};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::sim::blocks::BlockName;
-use crate::types::{Chain, Seq, Stream};
+use crate::types::{Chain, Receipt, Seq, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd};
-use crate::wal::entry::{EntryKind, decode_identity, entry_lengths};
+use crate::wal::entry::{Control, EntryKind, decode_identity, entry_lengths};
 use crate::wal::log::Log;
-use crate::wal::read::{each_entry, stream_rows};
+use crate::wal::read::{each_control, each_entry, stream_rows};
 use crate::wal::segment::segment_name;
 use crate::wal::verdict::{Check, Stamps, check};
 
@@ -84,8 +84,8 @@ pub enum Rot {
     Nothing,
     /// A bit of the log.
     Log,
-    /// A bit of the intake ring, and the store was not opened for it: what was in the ring alone is
-    /// in quarantine.
+    /// So much of the intake ring that nothing in it can be read: what was in the ring alone is in
+    /// quarantine.
     Ring,
 }
 
@@ -165,18 +165,14 @@ impl Model {
         let mut ends: Vec<(Stream, StreamEnd)> = Vec::new();
         let mut link: Option<(Place, BatchHeader)> = None;
         let mut skipping = false;
+        let mut gaps: Vec<Control> = Vec::new();
         let used: Vec<_> = log.used.iter().chain([&log.current]).collect();
         let mut scratch = Vec::new();
         for segment in used {
             let mut bytes = vec![0; segment.end as usize];
             let name = segment_name(segment.header.segment);
             let count = folder.read(&name, 0, &mut bytes).map_err(|error| format!("{name} cannot be read: {error}"))?;
-            let own = Stream {
-                origin: segment.header.store,
-                shard: segment.header.shard,
-                epoch: segment.header.epoch,
-                nonce: segment.header.nonce,
-            };
+            let own = segment.header.stream();
             let stamps = Stamps::new(&segment.header);
             let mut at = SEGMENT_HEADER_BYTES;
             while at < segment.end as usize {
@@ -193,6 +189,7 @@ impl Model {
                     continue;
                 };
                 skipping = false;
+                each_control(&bytes[at..], &batch, |control| gaps.extend(Control::decode(control)));
                 self.check_link(link, (place, &batch), &mut found)?;
                 self.check_batch(&bytes[at..], &batch, own, (&mut seen, &mut scratch, &mut found))?;
                 self.check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch)?;
@@ -211,17 +208,28 @@ impl Model {
         }
         found.last = log.last_seq();
         self.check_missing(&seen, facts, &mut found)?;
+        self.check_gaps(&seen, &gaps, log, facts.synced)?;
         self.settle(&seen, &found);
         Ok(found)
     }
 
+    /// The simulator damages what holds this; it may be lost, with a report.
+    pub fn rot_entry(&mut self, seq: Seq) {
+        if let Some(item) = self.item(seq) {
+            item.damaged = true;
+        }
+    }
+
+    /// The simulator damages what stands here, which is no whole batch.
+    pub fn rot_place(&mut self, place: Place) {
+        self.rotten.insert(place);
+    }
+
     /// The simulator damages this batch; what is in it may be lost, with a report.
     pub fn rot(&mut self, place: Place, batch: &BatchHeader) {
-        self.rotten.insert(place);
+        self.rot_place(place);
         for seq in batch.first_seq.0..batch.first_seq.0 + u64::from(batch.numbered) {
-            if let Some(item) = self.item(Seq(seq)) {
-                item.damaged = true;
-            }
+            self.rot_entry(Seq(seq));
         }
     }
 
@@ -292,7 +300,8 @@ impl Model {
                     name == Some(block) && identity == (item.stream, seq)
                 }
                 (What::Void | What::Hole(_), None) => true,
-                (What::Block(_), None) => false,
+                // A void stands where the ring's entry is damaged.
+                (What::Block(_), None) => item.damaged,
                 (What::Void | What::Gap, _) => false,
             };
             if !agrees {
@@ -404,14 +413,39 @@ impl Model {
         Ok(())
     }
 
+    /// What is lost within the log is named in it.
+    fn check_gaps(&self, seen: &[Seen], gaps: &[Control], log: &Log, synced: Seq) -> Result<(), String> {
+        for (index, item) in self.items.iter().enumerate() {
+            let seq = Seq(self.before + 1 + index as u64);
+            let first = log.used.front().unwrap_or(&log.current).first_seq;
+            let counts = first <= seq && (seq <= log.last_seq() || seq <= synced);
+            if seen[index] == Seen::Block || item.flushed || !counts || !matches!(item.what, What::Block(_)) {
+                continue;
+            }
+            // Of a stream that was lost whole nobody knows any more: its place is named all the same.
+            let is_known = log.ends.contains_key(&item.stream);
+            let names = |gap: &Control| match gap {
+                Control::Gap { stream, .. } => {
+                    let stream = if is_known { item.stream } else { *stream };
+                    gap.is_of(&Receipt { stream, seq })
+                }
+                _ => false,
+            };
+            if !gaps.iter().any(names) {
+                return Err(format!("seq {seq} ({:?}) is lost, and no gap names it", item.what));
+            }
+        }
+        Ok(())
+    }
+
     /// What is not there is gone for ever; what is there must stay.
     fn settle(&mut self, seen: &[Seen], found: &Found) {
         for (index, item) in self.items.iter_mut().enumerate() {
             item.what = match (item.what, seen[index]) {
                 (_, Seen::No) => What::Gap,
                 (What::Hole(name), Seen::Block) => What::Block(name),
-                (What::Hole(_), Seen::Void) => What::Void,
-                (what, _) => what,
+                (_, Seen::Void) => What::Void,
+                (what, Seen::Block) => what,
             };
             // What a recovery has found it has made durable.
             item.acked = Some(Instant(0));

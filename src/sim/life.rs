@@ -421,9 +421,7 @@ impl<'a> Life<'a> {
 
     fn fill(&mut self, publication: &Publication, upto: Upto) {
         let (header, payload) = (publication.header.bytes(), &publication.payload);
-        let lengths = (header.len(), payload.len());
-        let crcs = (crc32fast::hash(header), crc32fast::hash(payload));
-        self.ground.ring.fill(publication.seq, publication.claim, lengths, crcs, upto, &mut self.chance);
+        self.ground.ring.fill(publication.seq, publication.claim, header, payload, upto, &mut self.chance);
     }
 
     fn publish(&mut self, publication: &Publication, upto: Upto) {

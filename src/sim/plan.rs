@@ -11,6 +11,9 @@ pub const RING_BYTES: u64 = 16 << 10;
 /// Slots of the simulated ring.
 pub const RING_SLOTS: u32 = 64;
 
+/// Deaths in a row of a recovery that is caught in a crash loop.
+pub const CRASH_LOOP: u32 = 30;
+
 /// Limits that shrink a run; everything else of it stays as the seed has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -173,7 +176,7 @@ impl LifePlan {
                 5 => Trouble::Full,
                 _ => Trouble::None,
             },
-            recovery_deaths: chance.pick(&[0, 0, 0, 1, 2]),
+            recovery_deaths: if chance.percent(2) { CRASH_LOOP } else { chance.pick(&[0, 0, 0, 1, 2]) },
             rot: chance.percent(8),
         }
     }

@@ -182,22 +182,14 @@ impl SimRing {
     }
 
     /// Fills the slot of a seq: clears the tag, writes the words (or some of them), sets the tag.
-    pub fn fill(
-        &mut self,
-        seq: Seq,
-        claim: Claim,
-        lengths: (usize, usize),
-        crcs: (u32, u32),
-        upto: Upto,
-        chance: &mut Chance,
-    ) {
+    pub fn fill(&mut self, seq: Seq, claim: Claim, header: &[u8], payload: &[u8], upto: Upto, chance: &mut Chance) {
         let slot = Slot {
             claim_unit: claim.unit as u32,
             claim_units: claim.units as u32,
-            length: lengths.1 as u32,
-            header_bytes: lengths.0 as u32,
-            header_crc: crcs.0,
-            payload_crc: crcs.1,
+            length: payload.len() as u32,
+            header_bytes: header.len() as u32,
+            header_crc: crc32fast::hash(header),
+            payload_crc: crc32fast::hash(payload),
         };
         let checksum = slot_checksum(slot.premix(self.header().slot_seed()), seq);
         let at = SLOTS_AT + (seq.0 % u64::from(self.header().slots)) as usize * SLOT_BYTES;
@@ -306,13 +298,58 @@ impl SimRing {
         self.image.clone_from(&self.durable);
     }
 
-    /// Changes a byte behind everybody's back.
-    pub fn rot(&mut self, chance: &mut Chance) {
-        if let Some(image) = &mut self.image {
-            let at = chance.below(image.len() as u64) as usize;
-            image[at] ^= 1 << chance.below(8);
+    /// Changes a bit behind everybody's back; what it hits.
+    pub fn rot(&mut self, chance: &mut Chance) -> Hit {
+        let Some(bytes) = self.image.as_ref().map(Vec::len) else { return Hit::Nothing };
+        let at = match chance.below(3) {
+            0 => chance.below(bytes as u64) as usize,
+            1 => chance.within(SLOTS_AT as u64, bytes as u64 - 1) as usize,
+            // Where the shard will look next.
+            _ => {
+                let seq = self.freed.0 + chance.within(1, 8);
+                let slots = self.header.map_or(1, |header| u64::from(header.slots));
+                SLOTS_AT + (seq % slots) as usize * SLOT_BYTES + chance.below(SLOT_BYTES as u64) as usize
+            }
+        };
+        self.live()[at] ^= 1 << chance.below(8);
+        let Some(header) = &self.header else { return Hit::Nothing };
+        if at < SLOTS_AT {
+            return if at % PAGE_BYTES < FREED_AT { Hit::Header } else { Hit::Nothing };
         }
+        let area = header.area_at() as usize;
+        let hits = |seq: Seq| {
+            if at < area {
+                return (at - SLOTS_AT) / SLOT_BYTES == (seq.0 % u64::from(header.slots)) as usize;
+            }
+            let unit = ((at - area) / INTAKE_UNIT_BYTES) as u64;
+            let units = u64::from(header.units());
+            self.claims
+                .iter()
+                .zip(self.units())
+                .any(|(claim, from)| claim.seq == Some(seq) && (unit + units - from % units) % units < claim.units)
+        };
+        (self.freed.0 + 1..self.next_seq.0).map(Seq).find(|seq| hits(*seq)).map_or(Hit::Nothing, Hit::Entry)
     }
+
+    /// Where each claim begins, in units.
+    fn units(&self) -> impl Iterator<Item = u64> {
+        self.claims.iter().scan(self.freed_unit, |next, claim| {
+            let from = *next;
+            *next += claim.units;
+            Some(from)
+        })
+    }
+}
+
+/// What a changed bit of the ring belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hit {
+    /// A copy of the header.
+    Header,
+    /// The slot or the bytes of an entry that is not given back.
+    Entry(Seq),
+    /// Nothing that is needed.
+    Nothing,
 }
 
 fn mix(old: &mut [u8], new: &[u8], unit: usize, mut arrives: impl FnMut() -> bool) {

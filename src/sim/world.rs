@@ -1,7 +1,6 @@
 //! One history of a store with one shard: lives, their ends, and recoveries that may be cut short
 //! themselves, all from one seed. After each recovery the log is held against the model.
 
-use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::config::OnDamage;
@@ -12,12 +11,12 @@ use crate::io::medium::{Fate, Flaws, Medium};
 use crate::io::sim::{SharedMedium, SimDisk};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
 use crate::planted::{Mutant, is_planted, plant};
-use crate::recover::{Kept, OpenError, Quarantine, ShardSetup, carry_out, examine, put_aside};
+use crate::recover::{Kept, OpenError, Opened, Quarantine, ShardSetup, carry_out, examine, put_aside};
 use crate::shard::core::{Core, CoreConfig};
 use crate::sim::check::{Ending, Facts, Model, Rot};
 use crate::sim::life::{Ended, Ground, Life};
-use crate::sim::plan::{End, LifePlan, Limits, Plan, RING_BYTES, RING_SLOTS};
-use crate::sim::ring::SimRing;
+use crate::sim::plan::{CRASH_LOOP, End, LifePlan, Limits, Plan, RING_BYTES, RING_SLOTS};
+use crate::sim::ring::{Hit, SimRing};
 use crate::types::{Epoch, Nonce, Seq, ShardId, StoreId, Stream};
 use crate::wal::batch::Place;
 use crate::wal::intake::RingHeader;
@@ -146,6 +145,8 @@ struct World {
     lurking: u32,
     /// Flipped bits of the ring since it was made.
     ring_flips: u32,
+    /// Those of them that hit a copy of its header.
+    ring_header_flips: u32,
     summary: Summary,
 }
 
@@ -188,6 +189,7 @@ impl World {
             facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None, rot: Rot::Nothing },
             lurking: 0,
             ring_flips: 0,
+            ring_header_flips: 0,
             summary: Summary::default(),
         }
     }
@@ -278,13 +280,20 @@ impl World {
     /// Opens the store, dying `deaths` times on the way, and checks what it finds.
     fn open(&mut self, mut deaths: u32) -> Result<(Core, SimDisk, Stream), String> {
         let mut on_damage = OnDamage::Refuse;
-        let mut died = false;
+        let crash_loop = deaths == CRASH_LOOP;
+        // A crash loop goes on until somebody ends it.
+        let calls = if crash_loop { 25 } else { 60 };
+        if crash_loop && self.chance.percent(50) {
+            // The disk was filled by others meanwhile.
+            self.medium.lock().faults.full = true;
+        }
         for _ in 0..ATTEMPTS_MAX {
-            self.medium.lock().faults.last_call = (deaths > 0).then(|| self.chance.below(60));
+            self.medium.lock().faults.last_call = (deaths > 0).then(|| self.chance.below(calls));
             let opened = self.try_open(on_damage);
             match opened {
                 Ok(Some(opened)) => {
                     self.medium.lock().faults.last_call = None;
+                    self.medium.lock().faults.full = false;
                     return self.opened(opened);
                 }
                 Ok(None) => {}
@@ -298,25 +307,19 @@ impl World {
                 {
                     self.medium.lock().note(|| format!("refused: {damaged}"));
                     self.summary.salvages += 1;
-                    if self.facts.rot == Rot::Nothing && damaged.ring.is_some() {
+                    if self.facts.rot == Rot::Nothing && damaged.ring.is_some() && self.ring_header_flips > 1 {
                         self.facts.rot = Rot::Ring;
                     }
                     on_damage = OnDamage::Salvage;
                     continue;
                 }
                 Err(_) if self.medium.lock().is_crashed() => {}
-                Err(OpenError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull && died => {
-                    // The reserve lets a full disk be opened once; a recovery that was cut while it
-                    // replayed has used a segment of it. Somebody makes room.
-                    self.medium.lock().faults.full = false;
-                    continue;
-                }
                 Err(error) => return Err(format!("not opened: {error}")),
             }
             deaths = deaths.saturating_sub(1);
-            died = true;
             self.summary.cut_recoveries += 1;
-            let end = self.chance.pick(&[End::Kill, End::Kill, End::PowerCut, End::KillAndReboot]);
+            let ends: &[End] = if crash_loop { &[End::Kill] } else { &[End::Kill, End::PowerCut, End::KillAndReboot] };
+            let end = self.chance.pick(ends);
             if end != End::Kill {
                 self.facts.ending = Ending::PowerCut;
             }
@@ -353,7 +356,7 @@ impl World {
         if examined.needs_new_ring() && !self.make_ring(Epoch(0), nonce, Seq(1)) {
             return Ok(None);
         }
-        let (log, _) = carry_out(examined, &folder, &mut maker, own, image.as_deref())?;
+        let Opened { log, .. } = carry_out(examined, &folder, &mut maker, own, image.as_deref())?;
         let made = self.make_ring(epoch, nonce, log.last_seq().next());
         Ok(made.then_some((log, maker, own)))
     }
@@ -372,7 +375,7 @@ impl World {
         let folder = self.medium.folder();
         let found = self.model.check(&log, &folder, &self.facts)?;
         self.facts.rot = Rot::Nothing;
-        self.ring_flips = 0;
+        (self.ring_flips, self.ring_header_flips) = (0, 0);
         self.medium.lock().note(|| format!("opened under {own:?}: {found:?}"));
         self.summary.recoveries += 1;
         self.summary.blocks += found.blocks;
@@ -399,9 +402,14 @@ impl World {
     /// Flips one bit of the log or the ring; batches that it hits may be lost, with a report.
     fn rot(&mut self) {
         if self.chance.percent(40) {
-            self.ring.rot(&mut self.chance);
-            self.medium.lock().note(|| "rot in the ring".to_owned());
+            let hit = self.ring.rot(&mut self.chance);
+            self.medium.lock().note(|| format!("rot in the ring: {hit:?}"));
             self.ring_flips += 1;
+            match hit {
+                Hit::Header => self.ring_header_flips += 1,
+                Hit::Entry(seq) => self.model.rot_entry(seq),
+                Hit::Nothing => {}
+            }
             self.summary.harmless_flips += 1;
             return;
         }
@@ -437,6 +445,19 @@ impl World {
         content[at] ^= 1 << bit;
         // Where earlier flips left only one whole copy of the header, this one may take that too.
         let headless = SegmentHeader::decode(&content[..count]).is_err();
+        // A write that did not arrive whole is damage now, wherever in it the bit was; what stood there
+        // is lost to it as far as the log goes on behind.
+        let before = batches.iter().rfind(|(start, batch)| start + batch.length as usize <= at);
+        let from = before.map_or(SEGMENT_HEADER_BYTES, |(start, batch)| start + batch.length as usize);
+        for page in (from..=at).step_by(PAGE_BYTES) {
+            self.model.rot_place(Place::new(&header, page as u32));
+        }
+        let behind = batches.iter().find(|(start, _)| *start > at);
+        if let (Some((_, before)), Some((_, behind))) = (before, behind) {
+            for seq in before.last_seq().0 + 1..behind.first_seq.0 {
+                self.model.rot_entry(Seq(seq));
+            }
+        }
         for (start, batch) in batches {
             if headless || (start..start + batch.length as usize).contains(&at) {
                 hit = true;
@@ -444,5 +465,56 @@ impl World {
             }
         }
         self.summary.harmless_flips += u64::from(!hit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::disk::Instant;
+    use crate::sim::blocks::BlockName;
+    use crate::sim::check::{Item, What};
+    use crate::sim::ring::Upto;
+    use crate::wal::log::LogBounds;
+
+    /// The reserve holds what the ring holds once, not once for each attempt to write it there.
+    #[test]
+    fn a_crash_loop_in_the_replay_on_a_full_disk_ends_in_an_open_store() {
+        let mut world = World::new(&Run::default());
+        world.plan.segment_bytes = 32 << 10;
+        world.plan.batch_bytes_max = 4 << 10;
+        world.plan.block_bytes_max = 1000;
+        world.plan.bounds = LogBounds { segments_max: 10, reserve: 3 };
+        let (core, disk, own) = world.open(0).expect("a new store");
+        drop((core, disk));
+        for counter in 0.. {
+            let name = BlockName { writer: 0, counter, length: 1000 };
+            let mut payload = Vec::new();
+            name.payload(&mut payload);
+            let header = name.header(&payload);
+            let Some(claim) = world.ring.claim(header.bytes().len() + payload.len()) else { break };
+            world.ring.copy(claim, header.bytes(), &payload, usize::MAX);
+            let seq = world.ring.take_seq(claim);
+            world.ring.fill(seq, claim, header.bytes(), &payload, Upto::Tag, &mut world.chance);
+            let item = Item { acked: Some(Instant(0)), ..Item::new(own, What::Block(name)) };
+            world.model.given(seq, item);
+        }
+        world.medium.lock().kill();
+        world.medium.lock().faults.full = true;
+        // At each call many times over, up to the number with which the opening comes to its end.
+        let mut deaths = 0;
+        for calls in (0..).flat_map(|calls| [calls; 8]) {
+            world.medium.lock().faults.last_call = Some(calls);
+            let opened = world.try_open(OnDamage::Refuse);
+            if !world.medium.lock().is_crashed() {
+                opened.expect("it opens on a full disk");
+                break;
+            }
+            deaths += 1;
+            world.medium.lock().kill();
+        }
+        assert!(deaths > 20, "{deaths} deaths");
+        world.medium.lock().kill();
+        world.open(0).expect("all is there");
     }
 }

@@ -4,7 +4,7 @@
 //! intake ring and in the log.
 
 use crate::limits::{ENTRY_HEADER_BYTES_MAX, NAMES_BYTES_MAX};
-use crate::types::{BlockKind, Epoch, Nonce, Seq, ShardId, StoreId, Stream};
+use crate::types::{BlockKind, Epoch, Nonce, Receipt, Seq, ShardId, StoreId, Stream};
 use crate::wal::codec::layout;
 
 layout!(ENTRY {
@@ -220,7 +220,7 @@ pub fn decode_entry(header: &[u8]) -> Option<Entry<'_>> {
 pub enum Control {
     /// Everything that was accepted under epochs up to this one is in the log: older rings are ignored.
     IntakeDone(Epoch),
-    /// Blocks of a stream in `from..=to` are lost to damage that was salvaged.
+    /// Blocks of a stream between `from` and `to` are lost to damage that was salvaged.
     Gap {
         /// The stream.
         stream: Stream,
@@ -234,6 +234,15 @@ pub enum Control {
 }
 
 impl Control {
+    /// It is a gap that this block is lost in.
+    #[must_use]
+    pub fn is_of(&self, receipt: &Receipt) -> bool {
+        match self {
+            Self::Gap { stream, from, to } => *stream == receipt.stream && *from < receipt.seq && receipt.seq < *to,
+            Self::IntakeDone(_) | Self::EpochClosed(_) => false,
+        }
+    }
+
     /// The payload of the control entry.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -7,7 +7,7 @@
 //! user bytes.
 
 use crate::limits::{ENTRY_HEADER_BYTES_MAX, INTAKE_SLOTS, INTAKE_UNIT_BYTES, PAGE_BYTES, RING_FILE_BYTES};
-use crate::types::{Epoch, Nonce, Seq, ShardId, StoreId, mix64};
+use crate::types::{Epoch, Nonce, Seq, ShardId, StoreId, Stream, mix64};
 use crate::wal::codec::{FORMAT_VERSION, crc_before, layout};
 use crate::wal::entry::ENTRY_BYTES;
 
@@ -69,6 +69,12 @@ pub struct RingHeader {
 }
 
 impl RingHeader {
+    /// The stream of what was accepted in its opening.
+    #[must_use]
+    pub const fn stream(&self) -> Stream {
+        Stream { origin: self.store, shard: self.shard, epoch: self.epoch, nonce: self.nonce }
+    }
+
     /// The header as bytes; both copies are equal.
     #[must_use]
     pub fn encode(&self) -> [u8; RING_HEADER_BYTES] {

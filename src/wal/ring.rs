@@ -34,8 +34,8 @@ pub struct LastLog {
     pub intake_done: Epoch,
     /// The log ends with a seal.
     pub sealed: bool,
-    /// Batches behind the log's end are proven to have been synced.
-    pub lost_was_durable: bool,
+    /// What stood behind the log's end is lost to damage, not only unsynced.
+    pub lost_to_damage: bool,
 }
 
 /// Whose ring it should be, and what is known besides.
@@ -56,7 +56,7 @@ pub struct Expect {
 pub enum What {
     /// A block.
     Block(Span),
-    /// A number that was taken and never acknowledged.
+    /// A number that was taken and never acknowledged, or whose block is damaged.
     Void,
 }
 
@@ -107,9 +107,9 @@ pub enum RingWrong {
     /// A slot or its entry.
     #[error("intake entry damaged")]
     Entry,
-    /// The log lost batches that were synced.
-    #[error("intake shows that synced batches are lost")]
-    LostDurable,
+    /// It was given back because the log had it, and there it is damaged.
+    #[error("intake entry is lost with the damaged log")]
+    LostLog,
 }
 
 /// What is to be done with a ring.
@@ -127,16 +127,35 @@ pub enum RingVerdict {
         entries: Vec<Replay>,
         /// Where and why the ring ended early, if it did: reported.
         cut: Option<Cut>,
+        /// Acknowledged blocks among or behind these that are damaged: refused, or gone on without them.
+        damage: Option<RingDamage>,
     },
     /// Another boot, and nothing readable: the file goes to quarantine and is reported.
     Quarantine(RingWrong),
-    /// Acknowledged blocks are damaged.
-    Damaged {
-        /// The slot and its seq, where one is to blame.
-        at: Option<(u32, Seq)>,
-        /// What is wrong.
-        why: RingWrong,
-    },
+    /// Nothing of it can be read, and acknowledged blocks may be in it.
+    Damaged(RingWrong),
+}
+
+/// Entries of a ring that cannot be had any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingDamage {
+    /// The first one's slot.
+    pub slot: u32,
+    /// What is wrong there.
+    pub why: RingWrong,
+    /// Their seqs in order, as first and last of each range. Those before the first entry that is
+    /// replayed are passed over, those between others have voids in their places.
+    pub lost: Vec<(Seq, Seq)>,
+}
+
+impl RingDamage {
+    fn add(damage: &mut Option<Self>, slot: u32, seq: Seq, why: RingWrong) {
+        let this = damage.get_or_insert_with(|| Self { slot, why, lost: Vec::new() });
+        match this.lost.last_mut() {
+            Some((_, last)) if last.next() == seq => *last = seq,
+            _ => this.lost.push((seq, seq)),
+        }
+    }
 }
 
 /// What stands in the slot of a seq.
@@ -177,8 +196,8 @@ pub(crate) enum Behind {
 pub(crate) enum Lost {
     /// They may have been written and not synced.
     Unsynced,
-    /// They were synced.
-    Durable,
+    /// Damage took them.
+    Damaged,
 }
 
 /// What becomes of a seq.
@@ -204,7 +223,7 @@ pub(crate) const fn decide(class: SlotClass, boot: Boot, behind: Behind, lost: L
         (Empty | OlderLap, _, Behind::Nothing, _) => Step::End,
         (Empty | OlderLap, Boot::Same, Behind::Something, _) => Step::Void,
         (LaterLap, Boot::Same, _, Lost::Unsynced) => Step::Cut(CutBy::LostLog),
-        (LaterLap, Boot::Same, _, Lost::Durable) => Step::Damaged(RingWrong::LostDurable),
+        (LaterLap, Boot::Same, _, Lost::Damaged) => Step::Damaged(RingWrong::LostLog),
         (Broken, Boot::Same, _, _) => Step::Damaged(RingWrong::Entry),
         (Empty | OlderLap, Boot::Other, Behind::Something, _) | (LaterLap | Broken, Boot::Other, _, _) => {
             Step::Cut(CutBy::PowerCut)
@@ -220,15 +239,18 @@ pub fn recover_ring(image: &RingImage<'_>, expect: &Expect) -> RingVerdict {
         Ok(header) => header,
         Err(RingWrong::Missing) if log.epoch == Epoch(0) => return RingVerdict::Ignored,
         Err(RingWrong::Missing | RingWrong::Header) if log.sealed => return RingVerdict::Ignored,
-        Err(why) if log.boot == expect.boot => return RingVerdict::Damaged { at: None, why },
+        Err(why) if log.boot == expect.boot => return RingVerdict::Damaged(why),
         Err(why) => return RingVerdict::Quarantine(why),
     };
     let boot = if header.boot == expect.boot { Boot::Same } else { Boot::Other };
     let unreadable = |why| match boot {
-        Boot::Same => RingVerdict::Damaged { at: None, why },
+        Boot::Same => RingVerdict::Damaged(why),
         Boot::Other => RingVerdict::Quarantine(why),
     };
-    if header.epoch > log.epoch || (header.epoch == log.epoch && header.nonce != log.nonce && log.epoch != Epoch(0)) {
+    let log_is_known = log.epoch != Epoch(0) || !log.lost_to_damage;
+    if (header.epoch > log.epoch && log_is_known)
+        || (header.epoch == log.epoch && header.nonce != log.nonce && log.epoch != Epoch(0))
+    {
         return unreadable(RingWrong::Foreign);
     }
     if log.sealed || header.epoch <= log.intake_done || header.epoch == Epoch(0) || header.is_plain_memory() {
@@ -237,7 +259,7 @@ pub fn recover_ring(image: &RingImage<'_>, expect: &Expect) -> RingVerdict {
     let Some(bytes) = image.0.filter(|bytes| bytes.len() as u64 == header.file_bytes()) else {
         return unreadable(RingWrong::Size);
     };
-    let lost = if log.lost_was_durable { Lost::Durable } else { Lost::Unsynced };
+    let lost = if log.lost_to_damage { Lost::Damaged } else { Lost::Unsynced };
     Reader { bytes, header, seed: header.slot_seed() }.replay(log.seq, boot, lost)
 }
 
@@ -268,8 +290,10 @@ impl Reader<'_> {
             self.seed,
             self.header.first_seq,
         );
-        let slots = u64::from(self.header.slots).min(u64::MAX - from.0);
-        let found: Vec<(Seq, SlotClass, Option<What>)> = (from.0..from.0 + slots)
+        // The slots have had what stands before these for a lap or more: the log had it.
+        let slots = u64::from(self.header.slots);
+        let start = from.max(Seq(self.newest().0.saturating_sub(slots - 1)));
+        let found: Vec<(Seq, SlotClass, Option<What>)> = (start.0..start.0 + slots.min(u64::MAX - start.0))
             .map(Seq)
             .map(|seq| {
                 let (class, what) = self.classify(seq, freed);
@@ -279,8 +303,22 @@ impl Reader<'_> {
         let standing = |class| !matches!(class, SlotClass::Empty | SlotClass::OlderLap);
         let end = found.iter().rposition(|&(_, class, _)| standing(class)).map_or(0, |last| last + 1);
         let whole = |(seq, _, what): &(Seq, SlotClass, Option<What>)| what.map(|what| Replay { seq: *seq, what });
+        let later = |index: usize| found[index..end.max(index)].iter().filter_map(whole).collect();
         let mut entries = Vec::with_capacity(end);
-        let mut cut = None;
+        let (mut cut, mut damage, mut from) = (None, None, from);
+        if from < start {
+            match decide(SlotClass::LaterLap, boot, Behind::Something, lost) {
+                Step::Damaged(why) => {
+                    damage = Some(RingDamage { slot: self.slot_of(from), why, lost: vec![(from, start.prev())] });
+                    from = start;
+                }
+                Step::Cut(by) => {
+                    let cut = Some(Cut { at: from, by, later: later(0) });
+                    return RingVerdict::Replay { header: self.header, from, entries, cut, damage };
+                }
+                Step::Take | Step::Void | Step::End => unreachable!("room that was given back was in the log"),
+            }
+        }
         for (index, &(seq, class, what)) in found.iter().enumerate() {
             let behind = if index + 1 < end { Behind::Something } else { Behind::Nothing };
             match decide(class, boot, behind, lost) {
@@ -288,17 +326,38 @@ impl Reader<'_> {
                 Step::Void => entries.push(Replay { seq, what: What::Void }),
                 Step::End => break,
                 Step::Cut(by) => {
-                    cut = Some(Cut {
-                        at: seq,
-                        by,
-                        later: found[index + 1..end.max(index + 1)].iter().filter_map(whole).collect(),
-                    });
+                    cut = Some(Cut { at: seq, by, later: later(index + 1) });
                     break;
                 }
-                Step::Damaged(why) => return RingVerdict::Damaged { at: Some((self.slot_of(seq), seq)), why },
+                Step::Damaged(why) => {
+                    RingDamage::add(&mut damage, self.slot_of(seq), seq, why);
+                    entries.push(Replay { seq, what: What::Void });
+                }
             }
         }
-        RingVerdict::Replay { header: self.header, from, entries, cut }
+        if let Some(damage) = &damage {
+            // Behind the last block nothing is worth a number: a damaged slot there may never have had one.
+            let last = entries.iter().rposition(|entry| entry.what != What::Void);
+            entries.truncate(last.map_or(0, |last| last + 1));
+            // Many may have gone with the log: these are passed over at once.
+            if let Some(&(_, lost)) = damage.lost.first().filter(|(first, _)| *first <= from && last.is_some()) {
+                let behind = lost.next().max(from);
+                entries.drain(..(behind.0 - from.0) as usize);
+                from = behind;
+            }
+        }
+        RingVerdict::Replay { header: self.header, from, entries, cut, damage }
+    }
+
+    /// The newest seq that a slot holds.
+    fn newest(&self) -> Seq {
+        let slots = self.bytes[SLOTS_AT..][..self.header.slots as usize * SLOT_BYTES].chunks_exact(SLOT_BYTES);
+        let tags = slots.enumerate().filter_map(|(index, slot)| {
+            let record = SlotRecord::decode(slot);
+            let sound = self.slot_of(Seq(record.tag)) as usize == index && record.holds_for(Seq(record.tag), self.seed);
+            (sound && record.tag >= self.header.first_seq.0).then_some(Seq(record.tag))
+        });
+        tags.max().unwrap_or(self.header.first_seq.prev())
     }
 
     const fn slot_of(&self, seq: Seq) -> u32 {

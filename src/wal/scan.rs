@@ -86,8 +86,8 @@ pub struct Scanned {
     pub breaks: Vec<Break>,
     /// The torn tails, where there are any.
     pub torn: Vec<Torn>,
-    /// The gaps that the log names.
-    pub gaps: Vec<Control>,
+    /// The gaps that the log names, each with the segment in which it does.
+    pub gaps: Vec<(SegmentNo, Control)>,
 }
 
 /// A pause: the log stopped here for now.
@@ -118,7 +118,7 @@ struct Progress {
     sealed: bool,
     batches: u64,
     end: LogEnd,
-    gaps: Vec<Control>,
+    gaps: Vec<(SegmentNo, Control)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,9 +150,12 @@ impl Scan {
         let readable = || headers.values().flatten();
         let pins = readable().filter_map(|header| Some((header.pin?.segment, header.pin?))).collect();
         let handled = readable().flat_map(|header| header.handled.iter().copied()).collect();
-        let oldest = headers.values().next().cloned().flatten();
-        let progress =
-            Progress { end: oldest.and_then(|header| header.pin).unwrap_or_default(), ..Progress::default() };
+        // Nothing of the log is known before its oldest segment: it ends there, unless that one holds more.
+        let before =
+            |oldest: &SegmentNo| LogEnd { segment: SegmentNo(oldest.0.saturating_sub(1)), ..LogEnd::default() };
+        let pin = |header: &Option<SegmentHeader>| header.as_ref().and_then(|header| header.pin);
+        let end = headers.first_key_value().map(|(oldest, header)| pin(header).unwrap_or_else(|| before(oldest)));
+        let progress = Progress { end: end.unwrap_or_default(), ..Progress::default() };
         Self { headers, pins, handled, state: State::Following(None), progress, pauses: Vec::new(), fed: None }
     }
 
@@ -378,7 +381,7 @@ impl Scan {
         }
         each_control(bytes, batch, |payload| match Control::decode(payload) {
             Some(Control::IntakeDone(epoch)) => progress.intake_done = progress.intake_done.max(epoch),
-            Some(gap @ Control::Gap { .. }) => progress.gaps.push(gap),
+            Some(gap @ Control::Gap { .. }) => progress.gaps.push((header.segment, gap)),
             Some(Control::EpochClosed(_)) | None => {}
         });
         for pause in &mut self.pauses {

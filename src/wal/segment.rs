@@ -4,7 +4,7 @@
 //! a named segment has a readable header unless it is damaged.
 
 use crate::limits::{GENERATION_MAX, HANDLED_RANGES_MAX, PAGE_BYTES, SEGMENT_FILE_BYTES, SEGMENT_HEADER_BYTES};
-use crate::types::{BatchNo, Chain, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, mix64};
+use crate::types::{BatchNo, Chain, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream, mix64};
 use crate::wal::codec::{FORMAT_VERSION, crc_before, layout};
 
 const MAGIC: [u8; 8] = *b"FOREBAYS";
@@ -106,6 +106,12 @@ pub struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// The stream of what was accepted in its opening.
+    #[must_use]
+    pub const fn stream(&self) -> Stream {
+        Stream { origin: self.store, shard: self.shard, epoch: self.epoch, nonce: self.nonce }
+    }
+
     /// The stamp of this generation's sectors.
     #[must_use]
     pub fn stamp(&self) -> u32 {

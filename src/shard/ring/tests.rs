@@ -401,7 +401,7 @@ fn what_was_published_is_in_the_file_and_is_replayed_after_a_kill() {
         seq: Seq(249),
         intake_done: Epoch(3),
         sealed: false,
-        lost_was_durable: false,
+        lost_to_damage: false,
     };
     let expect = Expect { store: StoreId([7; 16]), shard: ShardId(3), boot: [9; 16], last_log };
     // The mapping still stands: nothing was flushed, synced or closed.

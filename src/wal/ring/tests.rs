@@ -29,7 +29,7 @@ fn log_at(seq: u64) -> Expect {
         seq: Seq(seq),
         intake_done: Epoch(3),
         sealed: false,
-        lost_was_durable: false,
+        lost_to_damage: false,
     };
     Expect { store: StoreId([7; 16]), shard: ShardId(3), boot: BOOT, last_log }
 }
@@ -123,7 +123,7 @@ impl Image {
 
     fn replayed(&self, expect: &Expect) -> Replayed {
         match self.verdict(expect) {
-            RingVerdict::Replay { entries, cut, .. } => (
+            RingVerdict::Replay { entries, cut, damage: None, .. } => (
                 entries.iter().map(|entry| (entry.seq.0, entry.what != What::Void)).collect(),
                 cut.map(|cut| (cut.at.0, cut.by, cut.later.len())),
             ),
@@ -131,9 +131,14 @@ impl Image {
         }
     }
 
-    fn damage(&self, expect: &Expect) -> (Option<u64>, RingWrong) {
+    /// Ranges of seqs that are damaged, what is wrong with the first, and the blocks that are replayed.
+    fn damage(&self, expect: &Expect) -> (Vec<(u64, u64)>, RingWrong, Vec<u64>) {
         match self.verdict(expect) {
-            RingVerdict::Damaged { at, why } => (at.map(|(_, seq)| seq.0), why),
+            RingVerdict::Replay { damage: Some(damage), entries, .. } => {
+                let lost = damage.lost.iter().map(|(first, last)| (first.0, last.0)).collect();
+                let blocks = entries.iter().filter(|entry| entry.what != What::Void);
+                (lost, damage.why, blocks.map(|entry| entry.seq.0).collect())
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -150,7 +155,7 @@ fn the_table_says_what_the_design_says_for_every_combination() {
     for class in [Empty, OlderLap, Whole, LaterLap, Broken] {
         for boot in [Boot::Same, Boot::Other] {
             for behind in [Behind::Nothing, Behind::Something] {
-                for lost in [Lost::Unsynced, Lost::Durable] {
+                for lost in [Lost::Unsynced, Lost::Damaged] {
                     seen += 1;
                     let step = decide(class, boot, behind, lost);
                     let unpublished = matches!(class, Empty | OlderLap);
@@ -162,7 +167,7 @@ fn the_table_says_what_the_design_says_for_every_combination() {
                     assert_eq!(step == Step::End, unpublished && behind == Behind::Nothing);
                     // A power cut is no reason to refuse; within one boot damage always is.
                     let damaged = matches!(step, Step::Damaged(_));
-                    let refuse = class == Broken || (class == LaterLap && lost == Lost::Durable);
+                    let refuse = class == Broken || (class == LaterLap && lost == Lost::Damaged);
                     assert_eq!(damaged, boot == Boot::Same && refuse);
                     // Whatever else ends the ring early is reported, with its cause.
                     assert_eq!(step == Step::Cut(CutBy::LostLog), boot == Boot::Same && class == LaterLap && !damaged);
@@ -222,7 +227,27 @@ fn after_a_power_cut_the_first_slot_that_is_not_whole_ends_the_ring() {
     image.bytes = whole;
     image.bytes[header().area_at() as usize + 2 * 128 + 60] ^= 1;
     assert_eq!(image.replayed(&other_boot(log_at(99))), (whole_until_102, cut(3)));
-    assert_eq!(image.damage(&log_at(99)), (Some(102), RingWrong::Entry));
+    assert_eq!(image.damage(&log_at(99)), (vec![(102, 102)], RingWrong::Entry, vec![100, 101, 103, 104, 105]));
+}
+
+#[test]
+fn what_is_whole_around_damaged_entries_is_replayed_and_they_are_named() {
+    let mut image = Image::new();
+    for _ in 100..110 {
+        image.publish(40);
+    }
+    let flip = |image: &mut Image, seq| image.bytes[Image::slot_at(seq) + 20] ^= 1;
+    for seq in [100, 103, 104] {
+        flip(&mut image, seq);
+    }
+    let blocks = vec![101, 102, 105, 106, 107, 108, 109];
+    assert_eq!(image.damage(&log_at(99)), (vec![(100, 100), (103, 104)], RingWrong::Entry, blocks));
+    // The first are passed over; those behind the last block need no void.
+    flip(&mut image, 109);
+    image.bytes[Image::slot_at(115)..][..8].fill(0xff);
+    assert_eq!(image.damage(&log_at(99)).0, [(100, 100), (103, 104), (109, 109), (115, 115)]);
+    let RingVerdict::Replay { from, entries, .. } = image.verdict(&log_at(99)) else { panic!("replayed above") };
+    assert_eq!((from, entries.len()), (Seq(101), 8));
 }
 
 #[test]
@@ -235,8 +260,10 @@ fn a_log_that_lost_written_batches_cuts_the_ring_unless_they_were_durable() {
     let lost = Some((110, CutBy::LostLog, 0));
     assert_eq!(image.replayed(&log_at(109)).1.map(|cut| (cut.0, cut.1)), lost.map(|cut| (cut.0, cut.1)));
     let mut durable = log_at(109);
-    durable.last_log.lost_was_durable = true;
-    assert_eq!(image.damage(&durable), (Some(110), RingWrong::LostDurable));
+    durable.last_log.lost_to_damage = true;
+    let (lost, why, blocks) = image.damage(&durable);
+    assert_eq!((lost, why), (vec![(110, last - 64)], RingWrong::LostLog));
+    assert_eq!(blocks, (last - 63..=last).collect::<Vec<_>>(), "what the log never had is whole");
     assert_eq!(image.replayed(&log_at(last - 64)), (seqs, None));
     // Slots stand, but their room was given back and used again.
     let mut image = Image::new();
@@ -268,7 +295,7 @@ fn a_ring_that_cannot_be_read_is_damage_within_one_boot_and_quarantined_after_an
     let mut image = Image::new();
     image.publish(1);
     let check = |image: RingImage<'_>, expect: Expect, wrong| {
-        assert_eq!(recover_ring(&image, &expect), RingVerdict::Damaged { at: None, why: wrong });
+        assert_eq!(recover_ring(&image, &expect), RingVerdict::Damaged(wrong));
         let later = Expect { boot: [1; 16], ..expect };
         assert_eq!(recover_ring(&image, &later), RingVerdict::Quarantine(wrong));
     };
@@ -322,7 +349,13 @@ proptest! {
         let at = if hot { SLOTS_AT + place.index(64 * SLOT_BYTES) } else { place.index(image.bytes.len()) };
         image.bytes[at] ^= 1 << bit;
         match image.verdict(&log_at(from - 1)) {
-            RingVerdict::Damaged { .. } => {}
+            RingVerdict::Damaged(_) => {}
+            RingVerdict::Replay { entries, damage: Some(damage), .. } => {
+                // One flip takes one entry at most, and that is named.
+                let blocks = before.0.iter().filter(|(seq, block)| *block && damage.lost != [(Seq(*seq), Seq(*seq))]);
+                let kept = entries.iter().filter(|entry| entry.what != What::Void).map(|entry| (entry.seq.0, true));
+                prop_assert!(blocks.copied().eq(kept), "{:?}", damage);
+            }
             RingVerdict::Replay { .. } => prop_assert_eq!(image.replayed(&log_at(from - 1)), before),
             other => prop_assert!(false, "{:?}", other),
         }
@@ -350,7 +383,7 @@ proptest! {
             image.bytes[at] = byte;
         }
         let expect = if same_boot { log_at(log) } else { other_boot(log_at(log)) };
-        if let RingVerdict::Replay { header, from, entries, cut } = image.verdict(&expect) {
+        if let RingVerdict::Replay { header, from, entries, cut, .. } = image.verdict(&expect) {
             let later = cut.map(|cut| cut.later).unwrap_or_default();
             for (index, entry) in entries.iter().enumerate() {
                 prop_assert_eq!(entry.seq.0, from.0 + index as u64, "no hole");
