@@ -2,14 +2,24 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use forebay::{BlockKind, Config, Cursor, Engine, store};
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::Value;
 use tempfile::TempDir;
 
 const WEATHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/nyc-weather-2000.lp");
 /// Sizes that make a small store, quickly.
 const SMALL: &str = "--shards 2 --intake-bytes 1m --segment-bytes 1m --block-bytes-max 256k";
+/// A log that is soon full: little more than such a store needs at least.
+const SMALL_LOG: &str = "--wal-bytes-max 200m";
 
 /// Exit code, stdout and stderr in a folder of its own.
 fn load_test(dir: &TempDir, options: &str) -> (i32, String, String) {
@@ -111,4 +121,258 @@ fn a_bad_line_exits_1_with_its_number_and_keeps_what_was_acknowledged() {
     assert!(err.contains("line 2001, column 25: field value 'cold'"), "{err}");
     assert!(err.contains("were acknowledged before") && err.contains("kept in kept"), "{err}");
     assert!(Path::new(&dir.path().join("kept")).exists());
+}
+
+/// A load-test under way; killed if the test fails.
+struct Running(Option<Child>);
+
+impl Running {
+    fn start(dir: &TempDir, options: &str) -> Self {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("load-test"));
+        Self::spawn(command.args(options.split_whitespace()), dir)
+    }
+
+    fn spawn(command: &mut std::process::Command, dir: &TempDir) -> Self {
+        let command = command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(Some(command.spawn().expect("it starts")))
+    }
+
+    fn child(&mut self) -> &mut Child {
+        self.0.as_mut().expect("it runs")
+    }
+
+    fn pid(&mut self) -> Pid {
+        Pid::from_child(self.child())
+    }
+
+    /// Waits until its writers have written for a moment.
+    fn wait_for_writers(&mut self) {
+        let tasks = format!("/proc/{}/task", self.child().id());
+        wait_until("writers", || {
+            let tasks = fs::read_dir(&tasks).into_iter().flatten().flatten();
+            let mut names = tasks.map(|task| fs::read_to_string(task.path().join("comm")).unwrap_or_default());
+            names.any(|name| name.starts_with("writer-"))
+        });
+        thread::sleep(Duration::from_millis(500));
+    }
+
+    fn interrupt(&mut self) {
+        let pid = self.pid();
+        kill_process(pid, Signal::INT).expect("a signal");
+    }
+
+    fn runs_still(&mut self) -> bool {
+        self.child().try_wait().expect("a child").is_none()
+    }
+
+    /// Exit code, stdout and stderr.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        wait_until("an end", || !self.runs_still());
+        let output = self.0.take().expect("it ran").wait_with_output().expect("its output");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no {what} within a minute");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn ctrl_c_ends_the_run_early_and_shows_what_was_measured() {
+    let dir = folder();
+    let options = format!("--wal-level 1 --repeat 2 --seconds 3600 --warmup 0 --verify --json - {SMALL}");
+    // The log, which is held, must not end the run first.
+    let mut run = Running::start(&dir, &format!("{options} --rate 200/s"));
+    run.wait_for_writers();
+    run.interrupt();
+    let (code, out, err) = run.end();
+    assert_eq!(code, Some(130), "{err}");
+    let measured: Value = serde_json::from_str(&out).expect("one line of JSON");
+    assert_eq!(measured["ended_early"], "interrupted");
+    assert!(measured["blocks"].as_u64() > Some(0) && measured["seconds"].as_f64() < Some(60.0), "{out}");
+    assert_eq!((&measured["verified_blocks"], &measured["lost_blocks"]), (&measured["blocks"], &0.into()), "{out}");
+    assert!(err.contains("Interrupted: 1 of 2 runs") && err.contains("records/second"), "{err}");
+    assert!(!dir.path().join("forebay-load-test").exists(), "what was made is removed");
+}
+
+#[test]
+fn ctrl_c_in_the_warm_up_measures_nothing() {
+    let dir = folder();
+    let mut run = Running::start(&dir, &format!("--wal-level 1 --warmup 3600 {SMALL}"));
+    run.wait_for_writers();
+    run.interrupt();
+    let (code, out, err) = run.end();
+    assert_eq!(code, Some(130), "{err}");
+    assert!(out.contains("Interrupted: 0 of 1 runs") && !out.contains("records/second"), "{out}");
+}
+
+#[test]
+fn a_second_ctrl_c_ends_it_at_once() {
+    let dir = folder();
+    // An input that never comes: the first one cannot be obeyed.
+    let input = dir.path().join("input");
+    rustix::fs::mknodat(rustix::fs::CWD, &input, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a fifo");
+    let _open = fs::File::options().read(true).write(true).open(&input).expect("opened");
+    let mut run = Running::start(&dir, &format!("--input input --wal-level 1 {SMALL}"));
+    run.wait_for_writers();
+    run.interrupt();
+    thread::sleep(Duration::from_millis(500));
+    assert!(run.runs_still(), "the first one waits for the input");
+    run.interrupt();
+    assert_eq!(run.end().0, Some(130));
+}
+
+#[test]
+fn a_folder_in_use_exits_73_and_is_left_alone() {
+    let dir = folder();
+    for keep in ["", "--keep"] {
+        let options = format!("--wal-level 1 --seconds 3600 --warmup 0 {keep} {SMALL}");
+        let mut run = Running::start(&dir, &options);
+        run.wait_for_writers();
+        let (code, _, err) = load_test(&dir, &options);
+        assert_eq!(code, 73, "{err}");
+        assert!(err.contains("forebay-load-test is in use by"), "{err}");
+        run.interrupt();
+        let (code, _, err) = run.end();
+        assert_eq!(code, Some(130), "{err}");
+        assert_eq!(dir.path().join("forebay-load-test").exists(), keep == "--keep");
+    }
+}
+
+#[test]
+fn a_short_write_exits_74_and_keeps_what_was_written() {
+    for io in ["uring", "pwrite"] {
+        let dir = folder();
+        // The signal that comes with the limit would kill it; the limit itself is set once it runs.
+        let mut shell = std::process::Command::new("sh");
+        let path = assert_cmd::cargo::cargo_bin!("load-test");
+        let line = format!("trap '' XFSZ; exec {} \"$@\"", path.display());
+        let options = format!("--wal-level 1 --seconds 3600 --warmup 0 --io {io} {SMALL}");
+        let mut run = Running::spawn(shell.args(["-c", &line, "sh"]).args(options.split_whitespace()), &dir);
+        run.wait_for_writers();
+        let limit = Rlimit { current: Some(100_000), maximum: None };
+        let pid = run.pid();
+        prlimit(Some(pid), Resource::Fsize, limit).expect("a limit");
+        let (code, _, err) = run.end();
+        assert_eq!(code, Some(74), "{io}: {err}");
+        let error = err.lines().find(|line| line.starts_with("error: ")).expect("the error");
+        assert!(error.starts_with("error: fatal: write(shard"), "{io}: {err}");
+        assert_eq!(error.matches("fatal").count(), 1, "{io}: {err}");
+        assert!(err.contains("were acknowledged before") && err.contains("kept in forebay-load-test"), "{io}: {err}");
+    }
+}
+
+#[test]
+fn an_existing_store_is_used_and_keeps_what_is_there() {
+    let dir = folder();
+    let sizes = format!("{SMALL} {SMALL_LOG}");
+    let input = format!("--input {WEATHER} --rows-per-block 20 --wal-level 1 --dir mine");
+    let (code, _, err) = load_test(&dir, &format!("{input} --keep {sizes}"));
+    assert_eq!(code, 0, "{err}");
+    // It writes until the log is nearly full: one that were trimmed would lose its beginning.
+    let options = format!("--dir mine --wal-level 1 --seconds 3600 --warmup 0 --json - {sizes}");
+    let (code, out, err) = load_test(&dir, &options);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("the log, held for what was there before, is 3/4 full"), "{err}");
+    assert_eq!(out.lines().count(), 1, "{out}");
+    let config = Config::new(dir.path().join("mine")).segment_bytes(1 << 20).block_bytes_max(256 << 10);
+    let config = config.batch_bytes_max(256 << 10).intake_bytes(1 << 20);
+    let engine = Engine::open_with(config, Box::new(store::Hold)).expect("opens");
+    let blocks = engine.subscribe(Cursor::start()).expect("a subscription").until_end();
+    let blocks = blocks.map(|delivered| delivered.expect("a block").block);
+    let rows: u32 = blocks.filter(|block| block.kind() == BlockKind::Lines).map(|block| block.rows()).sum();
+    assert_eq!(rows, 2000, "the weather is still there");
+}
+
+#[test]
+fn a_verified_run_ends_when_its_log_is_nearly_full() {
+    let options = format!("--wal-level 1 --seconds 3600 --warmup 0 --verify --json - {SMALL} {SMALL_LOG}");
+    let (code, out, err) = load_test(&folder(), &options);
+    assert_eq!(code, 0, "{err}");
+    let run: Value = serde_json::from_str(&out).expect("one line of JSON");
+    let why = run["ended_early"].as_str().expect("a reason");
+    assert!(why.contains("the log, held for --verify, is 3/4 full"), "{why}");
+    assert!(err.contains(why), "{err}");
+    assert_eq!((&run["verified_blocks"], &run["lost_blocks"]), (&run["blocks"], &0.into()), "{out}");
+}
+
+/// Exit code, stdout and stderr of a run under a seccomp filter that answers io_uring_setup with
+/// this error.
+fn load_test_without_io_uring(dir: &TempDir, options: &str, errno: Errno) -> (i32, String, String) {
+    let action = SeccompAction::Errno(errno.raw_os_error() as u32);
+    let arch = std::env::consts::ARCH.try_into().expect("an architecture with seccomp");
+    /// Everywhere: it is younger than the common numbering of system calls.
+    const IO_URING_SETUP: i64 = 425;
+    let filter = SeccompFilter::new([(IO_URING_SETUP, Vec::new())].into(), SeccompAction::Allow, action, arch);
+    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a sound filter");
+    on_a_thread_of_its_own(|| {
+        seccompiler::apply_filter(&program).expect("a filter");
+        load_test(dir, options)
+    })
+}
+
+/// What a thread gives up, it gives up for good; the programs that it starts have it no more either.
+fn on_a_thread_of_its_own<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join().expect("no panic"))
+}
+
+/// What `--io auto` must do where io_uring is blocked: run to its end, say so once, and lose nothing.
+fn assert_fell_back((code, out, err): (i32, String, String), cause: &str) {
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(err.matches("WARN").count(), 1, "{err}");
+    assert!(err.contains("io_uring cannot be used") && err.contains(cause) && err.contains("Cure: "), "{err}");
+    let runs: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(runs.len(), 3, "{out}");
+    for run in runs {
+        assert_eq!((&run["settings"]["io"], &run["lost_blocks"]), (&"pwrite".into(), &0.into()), "{run}");
+        assert!(run["verified_blocks"].as_u64() >= run["blocks"].as_u64() && run["blocks"].as_u64() > Some(0), "{run}");
+    }
+}
+
+const ALL_VERIFIED: &str = "--writers 8 --seconds 0.2 --warmup 0 --repeat 1 --verify --json -";
+
+#[test]
+fn where_io_uring_is_blocked_the_same_is_done_without_it_after_one_warning() {
+    for (errno, cause) in [(Errno::PERM, "kernel.io_uring_disabled"), (Errno::NOSYS, "this kernel has no io_uring")] {
+        let options = format!("{ALL_VERIFIED} {SMALL}");
+        assert_fell_back(load_test_without_io_uring(&folder(), &format!("--io auto {options}"), errno), cause);
+        let (code, out, err) = load_test_without_io_uring(&folder(), &format!("--io uring {options}"), errno);
+        assert_eq!((code, out.as_str()), (74, ""), "{err}");
+        assert!(err.contains("error: setting io_uring up") && err.contains(cause) && err.contains("Cure: "), "{err}");
+    }
+}
+
+#[test]
+fn where_too_little_memory_may_be_locked_it_is_done_without_io_uring() {
+    let dir = folder();
+    let options = format!("--io auto {ALL_VERIFIED} {SMALL}");
+    let mut shell = std::process::Command::new("sh");
+    let program = assert_cmd::cargo::cargo_bin!("load-test");
+    shell.args(["-c", "ulimit -l 0; exec \"$@\"", "sh"]).arg(program).args(options.split_whitespace());
+    let (code, out, err) = on_a_thread_of_its_own(|| {
+        // Root may lock what it likes as long as it can have this; others never had it.
+        let _ = remove_capability_from_bounding_set(CapabilitySet::IPC_LOCK);
+        Running::spawn(&mut shell, &dir).end()
+    });
+    if out.contains("\"io\":\"uring\"") {
+        // From Linux 5.12 until rings counted as locked memory again.
+        assert_eq!((code, err.matches("WARN").count()), (Some(0), 0), "{err}");
+        println!("this kernel does not count rings as locked memory");
+    } else {
+        assert_fell_back((code.expect("an exit code"), out, err), "the limit is 0 KiB");
+    }
 }

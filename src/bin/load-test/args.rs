@@ -25,7 +25,7 @@ const VERIFIED_BLOCK_BYTES_MIN: u64 = crate::workload::IDENTITY_BYTES as u64;
 #[derive(Debug, Parser)]
 #[command(name = "load-test", version)]
 pub struct Args {
-    /// Folder for the stores of the run; made, and removed at the end. An existing store is used and kept.
+    /// Folder for the stores of the run; made, and removed at the end. An existing store is used, and nothing in it trimmed.
     #[arg(long, default_value = "forebay-load-test", value_name = "DIR")]
     dir: PathBuf,
     /// Do not remove the folder at the end.

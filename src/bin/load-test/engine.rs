@@ -25,12 +25,12 @@ pub struct EngineTarget {
 }
 
 impl EngineTarget {
-    /// Opens or makes the store; where it is to be verified, its log is held.
+    /// Opens or makes the store; its log is trimmed unless there is a reason to hold it.
     ///
     /// # Errors
     /// As the engine says.
-    pub fn open(dir: &Path, plan: &Plan, setting: Setting) -> Result<Self> {
-        let store: Box<dyn Store> = if plan.verify { Box::new(Hold) } else { Box::new(Null) };
+    pub fn open(dir: &Path, plan: &Plan, setting: Setting, hold: Option<&str>) -> Result<Self> {
+        let store: Box<dyn Store> = if hold.is_some() { Box::new(Hold) } else { Box::new(Null) };
         Ok(Self { engine: Engine::open_with(config(dir, plan, setting), store)? })
     }
 

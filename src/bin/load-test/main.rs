@@ -7,6 +7,7 @@ mod baseline;
 mod engine;
 mod env;
 mod input;
+mod interrupt;
 mod plot;
 mod progress;
 mod report;
@@ -28,8 +29,7 @@ const CHECK_FAILED: u8 = 3;
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    let ansi = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let plan = match args::Args::parse().plan() {
         Ok(plan) => plan,
         Err(message) => {
@@ -37,8 +37,16 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    match session::run(&plan) {
+    let interrupt = match interrupt::Interrupt::listen() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            eprintln!("error: cannot listen for Ctrl-C: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match session::run(&plan, &interrupt) {
         Ok(session::Outcome::Done) => ExitCode::SUCCESS,
+        Ok(session::Outcome::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
         Ok(session::Outcome::CheckFailed) => ExitCode::from(CHECK_FAILED),
         Err(error) => {
             eprintln!("error: {error:#}");

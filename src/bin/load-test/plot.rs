@@ -1,16 +1,20 @@
-//! The runs as a picture: throughput as bars, latencies as steps on a logarithmic scale.
+//! The runs as a picture: throughput as bars, latencies as curves on a logarithmic scale.
 
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::args::Plan;
 use crate::report::{EngineName, Report};
 use crate::stats::median;
+use crate::tables::grouped;
 
 const SIZE: (u32, u32) = (960, 820);
 const FONT: &str = "sans-serif";
+/// Room for the names of the curves, at their right: no curve comes there.
+const LEGEND: u32 = 190;
 const QUANTILES: [&str; 6] = ["min", "p50", "p90", "p99", "p99.9", "max"];
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 90, 160),
@@ -89,7 +93,8 @@ fn draw_bars<'a>(area: &Area<'a>, rows: &[Row]) -> Drawn<'a> {
         .disable_x_mesh()
         .x_labels(2 * rows.len() + 1)
         .x_label_formatter(&name)
-        .y_label_formatter(&|y| format!("{y:.0}"))
+        .y_label_formatter(&|y| grouped(*y))
+        .light_line_style(TRANSPARENT)
         .label_style((FONT, 15))
         .draw()?;
     chart.draw_series(rows.iter().enumerate().map(|(at, row)| {
@@ -97,7 +102,8 @@ fn draw_bars<'a>(area: &Area<'a>, rows: &[Row]) -> Drawn<'a> {
         Rectangle::new([(x - 0.3, 0.0), (x + 0.3, row.blocks_per_s)], color(at).filled())
     }))?;
     chart.draw_series(rows.iter().enumerate().map(|(at, row)| {
-        Text::new(format!("{:.0}", row.blocks_per_s), (at as f64 - 0.1, row.blocks_per_s + top * 0.04), (FONT, 15))
+        let style = TextStyle::from((FONT, 15)).pos(Pos::new(HPos::Center, VPos::Bottom));
+        Text::new(grouped(row.blocks_per_s), (at as f64, row.blocks_per_s + top * 0.01), style)
     }))?;
     Ok(())
 }
@@ -109,6 +115,7 @@ fn draw_curves<'a>(area: &Area<'a>, rows: &[Row]) -> Drawn<'a> {
     let mut chart = ChartBuilder::on(area)
         .caption("from start to acknowledgement, microseconds", (FONT, 22))
         .margin(16)
+        .margin_right(LEGEND + 16)
         .x_label_area_size(36)
         .y_label_area_size(90)
         .build_cartesian_2d(0.0..QUANTILES.len() as f64 - 1.0, (low..high).log_scale())?;
@@ -116,23 +123,20 @@ fn draw_curves<'a>(area: &Area<'a>, rows: &[Row]) -> Drawn<'a> {
         .configure_mesh()
         .x_labels(QUANTILES.len())
         .x_label_formatter(&|x| QUANTILES.get(x.round() as usize).copied().unwrap_or_default().into())
-        .y_label_formatter(&|y| if *y < 10.0 { format!("{y:.2}") } else { format!("{y:.0}") })
+        .x_max_light_lines(0)
+        .y_label_formatter(&|y| if *y < 1.0 { format!("{y:.2}") } else { grouped(*y) })
         .label_style((FONT, 15))
         .draw()?;
     for (at, row) in rows.iter().enumerate() {
         let line = row.ack_us.iter().enumerate().map(|(x, us)| (x as f64, us.max(low)));
-        chart
-            .draw_series(LineSeries::new(line, color(at).stroke_width(2)))?
-            .label(row.label.clone())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color(at).stroke_width(2)));
+        let stroke = color(at).stroke_width(2);
+        chart.draw_series(LineSeries::new(line, stroke))?;
+        let (x, y) = ((SIZE.0 - LEGEND) as i32 + 8, 60 + 22 * at as i32);
+        area.draw(&PathElement::new([(x, y), (x + 18, y)], stroke))?;
+        let style = TextStyle::from((FONT, 15)).pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw(&Text::new(row.label.clone(), (x + 26, y), style))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .label_font((FONT, 15))
-        .draw()
+    Ok(())
 }
 
 fn color(at: usize) -> RGBColor {

@@ -1,6 +1,6 @@
 //! All runs of a plan, one after the other, each over its own store; then what is said about them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,18 +9,21 @@ use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2Serializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::args::{Plan, Setting, Workload};
 use crate::baseline::PlainFile;
 use crate::engine::{EngineTarget, read_back};
 use crate::env::Env;
+use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::report::{EngineName, Report};
 use crate::run::{Measured, measure};
 use crate::verify::{Verdict, Verifier};
 use crate::{plot, tables};
 
-/// Stands in a folder that this program made, and may therefore empty.
+/// Stands in a folder that this program made, and may therefore empty; locked while it works there.
 const MARKER: &str = "LOAD-TEST";
 /// Stands in every store.
 const STORE_FILE: &str = "IDENTITY";
@@ -32,57 +35,75 @@ pub enum Outcome {
     Done,
     /// A proof failed.
     CheckFailed,
+    /// The user ended it.
+    Interrupted,
 }
 
 /// Does what the plan says.
 ///
 /// # Errors
 /// The first run that failed.
-pub fn run(plan: &Plan) -> Result<Outcome> {
+pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Outcome> {
     let place = Place::prepare(plan)?;
-    let outcome = run_in(plan, &place);
+    let outcome = run_in(plan, &place, interrupt);
     match &outcome {
-        Ok(Outcome::Done) => place.remove()?,
+        Ok(Outcome::Done | Outcome::Interrupted) => place.remove()?,
         _ => place.leave(),
     }
     outcome
 }
 
-fn run_in(plan: &Plan, place: &Place) -> Result<Outcome> {
+fn run_in(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<Outcome> {
     let env = Env::of(&plan.dir);
     let mut outputs = Outputs::open(plan)?;
     let mut reports = Vec::new();
     let mut outcome = Outcome::Done;
-    for repeat in 1..=plan.repeat {
-        for &setting in &plan.settings {
-            let mut engines = vec![EngineName::Forebay];
-            if plan.baseline {
-                engines.push(EngineName::File);
-            }
-            for engine in engines {
-                let (measured, verdict) = one_run(plan, place, engine, setting, repeat)?;
-                let report = Report::new(engine, plan, setting, repeat, &measured, verdict.as_ref(), &env);
-                outputs.write(&report, &measured)?;
-                reports.push(report);
-                if let Some(verdict) = verdict.filter(|verdict| !verdict.holds()) {
-                    outcome = Outcome::CheckFailed;
-                    for problem in &verdict.problems {
-                        eprintln!("check failed: {} run {repeat}: {problem}", setting.label());
-                    }
-                }
+    let runs: Vec<_> =
+        (1..=plan.repeat).flat_map(|repeat| turns(plan, repeat).into_iter().map(move |turn| (repeat, turn))).collect();
+    for &(repeat, (setting, engine)) in &runs {
+        let (measured, verdict) = one_run(plan, place, engine, setting, repeat, interrupt)?;
+        // What was interrupted before its measurement began has no figures.
+        if !interrupt.has_come() || measured.done.blocks > 0 {
+            let report = Report::new(engine, plan, setting, repeat, &measured, verdict.as_ref(), &env);
+            outputs.write(&report, &measured)?;
+            reports.push(report);
+        }
+        if let Some(verdict) = verdict.filter(|verdict| !verdict.holds()) {
+            outcome = Outcome::CheckFailed;
+            for problem in &verdict.problems {
+                eprintln!("check failed: {} run {repeat}: {problem}", setting.label());
             }
         }
+        if interrupt.has_come() {
+            break;
+        }
     }
-    let text = tables::render(plan, &reports);
+    let interrupted = interrupt.has_come().then(|| format!("Interrupted: {} of {} runs", reports.len(), runs.len()));
+    if interrupted.is_some() && outcome == Outcome::Done {
+        outcome = Outcome::Interrupted;
+    }
+    let text = tables::render(plan, &reports, interrupted.as_deref());
     if plan.json_on_stdout() {
         eprint!("{text}")
     } else {
         print!("{text}")
     }
-    if let Some(path) = &plan.plot {
+    if let Some(path) = plan.plot.as_ref().filter(|_| !reports.is_empty()) {
         plot::draw(path, plan, &reports)?;
     }
     Ok(outcome)
+}
+
+/// The runs of one repeat. Every other repeat goes backwards, so that no setting always runs behind
+/// the same other one, whose traces in the disk and the page cache it would have to bear.
+fn turns(plan: &Plan, repeat: u32) -> Vec<(Setting, EngineName)> {
+    let engines: &[_] = if plan.baseline { &[EngineName::Forebay, EngineName::File] } else { &[EngineName::Forebay] };
+    let of = |&setting| engines.iter().map(move |&engine| (setting, engine));
+    let mut turns: Vec<_> = plan.settings.iter().flat_map(of).collect();
+    if repeat.is_multiple_of(2) {
+        turns.reverse();
+    }
+    turns
 }
 
 fn one_run(
@@ -91,6 +112,7 @@ fn one_run(
     engine: EngineName,
     setting: Setting,
     repeat: u32,
+    interrupt: &Interrupt,
 ) -> Result<(Measured, Option<Verdict>)> {
     let seconds = match plan.workload {
         Workload::Input(..) => 0.0,
@@ -102,13 +124,18 @@ fn one_run(
     let result = match engine {
         EngineName::File => {
             let file = PlainFile::create(&dir, setting)?;
-            (measure(&file, plan, None, &progress)?, None)
+            (measure(&file, plan, None, None, &progress, interrupt)?, None)
         }
         EngineName::Forebay => {
             let run = plan.verify.then(run_number);
             progress.say("opening");
-            let target = EngineTarget::open(&dir, plan, setting)?;
-            let measured = match measure(&target, plan, run, &progress) {
+            // Without a sink the log is trimmed; what is already there is not ours to take away.
+            let hold = match place.existing_store {
+                true => Some("what was there before"),
+                false => plan.verify.then_some("--verify"),
+            };
+            let target = EngineTarget::open(&dir, plan, setting, hold)?;
+            let measured = match measure(&target, plan, run, hold, &progress, interrupt) {
                 Ok(measured) => measured,
                 Err(failed) => {
                     // What was acknowledged is to be kept, whatever the close says beside that.
@@ -144,6 +171,8 @@ struct Place {
     dir: PathBuf,
     /// The folder was made by this program.
     made: bool,
+    /// Held for its lock.
+    _marker: Option<File>,
     existing_store: bool,
     keep: bool,
     /// There is only one run: its store is the folder itself.
@@ -157,8 +186,10 @@ impl Place {
         let existing_store = dir.join(STORE_FILE).exists() && !dir.join(MARKER).exists();
         let single = plan.settings.len() == 1 && plan.repeat == 1 && !plan.baseline;
         let mut made = false;
+        let mut marker = None;
         if !existing_store {
             if dir.join(MARKER).exists() {
+                drop(lock_marker(&dir)?);
                 fs::remove_dir_all(&dir).with_context(named)?;
             } else if dir.exists() && fs::read_dir(&dir).with_context(named)?.next().is_some() {
                 bail!("--dir {}: neither empty nor a store; name another folder", dir.display());
@@ -168,9 +199,10 @@ impl Place {
             // A folder that is to be kept belongs to the user from the start.
             if !plan.keep {
                 fs::write(dir.join(MARKER), "Made by load-test; it may be removed.\n").with_context(named)?;
+                marker = Some(lock_marker(&dir)?);
             }
         }
-        Ok(Self { dir, made, existing_store, keep: plan.keep, single })
+        Ok(Self { dir, made, _marker: marker, existing_store, keep: plan.keep, single })
     }
 
     fn for_run(&self, engine: EngineName, setting: Setting, repeat: u32) -> Result<PathBuf> {
@@ -215,6 +247,20 @@ impl Place {
     }
 }
 
+/// The lock on a folder that this program made; an error where another one works in it.
+fn lock_marker(dir: &Path) -> Result<File> {
+    let path = dir.join(MARKER);
+    let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => {
+            let holder = "another load-test; name another --dir".to_owned();
+            Err(forebay::Error::InUse { dir: dir.to_owned(), holder }.into())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
 /// Files that the user asked for. They are made before the first run: a bad path should not cost one.
 struct Outputs {
     json: Option<Box<dyn Write>>,
@@ -225,7 +271,7 @@ struct Outputs {
 
 impl Outputs {
     fn open(plan: &Plan) -> Result<Self> {
-        let create = |path: &PathBuf| fs::File::create(path).with_context(|| format!("cannot make {}", path.display()));
+        let create = |path: &PathBuf| File::create(path).with_context(|| format!("cannot make {}", path.display()));
         let json: Option<Box<dyn Write>> = match &plan.json {
             Some(path) if path.as_os_str() == "-" => Some(Box::new(std::io::stdout())),
             Some(path) => Some(Box::new(create(path)?)),

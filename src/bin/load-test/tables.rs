@@ -9,9 +9,12 @@ use crate::args::{Plan, Setting, Workload};
 use crate::report::{EngineName, Report};
 use crate::stats::{drop_percent, median};
 
-/// Everything that is said about all runs of a plan.
-pub fn render(plan: &Plan, reports: &[Report]) -> String {
+/// Everything that is said about all runs of a plan; first of all the note, if there is one.
+pub fn render(plan: &Plan, reports: &[Report], note: Option<&str>) -> String {
     let mut text = format!("\nThe log alone: {}, store none\n", workload(plan));
+    if let Some(note) = note {
+        let _ = writeln!(text, "{note}");
+    }
     if let Some(report) = reports.first() {
         let _ = writeln!(
             text,
@@ -86,7 +89,7 @@ fn table(plan: &Plan, reports: &[Report], rows_are_blocks: bool) -> Table {
                 time(middle(|run| run.ack_us.p50)),
                 time(middle(|run| run.ack_us.p99)),
                 time(middle(|run| run.ack_us.max)),
-                format!("{:.1}", middle(|run| run.fsync.count as f64 / run.seconds)),
+                format!("{:.1}", middle(|run| run.fsync.count as f64 / run.seconds.max(1e-3))),
                 match middle(|run| run.fsync.us.p50) {
                     none if none <= 0.0 => "-".into(),
                     us => time(us),
@@ -107,12 +110,15 @@ fn drops(plan: &Plan, reports: &[Report]) -> Vec<String> {
     let engines = [EngineName::Forebay, EngineName::File];
     let shown = engines.into_iter().filter(|engine| reports.iter().any(|report| report.engine == *engine));
     let line = |engine| {
-        plan.settings.windows(2).map(move |pair| {
+        plan.settings.windows(2).filter_map(move |pair| {
             let figures = (throughput(reports, engine, pair[0]), throughput(reports, engine, pair[1]));
+            if of(reports, engine, pair[0]).next().is_none() || of(reports, engine, pair[1]).next().is_none() {
+                return None;
+            }
             let percent = drop_percent(figures.0, figures.1);
             let name = if engine == EngineName::File { " (plain file)" } else { "" };
             let way = if percent < 0.0 { "faster" } else { "slower" };
-            format!("{} against {}{name}: {:.1} % {way}", pair[1].label(), pair[0].label(), percent.abs())
+            Some(format!("{} against {}{name}: {:.1} % {way}", pair[1].label(), pair[0].label(), percent.abs()))
         })
     };
     shown.flat_map(line).collect()
@@ -165,7 +171,8 @@ fn remarks(plan: &Plan, reports: &[Report]) -> Vec<String> {
 
 /// Two lines for the last setting of the table, of its middle run.
 fn closing(plan: &Plan, reports: &[Report], text: &mut String) {
-    let Some(&setting) = plan.settings.last() else { return };
+    let has_run = |setting: &&Setting| of(reports, EngineName::Forebay, **setting).next().is_some();
+    let Some(&setting) = plan.settings.iter().rfind(has_run) else { return };
     let mut runs: Vec<&Report> = of(reports, EngineName::Forebay, setting).collect();
     runs.sort_by(|a, b| a.rows_per_s.total_cmp(&b.rows_per_s));
     let Some(run) = runs.get(runs.len() / 2) else { return };
@@ -202,7 +209,7 @@ fn time(us: f64) -> String {
 }
 
 /// A whole number with its thousands set apart.
-fn grouped(value: f64) -> String {
+pub fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.max(0.0));
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -245,7 +252,7 @@ mod tests {
 
     #[test]
     fn both_drops_are_of_medians() {
-        let text = render(&plan(""), &runs());
+        let text = render(&plan(""), &runs(), None);
         assert!(text.contains("(2,3000) against (1): 10.0 % slower"), "{text}");
         assert!(text.contains("(2,0) against (2,3000): 50.0 % slower"), "{text}");
         assert!(text.contains("The whole path (meters, store parquet): not available"), "{text}");
@@ -257,13 +264,21 @@ mod tests {
         let mut file = reports[0].clone();
         (file.engine, file.blocks_per_s) = (EngineName::File, 250.0);
         reports.push(file);
-        let text = render(&plan("--baseline"), &reports);
+        let text = render(&plan("--baseline"), &reports, None);
         assert!(text.contains("(1): 4.00 x the plain file"), "{text}");
     }
 
     #[test]
+    fn what_was_interrupted_is_compared_as_far_as_it_was_measured() {
+        let text = render(&plan(""), &runs()[..6], Some("Interrupted: 6 of 9 runs"));
+        assert!(text.contains("\nInterrupted: 6 of 9 runs\n"), "{text}");
+        assert!(text.contains("(2,3000) against (1)") && !text.contains("(2,0)"), "{text}");
+        assert!(text.contains("into forebay (2,3000) at"), "{text}");
+    }
+
+    #[test]
     fn the_closing_lines_are_of_the_last_setting() {
-        let text = render(&plan(""), &runs());
+        let text = render(&plan(""), &runs(), None);
         let lines: Vec<&str> = text.trim_end().lines().rev().take(2).collect();
         assert!(lines[1].starts_with("Spent 2.000000 seconds to insert rows: 900 with 50 thread(s)"), "{text}");
         assert!(lines[1].ends_with("450.00 records/second"), "{text}");
@@ -273,7 +288,7 @@ mod tests {
     #[test]
     fn a_table_that_measures_the_generator_says_so() {
         let bound = [report("--wal-level 1", 1000, 900, 0.9)];
-        assert!(render(&plan("--wal-level 1"), &bound).contains("bound by the generator"));
+        assert!(render(&plan("--wal-level 1"), &bound, None).contains("bound by the generator"));
     }
 
     #[test]
