@@ -44,16 +44,16 @@ impl Store for TextFiles {
     }
 
     fn flush(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
-        let before = self.text(unit.shard)?;
-        let upto = unit.upto;
-        let mut text = format!("{} {} {}\n", upto.epoch, upto.nonce, upto.seq);
-        text.extend(before.split_inclusive('\n').skip(1));
-        for delivered in &mut *unit.blocks {
+        let before = self.text(unit.shard())?;
+        let mut rows: String = before.split_inclusive('\n').skip(1).collect();
+        for delivered in unit.by_ref() {
             let delivered = delivered?;
             let words = String::from_utf8_lossy(delivered.block.payload());
-            writeln!(text, "{} {} {words}", delivered.receipt.stream.epoch, delivered.receipt.seq)?;
+            writeln!(rows, "{} {} {words}", delivered.receipt.stream.epoch, delivered.receipt.seq)?;
         }
-        let (path, temporary) = (self.path(unit.shard), self.path(unit.shard).with_extension("tmp"));
+        let upto = unit.upto();
+        let text = format!("{} {} {}\n{rows}", upto.epoch, upto.nonce, upto.seq);
+        let (path, temporary) = (self.path(unit.shard()), self.path(unit.shard()).with_extension("tmp"));
         let mut file = File::create(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;

@@ -143,7 +143,18 @@ impl LogReader {
     /// # Errors
     /// [`Error::Behind`] where the log was trimmed under the reader, [`Error::Io`].
     pub fn next_ready(&mut self) -> Result<Option<Delivered>, Error> {
+        self.next_upto(Seq(u64::MAX))
+    }
+
+    /// The next block, if it is there already and its seq is at most `upto`.
+    ///
+    /// # Errors
+    /// As [`next_ready`](Self::next_ready).
+    pub fn next_upto(&mut self, upto: Seq) -> Result<Option<Delivered>, Error> {
         loop {
+            if self.ready.front().is_some_and(|delivered| delivered.position.seq > upto) {
+                return Ok(None);
+            }
             if let Some(delivered) = self.ready.pop_front() {
                 self.position = delivered.position;
                 return Ok(Some(delivered));

@@ -220,11 +220,11 @@ impl Store for Slow {
             return Err("stalled".into());
         }
         let mut taken = self.taken.lock().expect("no panic");
-        for delivered in &mut *unit.blocks {
+        for delivered in unit.by_ref() {
             let payload = delivered?.block;
             taken.push(u64::from_le_bytes(payload.payload()[..8].try_into()?));
         }
-        self.progress.store(unit.upto.seq.0, Ordering::Release);
+        self.progress.store(unit.upto().seq.0, Ordering::Release);
         Ok(())
     }
 }

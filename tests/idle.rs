@@ -49,7 +49,7 @@ impl Store for Drain {
     }
 
     fn flush(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
-        for block in &mut *unit.blocks {
+        for block in unit.by_ref() {
             block?;
         }
         Ok(())

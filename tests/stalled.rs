@@ -39,7 +39,7 @@ impl Store for Gated {
         let (shut, opened) = &*self.gate;
         drop(opened.wait_while(shut.lock().expect("no panic"), |shut| *shut).expect("no panic"));
         let mut next = self.next.lock().expect("no panic");
-        for delivered in &mut *unit.blocks {
+        for delivered in unit.by_ref() {
             let block = delivered?.block;
             let number = |at: usize| u64::from_le_bytes(block.payload()[at..at + 8].try_into().expect("8 bytes"));
             let next = next.entry(number(0)).or_default();

@@ -1,11 +1,11 @@
-//! The flusher: hands synced blocks to the store, unit by unit, on a thread of its own.
+//! The flusher: hands synced blocks to the store, unit by unit, on threads of its own.
 //!
-//! A unit is what a shard has synced since the last one: cut after `buffer_bytes` of log, after
-//! `flush_period_ms`, and at close. It is streamed from the log, so memory does not grow with a slow
+//! A unit is what a shard has synced since the last one, at most `buffer_bytes` of payload: due after
+//! so many bytes of log, after `flush_period_ms`, and at close. It is streamed from the log, so memory does not grow with a slow
 //! store; a store that fails is asked again, and the log keeps everything until it has succeeded.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::Waited;
 use crate::types::{Position, Seq};
 
+/// The nice value of a flusher's thread.
+const FLUSHER_NICE: i32 = 5;
 /// How long a store that failed is left alone.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -28,25 +30,36 @@ pub struct FlushWhen {
     pub period: Duration,
 }
 
-/// The flusher's thread.
+/// The flusher's threads.
 pub struct Flusher {
     closing: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(), StoreError>>,
+    threads: Vec<JoinHandle<Result<(), StoreError>>>,
+    /// The store itself, where parts of it are with the threads; touched again only at the close.
+    whole: Mutex<Option<Box<dyn Store>>>,
 }
 
 impl Flusher {
-    /// Starts the thread for these shards.
+    /// Starts a thread for each part that the store gives, or one for all shards.
     ///
     /// # Errors
     /// Where the system has no thread to give.
-    pub fn start(shards: Arc<[ShardHandle]>, when: FlushWhen, store: Box<dyn Store>) -> Result<Self, Error> {
+    pub fn start(shards: &Arc<[ShardHandle]>, when: FlushWhen, mut store: Box<dyn Store>) -> Result<Self, Error> {
         let closing = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&closing);
-        let thread = std::thread::Builder::new()
-            .name("forebay-flusher".to_owned())
-            .spawn(move || run(&shards, when, store, &stop))
-            .map_err(Error::io("starting the flusher's thread"))?;
-        Ok(Self { closing, thread })
+        let parts: Option<Vec<Box<dyn Store>>> = shards.iter().map(|shard| store.for_shard(shard.shard)).collect();
+        let (work, whole) = match parts {
+            Some(parts) => (parts.into_iter().enumerate().map(|(at, part)| (at..at + 1, part)).collect(), Some(store)),
+            None => (vec![(0..shards.len(), store)], None),
+        };
+        let mut threads = Vec::new();
+        for (range, store) in work {
+            let (shards, stop) = (Arc::clone(shards), Arc::clone(&closing));
+            let thread = std::thread::Builder::new()
+                .name(format!("forebay-flush-{}", range.start))
+                .spawn(move || run(&shards[range], when, store, &stop))
+                .map_err(Error::io("starting a flusher's thread"))?;
+            threads.push(thread);
+        }
+        Ok(Self { closing, threads, whole: Mutex::new(whole) })
     }
 
     /// Flushes what is left, once, and ends.
@@ -55,12 +68,20 @@ impl Flusher {
     /// [`Error::Store`] where the store did not take it: the log still has it.
     pub fn close(self) -> Result<(), Error> {
         self.closing.store(true, Ordering::Release);
-        self.thread.thread().unpark();
-        match self.thread.join() {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Error::Store(error.to_string())),
-            Err(_) => Err(Error::Store("the store panicked; the log keeps what it did not take".to_owned())),
+        for thread in &self.threads {
+            thread.thread().unpark();
         }
+        let mut outcome = Ok(());
+        for thread in self.threads {
+            let ended = match thread.join() {
+                Ok(ended) => ended.map_err(|error| Error::Store(error.to_string())),
+                Err(_) => Err(Error::Store("the store panicked; the log keeps what it did not take".to_owned())),
+            };
+            outcome = outcome.and(ended);
+        }
+        let whole = self.whole.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let closed = whole.map_or(Ok(()), |mut store| store.close());
+        outcome.and(closed.map_err(|error| Error::Store(error.to_string())))
     }
 }
 
@@ -68,9 +89,12 @@ impl Flusher {
 struct Source<'a> {
     shard: &'a ShardHandle,
     flushed: Position,
+    /// Stands behind `flushed`; made anew after an error.
+    reader: Option<LogReader>,
     /// When there began to be something to hand over.
     since: Option<Instant>,
-    written_bytes: u64,
+    /// Bytes of log since the open that were handed over.
+    taken_bytes: u64,
     failed: Option<Instant>,
 }
 
@@ -80,30 +104,33 @@ fn run(
     mut store: Box<dyn Store>,
     closing: &AtomicBool,
 ) -> Result<(), StoreError> {
+    // Behind the writers: where both want the CPU, the log is the buffer between them.
+    let nice = rustix::process::setpriority_process(Some(rustix::thread::gettid()), FLUSHER_NICE);
+    nice.map_err(|error| format!("setting the flusher's priority: {error}"))?;
     let mut sources = Vec::new();
     for shard in shards {
         let flushed = store.progress(shard.shard)?.unwrap_or_default();
-        sources.push(Source { shard, flushed, since: None, written_bytes: 0, failed: None });
+        sources.push(Source { shard, flushed, reader: None, since: None, taken_bytes: 0, failed: None });
     }
     loop {
         // Read before the sources are: what was accepted before the close is then seen.
         let last_turn = closing.load(Ordering::Acquire);
         let mut outcome = Ok(());
         for source in &mut sources {
-            if source.is_due(when, last_turn) {
-                let flushed = source.flush(store.as_mut());
-                if let Err(error) = flushed {
+            while outcome.is_ok() && source.is_due(when, last_turn) {
+                if let Err(error) = source.flush(store.as_mut(), when.bytes) {
                     tracing::warn!(
                         "shard {}: the store did not take its blocks: {error}; trying again",
                         source.shard.shard
                     );
                     source.failed = Some(Instant::now());
+                    source.reader = None;
                     outcome = Err(error);
                 }
             }
         }
         if last_turn {
-            return outcome;
+            return outcome.and(store.close());
         }
         match sources.iter_mut().filter_map(|source| source.rest(when)).min() {
             Some(rest) => std::thread::park_timeout(rest),
@@ -114,7 +141,6 @@ fn run(
 
 impl Source<'_> {
     fn is_due(&mut self, when: FlushWhen, last_turn: bool) -> bool {
-        let shared = &self.shard.shared;
         if self.shard.ring.last_given() <= self.flushed.seq {
             return false;
         }
@@ -122,8 +148,12 @@ impl Source<'_> {
         if self.failed.is_some_and(|failed| failed.elapsed() < AGAIN) && !last_turn {
             return false;
         }
-        let bytes = shared.stats().bytes - self.written_bytes;
-        last_turn || bytes >= when.bytes || since.elapsed() >= when.period
+        last_turn || self.waiting_bytes() >= when.bytes || since.elapsed() >= when.period
+    }
+
+    /// Bytes of log that were not handed over yet.
+    fn waiting_bytes(&self) -> u64 {
+        self.shard.shared.stats().bytes.saturating_sub(self.taken_bytes)
     }
 
     /// How long this shard may be left alone; `None`: until its shard wakes this thread.
@@ -135,7 +165,7 @@ impl Source<'_> {
         // In this order: what was accepted after the second look is logged after the first.
         let bytes = shared.stats().bytes;
         let is_idle = self.shard.ring.last_given() <= self.flushed.seq;
-        let wake_at = if is_idle { bytes + 1 } else { self.written_bytes + when.bytes };
+        let wake_at = if is_idle { bytes + 1 } else { self.taken_bytes + when.bytes };
         if !shared.wake_flusher_at(wake_at) {
             return Some(Duration::ZERO);
         }
@@ -147,31 +177,41 @@ impl Source<'_> {
         Some(when.period.saturating_sub(waited))
     }
 
-    /// Hands over everything up to now; synced first, at every level.
-    fn flush(&mut self, store: &mut dyn Store) -> Result<(), StoreError> {
+    /// Hands over at most `bytes_max` of what there is up to now; synced first, at every level.
+    fn flush(&mut self, store: &mut dyn Store, bytes_max: u64) -> Result<(), StoreError> {
         let shared = &self.shard.shared;
         let bytes = shared.stats().bytes;
-        let upto = self.shard.ring.last_given();
-        shared.want_synced(upto);
-        if shared.synced.wait(upto, None) != Waited::Reached {
+        let last = self.shard.ring.last_given();
+        shared.want_synced(last);
+        if shared.synced.wait(last, None) != Waited::Reached {
             return Err(self.shard.unknown().to_string().into());
         }
-        let folder = Arc::clone(&self.shard.folder);
-        let mut reader = LogReader::new(self.shard.shard, folder, Arc::clone(shared), true, self.flushed)?;
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => {
+                let folder = Arc::clone(&self.shard.folder);
+                LogReader::new(self.shard.shard, folder, Arc::clone(shared), true, self.flushed)?
+            }
+        };
         let own = self.shard.own;
-        let mut blocks = std::iter::from_fn(|| next_upto(&mut reader, upto));
-        let position = Position { epoch: own.epoch, nonce: own.nonce, seq: upto };
-        let mut unit = Unit { shard: self.shard.shard, upto: position, blocks: &mut blocks };
+        let end = Position { epoch: own.epoch, nonce: own.nonce, seq: last };
+        let mut blocks = std::iter::from_fn(|| next_upto(&mut reader, last));
+        let mut unit = Unit::new(self.shard.shard, (self.flushed, end), bytes_max, &mut blocks);
         store.flush(&mut unit)?;
-        if let Some(rest) = unit.blocks.next() {
-            rest?;
-            return Err("the store said that it took the unit, but left blocks of it".into());
+        let (upto, taken) = (unit.upto(), unit.bytes());
+        if upto.seq <= self.flushed.seq {
+            return Err("the store took nothing of its unit".into());
         }
-        self.flushed = position;
-        self.since = None;
-        self.written_bytes = bytes;
+        self.flushed = upto;
         self.failed = None;
-        shared.store_flushed(upto);
+        if upto == end {
+            self.since = None;
+            self.taken_bytes = bytes;
+        } else {
+            self.taken_bytes = (self.taken_bytes + taken).min(bytes);
+        }
+        self.reader = Some(reader);
+        shared.store_flushed(upto.seq);
         Ok(())
     }
 }
@@ -180,8 +220,7 @@ fn next_upto(reader: &mut LogReader, upto: Seq) -> Option<Result<Delivered, Stor
     if reader.position().seq >= upto {
         return None;
     }
-    match reader.next_ready() {
-        Ok(Some(delivered)) if delivered.position.seq > upto => None,
+    match reader.next_upto(upto) {
         Ok(next) => next.map(Ok),
         Err(error) => Some(Err(error.into())),
     }

@@ -1,6 +1,11 @@
 //! The sink of the engine: takes blocks out of the log, and says how far it holds them.
 
-use crate::types::{Block, Position, Receipt, ShardId};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::OnDamage;
+use crate::serve::line_error::LineError;
+use crate::types::{Block, Position, Receipt, ShardId, StoreId};
 
 /// What a store does with blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +21,35 @@ pub enum Keeps {
 /// An error of a store, in words. The engine tries again; nothing is lost, the log is still there.
 pub type StoreError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A sink for blocks. It is called from one thread, never a shard's.
+/// Where a store keeps its data, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Home<'a> {
+    /// The engine's folder; its lock is held.
+    pub dir: &'a Path,
+    /// The engine's identity.
+    pub store: StoreId,
+    /// Its shards.
+    pub shards: usize,
+    /// What to do about damage to what the store itself relies on.
+    pub on_damage: OnDamage,
+}
+
+/// A sink for blocks. It is called from one thread at a time, never a shard's.
+///
+/// The engine calls `open` once, then `progress` for each shard, `admission`, `for_shard`, and from
+/// then on `flush`; `close` once everything is flushed.
 pub trait Store: Send {
     /// What it does with blocks; default [`Keeps::Blocks`].
     fn keeps(&self) -> Keeps {
         Keeps::Blocks
+    }
+
+    /// Called first, while nobody else can have the engine's folder open.
+    ///
+    /// # Errors
+    /// What prevents it from being used: the engine does not open.
+    fn open(&mut self, _home: &Home<'_>) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Asked at open: up to which position of this shard it durably holds data.
@@ -29,22 +58,106 @@ pub trait Store: Send {
     /// What prevents it from knowing: the engine does not open.
     fn progress(&mut self, shard: ShardId) -> Result<Option<Position>, StoreError>;
 
-    /// Takes all of `unit`, and makes it durable together with the progress `unit.upto`, in one
-    /// atomic step. After an error the same blocks come again.
+    /// Who judges blocks of lines before they are accepted; default nobody.
+    fn admission(&self) -> Option<Arc<dyn Admission>> {
+        None
+    }
+
+    /// A part of the store that flushes this shard alone, on a thread of its own; default none: one
+    /// thread flushes the shards in turn. Asked for every shard or, after the first `None`, no more.
+    fn for_shard(&mut self, _shard: ShardId) -> Option<Box<dyn Store>> {
+        None
+    }
+
+    /// Takes blocks of `unit`, as many as it likes, and makes them durable together with the progress
+    /// [`Unit::upto`], in one atomic step. After an error the same blocks come again.
     ///
     /// # Errors
     /// What prevented it.
     fn flush(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError>;
+
+    /// Called last, at the engine's close.
+    ///
+    /// # Errors
+    /// What prevented it from finishing what it does beside flushing.
+    fn close(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Judges blocks of lines by what is known of their tables. Called from writers' threads.
+pub trait Admission: Send + Sync {
+    /// A writer's block, before it is accepted.
+    ///
+    /// # Errors
+    /// The line that cannot be taken, and why: nothing of the block is logged.
+    fn admit(&self, namespace: &str, block: &Block) -> Result<(), LineError>;
+
+    /// A block that is in the log already and not yet in the store: it counts as known.
+    fn learn(&self, namespace: &str, block: &Block);
 }
 
 /// Blocks of one shard, in order, for a store.
 pub struct Unit<'a> {
+    shard: ShardId,
+    upto: Position,
+    end: Position,
+    bytes: u64,
+    bytes_max: u64,
+    blocks: &'a mut dyn Iterator<Item = Result<Delivered, StoreError>>,
+}
+
+impl<'a> Unit<'a> {
+    /// A unit of these blocks of a shard, which stand behind `from`, none of them taken yet; `end` is
+    /// reached with the last of them. No block follows once the payloads taken have `bytes_max` bytes.
+    #[must_use]
+    pub fn new(
+        shard: ShardId,
+        (from, end): (Position, Position),
+        bytes_max: u64,
+        blocks: &'a mut dyn Iterator<Item = Result<Delivered, StoreError>>,
+    ) -> Self {
+        Self { shard, upto: from, end, bytes: 0, bytes_max, blocks }
+    }
+
     /// The shard.
-    pub shard: ShardId,
-    /// The position that the store has reached once it holds all of them.
-    pub upto: Position,
-    /// The blocks; an error of the log ends the unit.
-    pub blocks: &'a mut dyn Iterator<Item = Result<Delivered, StoreError>>,
+    #[must_use]
+    pub const fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The position that the store has reached once it holds every block that it took so far.
+    #[must_use]
+    pub const fn upto(&self) -> Position {
+        self.upto
+    }
+
+    /// Payload bytes that were taken so far.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Iterator for Unit<'_> {
+    type Item = Result<Delivered, StoreError>;
+
+    /// The next block; an error of the log ends the unit.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.bytes >= self.bytes_max {
+            return None;
+        }
+        let next = self.blocks.next();
+        match &next {
+            Some(Ok(delivered)) => {
+                self.upto = delivered.position;
+                self.bytes += delivered.block.payload.len() as u64;
+            }
+            Some(Err(_)) => {}
+            None => self.upto = self.end,
+        }
+        next
+    }
 }
 
 /// A block as it comes out of the log.

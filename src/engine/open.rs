@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::{Config, IoChoice};
 use crate::data::flusher::{FlushWhen, Flusher};
-use crate::data::store::{Keeps, Null, Store};
+use crate::data::store::{Home, Keeps, Null, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
 use crate::engine::inner::Inner;
 use crate::engine::quarantine::QuarantineFolder;
@@ -86,11 +86,14 @@ impl Engine {
         let lock = StoreLock::take(&dir)?;
         let (identity, _) = Identity::open(&mut config)?;
         let boot = boot_id()?;
+        let failed = |error: StoreError| Error::Store(error.to_string());
+        let home = Home { dir: &dir, store: identity.store(), shards: identity.shards, on_damage: config.on_damage };
+        store.open(&home).map_err(failed)?;
         let keeps = store.keeps();
         let mut opening = Vec::new();
         for shard in 0..identity.shards {
             let shard = ShardId(shard as u16);
-            let progress = store.progress(shard).map_err(|error| Error::Store(error.to_string()))?;
+            let progress = store.progress(shard).map_err(failed)?;
             opening.push(Opening::examine(
                 &config,
                 identity.store(),
@@ -160,7 +163,7 @@ impl Engine {
                     bytes: inner.config.buffer_bytes,
                     period: Duration::from_millis(inner.config.flush_period_ms),
                 };
-                Some(Flusher::start(Arc::clone(&inner.shards), when, store)?)
+                Some(Flusher::start(&inner.shards, when, store)?)
             }
             Keeps::Nothing | Keeps::Log => None,
         };
