@@ -1,4 +1,10 @@
 //! Where blocks go from the log: the [`Store`](store::Store) trait and what comes with the crate.
 
+pub mod catalog;
+pub mod dir_tree;
+pub mod files;
 pub mod flusher;
+pub mod format;
+pub mod manifest;
 pub mod store;
+pub mod tree;

@@ -7,12 +7,12 @@ use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
 use crate::io::maker::Maker;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
+use crate::recover::append::{Appender, Ground};
 use crate::recover::examine::{Examined, OpenError};
 use crate::report::ShardReport;
 use crate::types::{BatchNo, Epoch, FileId, Generation, SegmentNo, Seq, ShardId, Stream};
-use crate::wal::batch::{BatchBuilder, Begin, Push};
 use crate::wal::entry::{Control, Entry, EntryKind, Identity, decode_entry, void_entry};
-use crate::wal::log::{Log, LogBounds, UsedSegment};
+use crate::wal::log::{Log, UsedSegment};
 use crate::wal::ring::{Replay, RingImage, RingVerdict, What};
 use crate::wal::segment::{Handled, LogEnd, SegmentHeader, segment_name};
 
@@ -138,10 +138,11 @@ pub fn carry_out(
     }
     let now = gaps(&examined);
     let gaps = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(now.iter().copied()).collect();
-    let mut writer = begin_epoch(&mut examined, beginning, folder, maker, own)?;
+    let mut at = Ground { folder, maker };
+    let mut log = begin_epoch(&mut examined, beginning, &mut at, own)?;
     for gap in now {
         let payload = gap.encode();
-        writer.push(gap.entry(&payload).bytes(), &payload)?;
+        log.push(&mut at, gap.entry(&payload).bytes(), &payload)?;
     }
     if let RingVerdict::Replay { header, entries, .. } = &examined.ring {
         let stream = header.stream();
@@ -151,18 +152,41 @@ pub fn carry_out(
             let replayed = match &entry.what {
                 What::Block(span) => {
                     let (head, payload) = image.entry(header, span, &mut scratch);
-                    writer.replay(stream, entry, head, payload)?
+                    replay(&mut log, &mut at, stream, entry, (head, payload))?
                 }
-                What::Void => writer.push(void_entry().bytes(), &[]).map(|()| false)?,
+                What::Void => log.push(&mut at, void_entry().bytes(), &[]).map(|()| false)?,
             };
             *(if replayed { &mut examined.report.replayed_blocks } else { &mut examined.report.voids }) += 1;
         }
     }
     let done = Control::IntakeDone(Epoch(own.epoch.0 - 1));
     let payload = done.encode();
-    writer.push(done.entry(&payload).bytes(), &payload)?;
-    let log = writer.finish()?;
-    Ok(Opened { log, gaps, report: examined.report })
+    log.push(&mut at, done.entry(&payload).bytes(), &payload)?;
+    log.sync(&mut at)?;
+    log.make_reserve(&mut at)?;
+    Ok(Opened { log: log.into_log(), gaps, report: examined.report })
+}
+
+/// A block of the ring as `carried`, under the identity that it was accepted with; false for a void.
+fn replay(
+    log: &mut Appender,
+    at: &mut Ground<'_>,
+    stream: Stream,
+    entry: &Replay,
+    (head, payload): (&[u8], &[u8]),
+) -> Result<bool, OpenError> {
+    let header = decode_entry(head).expect("an entry that the ring's recovery checked");
+    if header.kind == EntryKind::Void {
+        return log.push(at, void_entry().bytes(), &[]).map(|()| false);
+    }
+    #[cfg(feature = "sim")]
+    let stream = match crate::planted::is_planted(crate::planted::Mutant::ReplayUnderNewEpoch) {
+        true => log.own(),
+        false => stream,
+    };
+    let identity = header.identity.unwrap_or(Identity { stream, seq: entry.seq });
+    let carried = Entry { kind: EntryKind::Carried, identity: Some(identity), ..header }.encode();
+    log.push(at, carried.bytes(), payload).map(|()| true)
 }
 
 /// The gaps that salvaged damage leaves in each stream of this store that was known before it.
@@ -251,26 +275,24 @@ fn beginning(examined: &mut Examined) -> Beginning {
 }
 
 /// Makes the segment in which the new epoch begins.
-fn begin_epoch<'a>(
+fn begin_epoch(
     examined: &mut Examined,
     Beginning { pin, renewed }: Beginning,
-    folder: &'a dyn Folder,
-    maker: &'a mut Maker,
+    at: &mut Ground<'_>,
     own: Stream,
-) -> Result<Writer<'a>, OpenError> {
+) -> Result<Appender, OpenError> {
+    let (bounds, soft_bytes) = (examined.setup.bounds, examined.setup.batch_bytes_max);
     let scanned = &mut examined.scanned;
     #[cfg(feature = "sim")]
     if crate::planted::is_planted(crate::planted::Mutant::AppendToRecovered)
         && let Some(last) =
             scanned.segments.pop_if(|last| (last.end as usize) + 4 * PAGE_BYTES < last.header.segment_bytes as usize)
     {
-        maker.adopt_segment(&last.header);
+        at.maker.adopt_segment(&last.header);
         let (used, ready) = (scanned.segments.drain(..).collect(), std::collections::VecDeque::new());
         let ends = std::mem::take(&mut scanned.ends);
-        let (number, chain, bounds) = (pin.batch, pin.chain, examined.setup.bounds);
-        let log = Log { used, current: last, ready, number, chain, ends, prev_end: 0 };
-        let soft_bytes = examined.setup.batch_bytes_max;
-        return Ok(Writer { folder, maker, log, own, bounds, soft_bytes, open: None, synced: pin });
+        let log = Log { used, current: last, ready, number: pin.batch, chain: pin.chain, ends, prev_end: 0 };
+        return Ok(Appender::new(log, own, bounds, soft_bytes));
     }
     let mut handled = examined.handled.clone();
     let open_end = scanned.breaks.last().is_some_and(|at| at.resume.is_none());
@@ -304,17 +326,18 @@ fn begin_epoch<'a>(
     let hollow = examined.hollow.iter().filter_map(|(_, header)| header.as_ref());
     let headers = scanned.segments.iter().map(|used| &used.header).chain(hollow);
     for header in headers.filter(|header| !examined.damaged.contains(&header.segment)) {
-        maker.adopt_segment(header);
+        at.maker.adopt_segment(header);
     }
     let renewed = match &renewed {
-        Some((old, end)) => maker
-            .renew(folder, old, *end, header.clone())
+        Some((old, end)) => at
+            .maker
+            .renew(at.folder, old, *end, header.clone())
             .map_err(OpenError::io(format!("renewing {}", segment_name(header.segment))))?,
         None => None,
     };
     let header = match renewed {
         Some(header) => header,
-        None => prepare(folder, maker, header)?,
+        None => at.prepare(header)?,
     };
     let used = with_hollow(scanned.segments.drain(..).collect(), &examined.hollow, &header, pin);
     let current = UsedSegment {
@@ -333,8 +356,7 @@ fn begin_epoch<'a>(
         ends: std::mem::take(&mut scanned.ends),
         prev_end: pin.offset,
     };
-    let bounds = examined.setup.bounds;
-    Ok(Writer { folder, maker, log, own, bounds, soft_bytes: examined.setup.batch_bytes_max, open: None, synced: pin })
+    Ok(Appender::new(log, own, bounds, soft_bytes))
 }
 
 /// The log's segments with those between them that hold nothing but damage, so that these are given
@@ -355,121 +377,4 @@ fn with_hollow(
         used.insert(at, UsedSegment { header, first_batch, first_seq: seq.next(), last_seq: seq, end });
     }
     used.into()
-}
-
-fn prepare(folder: &dyn Folder, maker: &mut Maker, header: SegmentHeader) -> Result<SegmentHeader, OpenError> {
-    let name = segment_name(header.segment);
-    maker.prepare_again(folder, header).map_err(OpenError::io(format!("preparing {name}")))
-}
-
-/// Appends to the log, blocking.
-struct Writer<'a> {
-    folder: &'a dyn Folder,
-    maker: &'a mut Maker,
-    log: Log,
-    own: Stream,
-    bounds: LogBounds,
-    soft_bytes: usize,
-    open: Option<BatchBuilder>,
-    synced: LogEnd,
-}
-
-impl Writer<'_> {
-    /// A block of the ring as `carried`, under the identity that it was accepted with; false for a void.
-    fn replay(&mut self, stream: Stream, entry: &Replay, head: &[u8], payload: &[u8]) -> Result<bool, OpenError> {
-        let header = decode_entry(head).expect("an entry that the ring's recovery checked");
-        if header.kind == EntryKind::Void {
-            return self.push(void_entry().bytes(), &[]).map(|()| false);
-        }
-        #[cfg(feature = "sim")]
-        let stream = match crate::planted::is_planted(crate::planted::Mutant::ReplayUnderNewEpoch) {
-            true => self.own,
-            false => stream,
-        };
-        let identity = header.identity.unwrap_or(Identity { stream, seq: entry.seq });
-        let carried = Entry { kind: EntryKind::Carried, identity: Some(identity), ..header }.encode();
-        self.push(carried.bytes(), payload).map(|()| true)
-    }
-
-    fn push(&mut self, header: &[u8], payload: &[u8]) -> Result<(), OpenError> {
-        let mut bytes_needed = 0;
-        loop {
-            let mut batch = match self.open.take() {
-                Some(batch) => batch,
-                None => self.begin(bytes_needed)?,
-            };
-            match batch.push(header, payload) {
-                Push::Taken => {
-                    self.open = Some(batch);
-                    return Ok(());
-                }
-                Push::BatchFull => self.write(batch)?,
-                Push::NeedsBytes(bytes) => {
-                    assert!(bytes_needed < bytes, "a block fits an empty segment");
-                    bytes_needed = bytes;
-                    self.log.ends = batch.abandon().1;
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, bytes_needed: usize) -> Result<BatchBuilder, OpenError> {
-        if self.log.is_full() || self.log.room() < bytes_needed {
-            self.sync()?;
-            self.prepare_next()?;
-            let rotated = self.log.rotate();
-            assert!(rotated, "a segment was just prepared");
-        }
-        let capacity = self.soft_bytes.max(bytes_needed);
-        let begin = Begin {
-            place: self.log.place(),
-            own: self.own,
-            first_seq: self.log.last_seq().next(),
-            soft_bytes: self.soft_bytes,
-            hard_bytes: self.log.room(),
-            ends: std::mem::take(&mut self.log.ends),
-        };
-        Ok(BatchBuilder::new(begin, AlignedBuf::new(capacity)))
-    }
-
-    fn write(&mut self, batch: BatchBuilder) -> Result<(), OpenError> {
-        let place = self.log.place();
-        let (image, header, ends) = batch.finish(self.log.link(self.synced.batch, false));
-        self.log.appended(&header, ends);
-        let name = segment_name(place.segment);
-        self.folder
-            .write(&name, u64::from(place.offset), &image)
-            .map_err(OpenError::io(format!("writing {name} at {:#x}", place.offset)))
-    }
-
-    fn prepare_next(&mut self) -> Result<(), OpenError> {
-        let current = &self.log.current.header;
-        let last = self.log.ready.back().unwrap_or(current);
-        let header =
-            SegmentHeader { segment: SegmentNo(last.segment.0 + 1), pin: None, handled: Vec::new(), ..current.clone() };
-        let header = prepare(self.folder, self.maker, header)?;
-        self.log.ready.push_back(header);
-        Ok(())
-    }
-
-    fn sync(&self) -> Result<(), OpenError> {
-        let name = segment_name(self.log.current.header.segment);
-        self.folder.sync(&name).map_err(OpenError::io(format!("syncing {name}")))
-    }
-
-    /// Writes and syncs what is open, then makes the reserve, as far as the disk has room.
-    fn finish(mut self) -> Result<Log, OpenError> {
-        if let Some(batch) = self.open.take() {
-            self.write(batch)?;
-        }
-        self.sync()?;
-        while self.log.ready.len() as u64 <= self.bounds.reserve {
-            match self.prepare_next() {
-                Ok(()) => {}
-                Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(self.log)
-    }
 }

@@ -411,7 +411,12 @@ fn scan(
     })
 }
 
-fn read_segment(folder: &dyn Folder, segment: SegmentNo, bytes: u64, buf: &mut AlignedBuf) -> Result<usize, OpenError> {
+pub(super) fn read_segment(
+    folder: &dyn Folder,
+    segment: SegmentNo,
+    bytes: u64,
+    buf: &mut AlignedBuf,
+) -> Result<usize, OpenError> {
     let name = segment_name(segment);
     let length = (bytes as usize).min(buf.capacity());
     buf.set_len(length.next_multiple_of(PAGE_BYTES));

@@ -6,9 +6,12 @@
 //! reserve. Everything is synced before the caller makes a new ring and accepts. A cut anywhere in
 //! between leaves something that the same steps bring to the same end.
 
+mod append;
+mod blocks;
 mod carry_out;
 mod examine;
 
 pub use crate::report::{Damage, Damaged, RecoveryReport, ShardReport, TornTail};
+pub use append::{Appender, Ground};
 pub use carry_out::{Kept, Opened, Quarantine, carry_out, put_aside};
 pub use examine::{Examined, OpenError, ShardSetup, examine};

@@ -1,0 +1,250 @@
+//! [`Catalog`]: what the manifest's records add up to. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::data::format::{DataFile, FileNo, Record, SchemaColumn, ShardProgress, StreamUpto};
+use crate::types::{Position, ShardId, Stream};
+
+/// Rows of one kind in a part of a transaction, so that each record stays far below a segment.
+const ROWS_IN_A_RECORD: usize = 100;
+
+/// Files, columns and progress after a number of transactions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// The files that hold the rows.
+    pub files: BTreeMap<FileNo, DataFile>,
+    /// Files that no longer count, and may still be there.
+    pub doomed: BTreeMap<FileNo, DataFile>,
+    /// The type of each key, by namespace, table and key.
+    pub columns: BTreeMap<(String, String, String), String>,
+    /// How far the files hold each shard.
+    pub progress: BTreeMap<ShardId, Position>,
+    /// How far they hold each stream.
+    pub streams: BTreeMap<(ShardId, Stream), StreamUpto>,
+    /// The number of the next file.
+    pub next_file: FileNo,
+}
+
+/// The records of a manifest, as they come.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// After the last whole transaction.
+    catalog: Catalog,
+    parts: Vec<Record>,
+    began: bool,
+}
+
+impl Reading {
+    /// Takes in the next record.
+    ///
+    /// # Errors
+    /// What is wrong with it: text that is no record, or parts that are not in order.
+    pub fn take(&mut self, payload: &[u8]) -> Result<(), String> {
+        let record: Record = serde_json::from_slice(payload)
+            .map_err(|error| format!("a record of the manifest is unreadable: {error}"))?;
+        if record.part == 0 {
+            // A transaction that was cut short.
+            self.parts.clear();
+        }
+        if record.part as usize != self.parts.len() {
+            return Err(format!("part {} of a transaction follows part {}", record.part, self.parts.len()));
+        }
+        let last = record.last;
+        self.parts.push(record);
+        if last {
+            self.began |= self.parts[0].anew;
+            self.catalog.apply(&self.parts);
+            self.parts.clear();
+        }
+        Ok(())
+    }
+
+    /// The state; `None` where the records do not begin with a whole one, though there are any.
+    #[must_use]
+    pub fn finish(self) -> Option<Catalog> {
+        (self.began || self.catalog == Catalog::default()).then_some(self.catalog)
+    }
+}
+
+impl Catalog {
+    /// Takes in a whole transaction.
+    pub fn apply(&mut self, parts: &[Record]) {
+        if parts.iter().any(|part| part.anew) {
+            *self = Self::default();
+        }
+        for part in parts {
+            self.next_file = self.next_file.max(part.next_file);
+            for file in &part.add {
+                self.next_file = self.next_file.max(FileNo(file.no.0 + 1));
+                self.files.insert(file.no, file.clone());
+            }
+            for no in &part.remove {
+                if let Some(file) = self.files.remove(no) {
+                    self.doomed.insert(*no, file);
+                }
+            }
+            self.doomed.extend(part.doomed.iter().map(|file| (file.no, file.clone())));
+            for SchemaColumn { namespace, table, key, kind } in &part.columns {
+                let key = (namespace.clone(), table.clone(), key.clone());
+                self.columns.entry(key).or_insert_with(|| kind.clone());
+            }
+            for at in &part.progress {
+                let shard = ShardId(at.shard);
+                self.progress.insert(shard, at.position());
+                for upto in &at.streams {
+                    if let Some(stream) = upto.stream() {
+                        self.streams.insert((shard, stream), upto.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole state as one transaction that begins anew.
+    #[must_use]
+    pub fn anew(&self) -> Vec<Record> {
+        let column = |((namespace, table, key), kind): (&(String, String, String), &String)| SchemaColumn {
+            namespace: namespace.clone(),
+            table: table.clone(),
+            key: key.clone(),
+            kind: kind.clone(),
+        };
+        let progress = self.progress.iter().map(|(shard, at)| {
+            let of_shard = self.streams.iter().filter(|((of, _), _)| of == shard);
+            ShardProgress {
+                shard: shard.0,
+                epoch: at.epoch.0,
+                nonce: at.nonce.0,
+                seq: at.seq.0,
+                streams: of_shard.map(|(_, upto)| upto.clone()).collect(),
+            }
+        });
+        let whole = Record {
+            anew: true,
+            next_file: self.next_file,
+            add: self.files.values().cloned().collect(),
+            doomed: self.doomed.values().cloned().collect(),
+            columns: self.columns.iter().map(column).collect(),
+            progress: progress.collect(),
+            ..Record::default()
+        };
+        parts(whole)
+    }
+}
+
+/// A transaction as records of bounded size.
+#[must_use]
+pub fn parts(mut whole: Record) -> Vec<Record> {
+    let mut parts = Vec::new();
+    loop {
+        fn some<T>(of: &mut Vec<T>) -> Vec<T> {
+            of.drain(..of.len().min(ROWS_IN_A_RECORD)).collect()
+        }
+        // The streams of a shard may be many too: its row is repeated for each portion of them.
+        let mut progress = Vec::new();
+        if let Some(shard) = whole.progress.last_mut() {
+            let streams = some(&mut shard.streams);
+            progress.push(ShardProgress { streams, ..shard.clone_position() });
+            if shard.streams.is_empty() {
+                whole.progress.pop();
+            }
+        }
+        let part = Record {
+            part: parts.len() as u32,
+            last: false,
+            anew: whole.anew && parts.is_empty(),
+            next_file: whole.next_file,
+            add: some(&mut whole.add),
+            remove: some(&mut whole.remove),
+            doomed: some(&mut whole.doomed),
+            columns: some(&mut whole.columns),
+            progress,
+        };
+        parts.push(part);
+        let left = [whole.add.len(), whole.remove.len(), whole.doomed.len(), whole.columns.len(), whole.progress.len()];
+        if left == [0; 5] {
+            break;
+        }
+    }
+    if let Some(last) = parts.last_mut() {
+        last.last = true;
+    }
+    parts
+}
+
+impl ShardProgress {
+    /// The same without its streams.
+    fn clone_position(&self) -> Self {
+        let Self { shard, epoch, nonce, seq, .. } = *self;
+        Self { shard, epoch, nonce, seq, streams: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::format::{PartKind, PartName};
+    use crate::types::{Chain, Epoch, Nonce, Seq, StoreId};
+
+    fn file(no: u64) -> DataFile {
+        let part = PartName { namespace: "n".into(), table: "t".into(), kind: PartKind::Lines, day: 3 };
+        DataFile { no: FileNo(no), part, rows: no, bytes: 10, crc: 7, time_min: 1, time_max: 2 }
+    }
+
+    fn large() -> Catalog {
+        let mut catalog = Catalog { next_file: FileNo(9_000), ..Catalog::default() };
+        catalog.files = (0..2_500).map(|no| (FileNo(no), file(no))).collect();
+        catalog.doomed = (3_000..4_100).map(|no| (FileNo(no), file(no))).collect();
+        catalog.columns = (0..1_001).map(|n| (("n".into(), "t".into(), format!("k{n}")), "float".into())).collect();
+        for shard in [ShardId(0), ShardId(1)] {
+            catalog.progress.insert(shard, Position { epoch: Epoch(2), nonce: Nonce(3), seq: Seq(4) });
+            for epoch in 0..1_500 {
+                let stream = Stream { origin: StoreId([1; 16]), shard, epoch: Epoch(epoch), nonce: Nonce(0) };
+                catalog.streams.insert((shard, stream), StreamUpto::new(stream, Seq(1), Chain(2)));
+            }
+        }
+        catalog
+    }
+
+    fn read(records: &[Record]) -> Option<Catalog> {
+        let mut reading = Reading::default();
+        for record in records {
+            let text = serde_json::to_vec(record).expect("plain fields");
+            assert!(text.len() < 512 << 10, "a record of {} bytes", text.len());
+            reading.take(&text).expect("a record");
+        }
+        reading.finish()
+    }
+
+    #[test]
+    fn the_whole_state_survives_its_records_in_bounded_parts() {
+        let catalog = large();
+        assert_eq!(read(&catalog.anew()).as_ref(), Some(&catalog));
+        assert_eq!(read(&Catalog::default().anew()), Some(Catalog::default()));
+    }
+
+    #[test]
+    fn a_transaction_counts_as_a_whole_or_not_at_all() {
+        let before = Catalog { next_file: FileNo(1), ..Catalog::default() };
+        let after = large();
+        let mut records = before.anew();
+        let whole = after.anew();
+        for cut in 0..whole.len() {
+            let mut cut_short = records.clone();
+            cut_short.extend_from_slice(&whole[..cut]);
+            assert_eq!(read(&cut_short).as_ref(), Some(&before), "after {cut} parts");
+        }
+        records.extend_from_slice(&whole[..2]);
+        records.extend(whole);
+        assert_eq!(read(&records), Some(after));
+    }
+
+    #[test]
+    fn records_that_begin_in_the_middle_are_no_state() {
+        let later = Record { last: true, add: vec![file(3)], ..Record::default() };
+        assert_eq!(read(&[later]), None);
+        let mut reading = Reading::default();
+        assert!(reading.take(b"{\"part\":1}").is_err());
+        assert!(reading.take(b"not json").is_err());
+    }
+}

@@ -1,0 +1,193 @@
+//! [`DataFiles`]: files and the manifest kept in step, whatever happens in between.
+//!
+//! A commit goes in this order, each step durable before the next: the new files under temporary
+//! names; a transaction in the manifest that names them, what they replace and how far the log is in
+//! them; the final names; the removal of what was replaced. So a file with a final name stands in the
+//! manifest, and a row counts from the transaction on. [`DataFiles::settle`] finishes what a crash or
+//! an error left undone, and removes what no transaction named.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use crate::data::catalog::Catalog;
+use crate::data::format::{DataFile, FileNo, Record, TMP};
+use crate::data::manifest::{Manifest, ManifestError};
+use crate::data::tree::Tree;
+
+/// Why files could not be committed. The log has every block that no transaction has.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// The manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The file system.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done.
+        context: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl FilesError {
+    /// Wraps a system error with what was being done.
+    pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let context = context.into();
+        move |source| Self::Io { context, source }
+    }
+}
+
+/// What settling found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Committed files that got their final names now.
+    pub renamed: Vec<String>,
+    /// Committed files that are not there, or not of their length: deleted by hand, or damaged.
+    pub missing: Vec<String>,
+    /// Files named as ours are that no transaction names: the manifest has lost a record.
+    pub unknown: Vec<String>,
+    /// Temporary and replaced files that were removed.
+    pub removed: Vec<String>,
+}
+
+/// The data files of a store.
+pub struct DataFiles {
+    tree: Arc<dyn Tree>,
+    manifest: Manifest,
+    /// A commit is not carried out in full.
+    unsettled: bool,
+    /// The number of the next file; those of failed commits are not given again.
+    next_file: FileNo,
+}
+
+impl DataFiles {
+    /// The files of a manifest that was just opened; [`settle`](Self::settle) comes next.
+    #[must_use]
+    pub fn new(tree: Arc<dyn Tree>, manifest: Manifest) -> Self {
+        let next_file = manifest.catalog().next_file;
+        Self { tree, manifest, unsettled: true, next_file }
+    }
+
+    /// What is committed.
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog {
+        self.manifest.catalog()
+    }
+
+    /// A number that no file has had.
+    pub fn next_no(&mut self) -> FileNo {
+        let no = self.next_file;
+        self.next_file.0 += 1;
+        no
+    }
+
+    /// Finishes every commit of the manifest and removes what belongs to none. To be called while no
+    /// temporary file is being written.
+    ///
+    /// # Errors
+    /// [`FilesError::Io`]; it may be called again.
+    pub fn settle(&mut self) -> Result<Settled, FilesError> {
+        let mut settled = Settled::default();
+        let listed = self.tree.list().map_err(FilesError::io("listing the data files"))?;
+        let mut there: BTreeMap<String, u64> = listed.into_iter().collect();
+        for file in self.manifest.catalog().files.values() {
+            let (tmp, path) = (file.no.tmp_path(), file.path());
+            let whole = there.remove(&path) == Some(file.bytes);
+            if whole {
+                continue;
+            }
+            if there.get(&tmp) == Some(&file.bytes) {
+                self.rename(&tmp, &path)?;
+                there.remove(&tmp);
+                settled.renamed.push(path);
+            } else {
+                settled.missing.push(path);
+            }
+        }
+        for file in self.manifest.catalog().doomed.values() {
+            if there.remove(&file.path()).is_some() {
+                settled.removed.push(file.path());
+            }
+        }
+        for path in there.into_keys() {
+            if path.starts_with(TMP) && path[TMP.len()..].starts_with('/') {
+                settled.removed.push(path);
+            } else if FileNo::of_path(&path).is_some() {
+                settled.unknown.push(path);
+            }
+        }
+        self.remove(&settled.removed)?;
+        let mut touched: Vec<String> = settled.renamed.iter().chain(&settled.removed).cloned().collect();
+        // A rename and a removal that an earlier process made may not be durable yet.
+        touched.extend(self.manifest.catalog().files.values().map(DataFile::path));
+        touched.extend(self.manifest.catalog().doomed.values().map(DataFile::path));
+        self.sync_folders(&touched)?;
+        self.manifest.forget_doomed();
+        self.unsettled = false;
+        Ok(settled)
+    }
+
+    /// Commits files that stand, synced, under their temporary names. On return everything that the
+    /// transaction names is durable under its final name, and what it removes is gone.
+    ///
+    /// # Errors
+    /// [`FilesError`]. Where the catalog has the transaction all the same, [`settle`](Self::settle)
+    /// goes on with it.
+    pub fn commit(&mut self, transaction: Record) -> Result<(), FilesError> {
+        let added: Vec<(String, String)> =
+            transaction.add.iter().map(|file| (file.no.tmp_path(), file.path())).collect();
+        let files = &self.manifest.catalog().files;
+        let removed: Vec<String> =
+            transaction.remove.iter().filter_map(|no| files.get(no)).map(DataFile::path).collect();
+        if let Some((first, _)) = added.first() {
+            self.sync_folders(std::slice::from_ref(first))?;
+        }
+        self.unsettled = true;
+        self.manifest.append(Record { next_file: self.next_file, ..transaction })?;
+        for (tmp, path) in &added {
+            self.rename(tmp, path)?;
+        }
+        let (from, to): (Vec<String>, Vec<String>) = added.into_iter().unzip();
+        self.sync_folders(&to)?;
+        // The old names last: two names of one file would be two files to whoever reads the folder.
+        self.remove(&removed)?;
+        let touched: Vec<String> = from.into_iter().chain(removed).collect();
+        self.sync_folders(&touched)?;
+        self.manifest.forget_doomed();
+        self.unsettled = false;
+        Ok(())
+    }
+
+    /// A commit failed half-way: [`settle`](Self::settle) is to be called before the next.
+    #[must_use]
+    pub const fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// Takes files out of the catalog that are not there any more.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub fn forget(&mut self, paths: &[String]) -> Result<(), FilesError> {
+        let files = self.manifest.catalog().files.values();
+        let gone: Vec<FileNo> = files.filter(|file| paths.contains(&file.path())).map(|file| file.no).collect();
+        if !gone.is_empty() {
+            self.commit(Record { remove: gone, ..Record::default() })?;
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), FilesError> {
+        self.tree.rename(from, to).map_err(FilesError::io(format!("renaming {from} to {to}")))
+    }
+
+    fn remove(&self, paths: &[String]) -> Result<(), FilesError> {
+        paths.iter().try_for_each(|path| self.tree.remove(path).map_err(FilesError::io(format!("removing {path}"))))
+    }
+
+    fn sync_folders(&self, paths: &[String]) -> Result<(), FilesError> {
+        self.tree.sync_folders(paths).map_err(FilesError::io("syncing the folders of data files"))
+    }
+}

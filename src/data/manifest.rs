@@ -1,0 +1,233 @@
+//! [`Manifest`]: the log of what the data files are, in the WAL's batch format and under its verdicts.
+//!
+//! Promises: a transaction that [`Manifest::append`] returned from survives everything that a synced
+//! block survives; one that was cut short counts as never begun; damage to what was appended is
+//! refused, or salvaged and reported, as a shard's is. It needs no ring: each opening declares its own
+//! epoch's intake done. Its length stays in proportion to its state, which it writes anew as it grows.
+
+use std::sync::Arc;
+
+use crate::config::OnDamage;
+use crate::data::catalog::{Catalog, Reading, parts};
+use crate::data::format::Record;
+use crate::io::disk::Folder;
+use crate::io::maker::Maker;
+use crate::recover::{
+    Appender, Ground, OpenError, Opened, Quarantine, ShardReport, ShardSetup, carry_out, examine, put_aside,
+};
+use crate::types::{BlockKind, Epoch, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
+use crate::wal::entry::{Control, Entry, EntryKind};
+use crate::wal::log::LogBounds;
+
+/// The number that stands where a shard's would: no store has so many shards.
+pub const MANIFEST_SHARD: ShardId = ShardId(u16::MAX);
+/// A segment of the manifest, in bytes.
+pub const SEGMENT_BYTES: u64 = 4 << 20;
+/// Beyond this many bytes no record joins a batch of others.
+const BATCH_BYTES: usize = 512 << 10;
+/// The state is written anew after so many segments, and after twice as many as it fills itself.
+const SEGMENTS_BEFORE_ANEW: usize = 4;
+/// Segments that are kept ready, so that a transaction can be written on a full disk.
+const RESERVE: u64 = 1;
+
+/// Why the manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It cannot be opened, or a system call failed.
+    #[error("the manifest of the data files: {0}")]
+    Log(#[from] OpenError),
+    /// Its records say nothing whole.
+    #[error(
+        "the manifest of the data files: {0}; restore it from a backup, or move data/ away and begin with an empty one"
+    )]
+    Records(String),
+    /// It failed before: what the disk holds of its end is not known any more.
+    #[error("the manifest of the data files failed: {0}. The log keeps every block; restart to recover")]
+    Failed(String),
+}
+
+/// What an opening of the manifest needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct ManifestSetup {
+    /// The store.
+    pub store: StoreId,
+    /// The boot that is running now.
+    pub boot: [u8; 16],
+    /// What to do about damage.
+    pub on_damage: OnDamage,
+    /// Drawn for this opening.
+    pub nonce: Nonce,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+}
+
+/// The manifest, open for appending.
+pub struct Manifest {
+    folder: Arc<dyn Folder>,
+    maker: Maker,
+    log: Appender,
+    catalog: Catalog,
+    /// Segments that the state filled when it was written anew.
+    anew_segments: usize,
+    failed: Option<String>,
+}
+
+impl Manifest {
+    /// Recovers it, or makes it, and writes its state anew. `draw` gives the file ids of its segments.
+    ///
+    /// # Errors
+    /// [`ManifestError`]; [`OpenError::Locked`] in it where a killed process still writes: try again.
+    pub fn open(
+        folder: Arc<dyn Folder>,
+        setup: &ManifestSetup,
+        quarantine: &mut dyn Quarantine,
+        draw: Box<dyn FnMut() -> u64 + Send>,
+    ) -> Result<(Self, ShardReport), ManifestError> {
+        let examined = examine(&*folder, &shard_setup(setup), None, &mut |_| {})?;
+        let catalog = read(&examined, &*folder)?;
+        put_aside(&examined, &*folder, quarantine, None)?;
+        let epoch = Epoch(examined.epoch_max.0 + 1);
+        let own = Stream { origin: setup.store, shard: MANIFEST_SHARD, epoch, nonce: setup.nonce };
+        let mut maker = Maker::new(setup.store, MANIFEST_SHARD, setup.segment_bytes, 4, draw);
+        let Opened { log, report, .. } = carry_out(examined, &*folder, &mut maker, own, None)?;
+        let log = Appender::new(log, own, BOUNDS, BATCH_BYTES.min(setup.segment_bytes as usize / 4));
+        let mut this = Self { folder, maker, log, catalog, anew_segments: 0, failed: None };
+        this.declare_intake_done(epoch)?;
+        this.write_anew()?;
+        Ok((this, report))
+    }
+
+    /// Reads the state without changing anything, while somebody else may be appending.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub fn read(folder: &dyn Folder, setup: &ManifestSetup) -> Result<Catalog, ManifestError> {
+        let examined = examine(folder, &shard_setup(setup), None, &mut |_| {})?;
+        read(&examined, folder)
+    }
+
+    /// The state after the last transaction.
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The files that were to be removed are gone, durably.
+    pub fn forget_doomed(&mut self) {
+        self.catalog.doomed.clear();
+    }
+
+    /// Appends a transaction; it is synced on return.
+    ///
+    /// # Errors
+    /// [`ManifestError`]. Where the disk had no room nothing has changed and it may be tried again;
+    /// any other error is final.
+    pub fn append(&mut self, transaction: Record) -> Result<(), ManifestError> {
+        let parts = parts(transaction);
+        self.write(&parts)?;
+        self.catalog.apply(&parts);
+        if self.log.segments_behind() >= SEGMENTS_BEFORE_ANEW.max(2 * self.anew_segments) {
+            self.write_anew()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the whole state, and gives back the segments before it.
+    fn write_anew(&mut self) -> Result<(), ManifestError> {
+        let first = self.log.segment();
+        self.write(&self.catalog.anew())?;
+        self.anew_segments = (self.log.segment().0 - first.0) as usize + 1;
+        self.carry(|log, at| log.retire_before(at, first))?;
+        self.carry(Appender::make_reserve)
+    }
+
+    fn write(&mut self, records: &[Record]) -> Result<(), ManifestError> {
+        let texts: Vec<Vec<u8>> =
+            records.iter().map(|record| serde_json::to_vec(record).expect("plain fields")).collect();
+        self.carry(|log, at| {
+            for text in &texts {
+                log.push(at, entry(text).encode().bytes(), text)?;
+            }
+            log.sync(at)
+        })
+    }
+
+    /// A ring of this epoch will never be: the next opening need not look for one.
+    fn declare_intake_done(&mut self, epoch: Epoch) -> Result<(), ManifestError> {
+        let done = Control::IntakeDone(epoch);
+        let payload = done.encode();
+        self.carry(|log, at| {
+            log.push(at, done.entry(&payload).bytes(), &payload)?;
+            log.sync(at)
+        })
+    }
+
+    /// Does something to the log. An error other than a full disk is the last thing that is done.
+    fn carry(
+        &mut self,
+        action: impl FnOnce(&mut Appender, &mut Ground<'_>) -> Result<(), OpenError>,
+    ) -> Result<(), ManifestError> {
+        if let Some(failed) = &self.failed {
+            return Err(ManifestError::Failed(failed.clone()));
+        }
+        let mut at = Ground { folder: &*self.folder, maker: &mut self.maker };
+        action(&mut self.log, &mut at).map_err(|error| {
+            let no_room =
+                matches!(&error, OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
+            if !no_room {
+                self.failed = Some(error.to_string());
+            }
+            error.into()
+        })
+    }
+}
+
+const BOUNDS: LogBounds = LogBounds { segments_max: u64::MAX, reserve: RESERVE };
+
+fn shard_setup(setup: &ManifestSetup) -> ShardSetup {
+    ShardSetup {
+        store: setup.store,
+        shard: MANIFEST_SHARD,
+        boot: setup.boot,
+        segment_bytes: setup.segment_bytes,
+        bounds: BOUNDS,
+        batch_bytes_max: BATCH_BYTES.min(setup.segment_bytes as usize / 4),
+        on_damage: setup.on_damage,
+        flushed: Seq(0),
+    }
+}
+
+fn entry(text: &[u8]) -> Entry<'static> {
+    Entry {
+        kind: EntryKind::Own,
+        block_kind: BlockKind::Raw,
+        namespace: "",
+        table: "manifest",
+        length: text.len() as u32,
+        received_at_ns: 0,
+        rows: 1,
+        payload_crc: crc32fast::hash(text),
+        identity: None,
+    }
+}
+
+fn read(examined: &crate::recover::Examined, folder: &dyn Folder) -> Result<Catalog, ManifestError> {
+    let mut reading = Reading::default();
+    let mut wrong = None;
+    examined.each_payload(folder, |payload| {
+        if let (None, Err(error)) = (&wrong, reading.take(payload)) {
+            wrong = Some(error);
+        }
+    })?;
+    match (wrong, reading.finish()) {
+        (Some(wrong), _) => Err(ManifestError::Records(wrong)),
+        (None, None) => Err(ManifestError::Records("its beginning is missing".to_owned())),
+        (None, Some(catalog)) => Ok(catalog),
+    }
+}
+
+impl std::fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Manifest({} files, segment {:?})", self.catalog.files.len(), SegmentNo(self.log.segment().0))
+    }
+}
