@@ -41,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/wal/verdict.rs",
             "src/wal/intake.rs",
             "src/wal/ring.rs",
+            "src/data/schema.rs",
             "src/serve/line_error.rs",
             "src/serve/lines.rs",
             "src/data/format.rs",

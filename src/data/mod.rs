@@ -6,5 +6,6 @@ pub mod files;
 pub mod flusher;
 pub mod format;
 pub mod manifest;
+pub mod schema;
 pub mod store;
 pub mod tree;
