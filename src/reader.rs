@@ -18,9 +18,9 @@ use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::shard::shared::{ReadableSegment, Shared};
 use crate::shard::waiters::Mark;
 use crate::types::{Block, Position, Receipt, SegmentNo, Seq, ShardId};
-use crate::wal::batch::{BatchHeader, Place, decode_header};
+use crate::wal::batch::{BatchHeader, Place, StreamEnds, decode_header};
 use crate::wal::entry::{EntryKind, decode_entry};
-use crate::wal::read::each_entry;
+use crate::wal::read::{each_entry, stream_rows};
 use crate::wal::segment::{SegmentHeader, segment_name};
 use crate::wal::verdict::{Check, Stamps, check};
 
@@ -277,9 +277,9 @@ impl LogReader {
     fn take(&mut self, header: &SegmentHeader, batch: &BatchHeader, place: Place) {
         let own = header.stream();
         let mut seq = batch.first_seq;
-        let start = (place.offset - self.held.0) as usize;
+        let image = &self.buf[(place.offset - self.held.0) as usize..][..batch.length as usize];
+        let mut ends: StreamEnds = stream_rows(image, batch).into_iter().map(|row| (row.stream, row.prev)).collect();
         let (shard, next_seq, ready) = (self.shard, self.next_seq, &mut self.ready);
-        let image = &self.buf[start..start + batch.length as usize];
         each_entry(image, batch, &mut Vec::new(), |head, payload| {
             let entry = decode_entry(head).expect("an entry of a sound batch");
             if entry.kind == EntryKind::Control {
@@ -287,16 +287,22 @@ impl LogReader {
             }
             let here = seq;
             seq = seq.next();
-            if entry.kind == EntryKind::Void || here < next_seq {
+            if entry.kind == EntryKind::Void {
                 return;
             }
             let receipt = match entry.identity {
                 Some(identity) => Receipt { stream: identity.stream, seq: identity.seq },
                 None => Receipt { stream: own, seq: here },
             };
+            let end = ends.entry(receipt.stream).or_default();
+            end.chain = end.chain.then(receipt.seq, entry.length, entry.payload_crc);
+            if here < next_seq {
+                return;
+            }
             ready.push_back(Delivered {
                 receipt,
                 shard,
+                chain: end.chain,
                 position: Position { epoch: header.epoch, nonce: header.nonce, seq: here },
                 namespace: entry.namespace.to_owned(),
                 received_at_ns: entry.received_at_ns,

@@ -72,6 +72,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/io/clock.rs",
             "src/io/waker.rs",
             "src/io/folder.rs",
+            "src/io/quarantine.rs",
             "src/io/segments.rs",
             "src/io/uring.rs",
             "src/io/pwrite.rs",
@@ -98,7 +99,6 @@ const LAYERS: &[(&str, &[&str])] = &[
         "L5 the face; the simulator's world",
         &[
             "src/engine/identity.rs",
-            "src/engine/quarantine.rs",
             "src/engine/inner.rs",
             "src/engine/ticket.rs",
             "src/engine/writer.rs",

@@ -73,20 +73,21 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Recovers it, or makes it, and writes its state anew. `draw` gives the file ids of its segments.
+    /// Recovers it, or makes it, and writes its state anew. `draw` gives the file ids of its segments,
+    /// `quarantine` the place for what an opening under this epoch puts aside.
     ///
     /// # Errors
     /// [`ManifestError`]; [`OpenError::Locked`] in it where a killed process still writes: try again.
     pub fn open(
         folder: Arc<dyn Folder>,
         setup: &ManifestSetup,
-        quarantine: &mut dyn Quarantine,
+        quarantine: &mut dyn FnMut(Epoch) -> Box<dyn Quarantine>,
         draw: Box<dyn FnMut() -> u64 + Send>,
     ) -> Result<(Self, ShardReport), ManifestError> {
         let examined = examine(&*folder, &shard_setup(setup), None, &mut |_| {})?;
         let catalog = read(&examined, &*folder)?;
-        put_aside(&examined, &*folder, quarantine, None)?;
         let epoch = Epoch(examined.epoch_max.0 + 1);
+        put_aside(&examined, &*folder, &mut *quarantine(epoch), None)?;
         let own = Stream { origin: setup.store, shard: MANIFEST_SHARD, epoch, nonce: setup.nonce };
         let mut maker = Maker::new(setup.store, MANIFEST_SHARD, setup.segment_bytes, 4, draw);
         let Opened { log, report, .. } = carry_out(examined, &*folder, &mut maker, own, None)?;

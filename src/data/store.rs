@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::OnDamage;
 use crate::serve::line_error::LineError;
-use crate::types::{Block, Position, Receipt, ShardId, StoreId};
+use crate::types::{Block, Chain, Position, Receipt, ShardId, StoreId};
 
 /// What a store does with blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Home<'a> {
     pub store: StoreId,
     /// Its shards.
     pub shards: usize,
+    /// The boot that is running now.
+    pub boot: [u8; 16],
     /// What to do about damage to what the store itself relies on.
     pub on_damage: OnDamage,
 }
@@ -169,6 +171,8 @@ pub struct Delivered {
     pub shard: ShardId,
     /// Where it stands there.
     pub position: Position,
+    /// The chain of its stream up to and with it.
+    pub chain: Chain,
     /// The writer's namespace.
     pub namespace: String,
     /// When it was accepted, in nanoseconds of the wall clock since 1970.

@@ -3,7 +3,6 @@
 mod identity;
 mod inner;
 mod open;
-mod quarantine;
 mod subscription;
 mod ticket;
 mod writer;

@@ -12,7 +12,6 @@ use crate::data::flusher::{FlushWhen, Flusher};
 use crate::data::store::{Home, Keeps, Null, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
 use crate::engine::inner::Inner;
-use crate::engine::quarantine::QuarantineFolder;
 use crate::engine::subscription::Subscription;
 use crate::engine::writer::Writer;
 use crate::error::Error;
@@ -21,6 +20,7 @@ use crate::io::disk::Disk;
 use crate::io::folder::DirFolder;
 use crate::io::maker::Maker;
 use crate::io::pwrite::PwriteDisk;
+use crate::io::quarantine::QuarantineFolder;
 use crate::io::uring::UringDisk;
 use crate::io::waker::Waker;
 use crate::limits::NAMES_BYTES_MAX;
@@ -87,7 +87,8 @@ impl Engine {
         let (identity, _) = Identity::open(&mut config)?;
         let boot = boot_id()?;
         let failed = |error: StoreError| Error::Store(error.to_string());
-        let home = Home { dir: &dir, store: identity.store(), shards: identity.shards, on_damage: config.on_damage };
+        let home =
+            Home { dir: &dir, store: identity.store(), shards: identity.shards, boot, on_damage: config.on_damage };
         store.open(&home).map_err(failed)?;
         let keeps = store.keeps();
         let mut opening = Vec::new();

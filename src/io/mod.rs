@@ -10,6 +10,7 @@ pub mod maker;
 #[cfg(feature = "sim")]
 pub mod medium;
 pub mod pwrite;
+pub mod quarantine;
 mod segments;
 #[cfg(feature = "sim")]
 pub mod sim;
