@@ -93,6 +93,14 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/reader.rs",
             "src/data/flusher.rs",
             "src/data/dir_tree.rs",
+            "src/data/rows.rs",
+            "src/data/encode.rs",
+            "src/data/sorted.rs",
+            "src/data/decode.rs",
+            "src/data/merge.rs",
+            "src/data/parquet_files.rs",
+            "src/data/upkeep.rs",
+            "src/data/parquet.rs",
         ],
     ),
     (
@@ -104,6 +112,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/engine/writer.rs",
             "src/engine/subscription.rs",
             "src/engine/open.rs",
+            "src/engine/tools.rs",
             "src/sim/blocks.rs",
             "src/sim/check.rs",
             "src/sim/plan.rs",
@@ -116,6 +125,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "L6 programs",
         &[
+            "src/bin/forebay/main.rs",
             "src/bin/load-test/input.rs",
             "src/bin/load-test/workload.rs",
             "src/bin/load-test/args.rs",

@@ -83,6 +83,9 @@ impl Catalog {
                     self.doomed.insert(*no, file);
                 }
             }
+            for no in &part.forget {
+                self.files.remove(no);
+            }
             self.doomed.extend(part.doomed.iter().map(|file| (file.no, file.clone())));
             for SchemaColumn { namespace, table, key, kind } in &part.columns {
                 let key = (namespace.clone(), table.clone(), key.clone());
@@ -156,13 +159,14 @@ pub fn parts(mut whole: Record) -> Vec<Record> {
             next_file: whole.next_file,
             add: some(&mut whole.add),
             remove: some(&mut whole.remove),
+            forget: some(&mut whole.forget),
             doomed: some(&mut whole.doomed),
             columns: some(&mut whole.columns),
             progress,
         };
         parts.push(part);
-        let left = [whole.add.len(), whole.remove.len(), whole.doomed.len(), whole.columns.len(), whole.progress.len()];
-        if left == [0; 5] {
+        let files = whole.add.len() + whole.remove.len() + whole.forget.len() + whole.doomed.len();
+        if files + whole.columns.len() + whole.progress.len() == 0 {
             break;
         }
     }

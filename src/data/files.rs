@@ -174,7 +174,7 @@ impl DataFiles {
         let files = self.manifest.catalog().files.values();
         let gone: Vec<FileNo> = files.filter(|file| paths.contains(&file.path())).map(|file| file.no).collect();
         if !gone.is_empty() {
-            self.commit(Record { remove: gone, ..Record::default() })?;
+            self.commit(Record { forget: gone, ..Record::default() })?;
         }
         Ok(())
     }

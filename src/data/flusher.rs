@@ -39,11 +39,17 @@ pub struct Flusher {
 }
 
 impl Flusher {
-    /// Starts a thread for each part that the store gives, or one for all shards.
+    /// Starts a thread for each part that the store gives, or one for all shards. `from` is the store's
+    /// progress in each shard.
     ///
     /// # Errors
     /// Where the system has no thread to give.
-    pub fn start(shards: &Arc<[ShardHandle]>, when: FlushWhen, mut store: Box<dyn Store>) -> Result<Self, Error> {
+    pub fn start(
+        shards: &Arc<[ShardHandle]>,
+        from: &[Position],
+        when: FlushWhen,
+        mut store: Box<dyn Store>,
+    ) -> Result<Self, Error> {
         let closing = Arc::new(AtomicBool::new(false));
         let parts: Option<Vec<Box<dyn Store>>> = shards.iter().map(|shard| store.for_shard(shard.shard)).collect();
         let (work, whole) = match parts {
@@ -53,9 +59,10 @@ impl Flusher {
         let mut threads = Vec::new();
         for (range, store) in work {
             let (shards, stop) = (Arc::clone(shards), Arc::clone(&closing));
+            let from = from[range.clone()].to_vec();
             let thread = std::thread::Builder::new()
                 .name(format!("forebay-flush-{}", range.start))
-                .spawn(move || run(&shards[range], when, store, &stop))
+                .spawn(move || run(&shards[range], &from, when, store, &stop))
                 .map_err(Error::io("starting a flusher's thread"))?;
             threads.push(thread);
         }
@@ -100,6 +107,7 @@ struct Source<'a> {
 
 fn run(
     shards: &[ShardHandle],
+    from: &[Position],
     when: FlushWhen,
     mut store: Box<dyn Store>,
     closing: &AtomicBool,
@@ -107,11 +115,8 @@ fn run(
     // Behind the writers: where both want the CPU, the log is the buffer between them.
     let nice = rustix::process::setpriority_process(Some(rustix::thread::gettid()), FLUSHER_NICE);
     nice.map_err(|error| format!("setting the flusher's priority: {error}"))?;
-    let mut sources = Vec::new();
-    for shard in shards {
-        let flushed = store.progress(shard.shard)?.unwrap_or_default();
-        sources.push(Source { shard, flushed, reader: None, since: None, taken_bytes: 0, failed: None });
-    }
+    let source = |(shard, &flushed)| Source { shard, flushed, reader: None, since: None, taken_bytes: 0, failed: None };
+    let mut sources: Vec<Source<'_>> = shards.iter().zip(from).map(source).collect();
     loop {
         // Read before the sources are: what was accepted before the close is then seen.
         let last_turn = closing.load(Ordering::Acquire);
@@ -125,6 +130,10 @@ fn run(
                     );
                     source.failed = Some(Instant::now());
                     source.reader = None;
+                    // It may have got further than it said.
+                    if let Ok(Some(at)) = store.progress(source.shard.shard) {
+                        source.reached(at);
+                    }
                     outcome = Err(error);
                 }
             }
@@ -202,7 +211,7 @@ impl Source<'_> {
         if upto.seq <= self.flushed.seq {
             return Err("the store took nothing of its unit".into());
         }
-        self.flushed = upto;
+        self.reached(upto);
         self.failed = None;
         if upto == end {
             self.since = None;
@@ -211,8 +220,15 @@ impl Source<'_> {
             self.taken_bytes = (self.taken_bytes + taken).min(bytes);
         }
         self.reader = Some(reader);
-        shared.store_flushed(upto.seq);
         Ok(())
+    }
+
+    /// The store holds everything up to here.
+    fn reached(&mut self, at: Position) {
+        if at.seq > self.flushed.seq {
+            self.flushed = at;
+            self.shard.shared.store_flushed(at.seq);
+        }
     }
 }
 

@@ -255,6 +255,9 @@ pub struct Record {
     /// Files that are to be removed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<FileNo>,
+    /// Files that were found to be gone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forget: Vec<FileNo>,
     /// Files whose removal is to be finished, in a state that begins anew.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub doomed: Vec<DataFile>,

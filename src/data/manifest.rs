@@ -2,8 +2,7 @@
 //!
 //! Promises: a transaction that [`Manifest::append`] returned from survives everything that a synced
 //! block survives; one that was cut short counts as never begun; damage to what was appended is
-//! refused, or salvaged and reported, as a shard's is. It needs no ring: each opening declares its own
-//! epoch's intake done. Its length stays in proportion to its state, which it writes anew as it grows.
+//! refused, or salvaged and reported, as a shard's is. Its length stays in proportion to its state, which it writes anew as it grows.
 
 use std::sync::Arc;
 
@@ -13,10 +12,10 @@ use crate::data::format::Record;
 use crate::io::disk::Folder;
 use crate::io::maker::Maker;
 use crate::recover::{
-    Appender, Ground, OpenError, Opened, Quarantine, ShardReport, ShardSetup, carry_out, examine, put_aside,
+    Appender, Ground, Intake, OpenError, Opened, Quarantine, ShardReport, ShardSetup, carry_out, examine, put_aside,
 };
 use crate::types::{BlockKind, Epoch, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
-use crate::wal::entry::{Control, Entry, EntryKind};
+use crate::wal::entry::{Entry, EntryKind};
 use crate::wal::log::LogBounds;
 
 /// The number that stands where a shard's would: no store has so many shards.
@@ -93,7 +92,6 @@ impl Manifest {
         let Opened { log, report, .. } = carry_out(examined, &*folder, &mut maker, own, None)?;
         let log = Appender::new(log, own, BOUNDS, BATCH_BYTES.min(setup.segment_bytes as usize / 4));
         let mut this = Self { folder, maker, log, catalog, anew_segments: 0, failed: None };
-        this.declare_intake_done(epoch)?;
         this.write_anew()?;
         Ok((this, report))
     }
@@ -153,16 +151,6 @@ impl Manifest {
         })
     }
 
-    /// A ring of this epoch will never be: the next opening need not look for one.
-    fn declare_intake_done(&mut self, epoch: Epoch) -> Result<(), ManifestError> {
-        let done = Control::IntakeDone(epoch);
-        let payload = done.encode();
-        self.carry(|log, at| {
-            log.push(at, done.entry(&payload).bytes(), &payload)?;
-            log.sync(at)
-        })
-    }
-
     /// Does something to the log. An error other than a full disk is the last thing that is done.
     fn carry(
         &mut self,
@@ -195,6 +183,7 @@ fn shard_setup(setup: &ManifestSetup) -> ShardSetup {
         batch_bytes_max: BATCH_BYTES.min(setup.segment_bytes as usize / 4),
         on_damage: setup.on_damage,
         flushed: Seq(0),
+        intake: Intake::Direct,
     }
 }
 

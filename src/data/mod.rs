@@ -1,11 +1,26 @@
 //! Where blocks go from the log: the [`Store`](store::Store) trait and what comes with the crate.
 
 pub mod catalog;
+#[cfg(feature = "parquet")]
+pub mod decode;
 pub mod dir_tree;
+#[cfg(feature = "parquet")]
+pub mod encode;
 pub mod files;
 pub mod flusher;
 pub mod format;
 pub mod manifest;
+#[cfg(feature = "parquet")]
+mod merge;
+#[cfg(feature = "parquet")]
+pub mod parquet;
+#[cfg(feature = "parquet")]
+pub mod parquet_files;
+pub mod rows;
 pub mod schema;
+#[cfg(feature = "parquet")]
+mod sorted;
 pub mod store;
 pub mod tree;
+#[cfg(feature = "parquet")]
+pub mod upkeep;

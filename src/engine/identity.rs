@@ -42,26 +42,33 @@ impl Identity {
     /// # Errors
     /// A damaged or later IDENTITY, or an option that contradicts it.
     pub fn open(config: &mut Config) -> Result<(Self, bool), Error> {
-        let path = config.dir.join(NAME);
-        let context = || format!("reading {}", path.display());
-        let found = match File::open(&path) {
-            Ok(file) => {
-                let mut text = String::new();
-                file.take(BYTES_MAX).read_to_string(&mut text).map_err(Error::io(context()))?;
-                let identity: Self = serde_json::from_str(&text).map_err(|error| {
-                    Error::Config(format!("{} is damaged: {error}. Restore it from a backup", path.display()))
-                })?;
-                Some(identity)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::io(context())(error)),
-        };
-        match found {
+        match Self::read(&config.dir)? {
             Some(identity) => {
                 identity.check(config)?;
                 Ok((identity, false))
             }
             None => Ok((Self::make(config)?, true)),
+        }
+    }
+
+    /// The identity of the store in this folder, if there is one.
+    ///
+    /// # Errors
+    /// A damaged IDENTITY.
+    pub fn read(dir: &Path) -> Result<Option<Self>, Error> {
+        let path = dir.join(NAME);
+        let context = || format!("reading {}", path.display());
+        match File::open(&path) {
+            Ok(file) => {
+                let mut text = String::new();
+                file.take(BYTES_MAX).read_to_string(&mut text).map_err(Error::io(context()))?;
+                let identity = serde_json::from_str(&text).map_err(|error| {
+                    Error::Config(format!("{} is damaged: {error}. Restore it from a backup", path.display()))
+                })?;
+                Ok(Some(identity))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(context())(error)),
         }
     }
 

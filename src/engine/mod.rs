@@ -5,6 +5,8 @@ mod inner;
 mod open;
 mod subscription;
 mod ticket;
+#[cfg(feature = "parquet")]
+pub mod tools;
 mod writer;
 
 pub use open::{Engine, Status};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::config::{Config, IoChoice};
+use crate::config::{Config, IoChoice, OnDamage};
 use crate::data::flusher::{FlushWhen, Flusher};
 use crate::data::store::{Home, Keeps, Null, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
@@ -25,7 +25,7 @@ use crate::io::uring::UringDisk;
 use crate::io::waker::Waker;
 use crate::limits::NAMES_BYTES_MAX;
 use crate::recover::{
-    Examined, OpenError, Opened, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside,
+    Examined, Intake, OpenError, Opened, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside,
 };
 use crate::shard::core::{Core, CoreConfig};
 use crate::shard::driver::Retention;
@@ -35,7 +35,7 @@ use crate::shard::ring::{Closed, Ring, Wake};
 use crate::shard::shared::{ReadableSegment, SegmentTable, Shared};
 use crate::shard::thread::ShardThread;
 use crate::stats::{ShardStats, Stats};
-use crate::types::{Cursor, Durability, Epoch, Nonce, Receipt, Seq, ShardId, StoreId, Stream};
+use crate::types::{Cursor, Durability, Epoch, Nonce, Position, Receipt, Seq, ShardId, StoreId, Stream};
 use crate::wal::intake::RingHeader;
 use crate::wal::log::{Log, LogBounds};
 
@@ -91,17 +91,14 @@ impl Engine {
             Home { dir: &dir, store: identity.store(), shards: identity.shards, boot, on_damage: config.on_damage };
         store.open(&home).map_err(failed)?;
         let keeps = store.keeps();
-        let mut opening = Vec::new();
+        let (mut opening, mut from) = (Vec::new(), Vec::new());
         for shard in 0..identity.shards {
             let shard = ShardId(shard as u16);
             let progress = store.progress(shard).map_err(failed)?;
-            opening.push(Opening::examine(
-                &config,
-                identity.store(),
-                shard,
-                boot,
-                progress.map_or(Seq(0), |at| at.seq),
-            )?);
+            let flushed = progress.map_or(Seq(0), |at| at.seq);
+            let examined = Opening::examine(&config, identity.store(), shard, boot, flushed)?;
+            from.push(examined.flush_from(progress, config.on_damage)?);
+            opening.push(examined);
         }
         // One epoch for the whole store, above every one that any shard has seen.
         let epoch = opening.iter().map(|opening| opening.examined.epoch_max).max().unwrap_or_default();
@@ -164,7 +161,7 @@ impl Engine {
                     bytes: inner.config.buffer_bytes,
                     period: Duration::from_millis(inner.config.flush_period_ms),
                 };
-                Some(Flusher::start(&inner.shards, when, store)?)
+                Some(Flusher::start(&inner.shards, &from, when, store)?)
             }
             Keeps::Nothing | Keeps::Log => None,
         };
@@ -345,6 +342,7 @@ impl Opening {
             batch_bytes_max: config.batch_bytes_max as usize,
             on_damage: config.on_damage,
             flushed,
+            intake: Intake::Ring,
         };
         let mut waited = Duration::ZERO;
         let mut read = Progress::new(shard);
@@ -372,6 +370,29 @@ impl Opening {
         // A ring of which nothing is replayed is not carried along: rings are large.
         let ring_image = ring_image.filter(|_| examined.needs_ring_image());
         Ok(Self { shard, folder, ring_path, ring_image, examined, flushed })
+    }
+
+    /// Where the flusher goes on: the store's progress, if the log reaches back that far.
+    fn flush_from(&self, progress: Option<Position>, on_damage: OnDamage) -> Result<Position, Error> {
+        let (Some(at), Some(first)) = (progress, self.examined.first_seq()) else {
+            return Ok(progress.unwrap_or_default());
+        };
+        if at.seq.next() >= first {
+            return Ok(at);
+        }
+        let gap = format!(
+            "shard {}: the store holds blocks up to seq {}, and the log begins at seq {first}: what was between has been \
+             trimmed, because the store said that it had it",
+            self.shard, at.seq
+        );
+        if on_damage == OnDamage::Refuse {
+            return Err(Error::Store(format!(
+                "{gap}. Not opened. To go on: restore the store's data and its manifest as they were, or open with \
+                 on_damage = salvage, which goes on at the log's beginning"
+            )));
+        }
+        tracing::warn!("{gap}; going on at the log's beginning");
+        Ok(Position::default())
     }
 
     fn start(
@@ -501,7 +522,7 @@ fn open_disk(
 }
 
 /// The running boot's id.
-fn boot_id() -> Result<[u8; 16], Error> {
+pub(crate) fn boot_id() -> Result<[u8; 16], Error> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let text = fs::read_to_string(PATH).map_err(Error::io(format!("reading {PATH}")))?;
     let digits: Vec<u8> = text.trim().bytes().filter(|byte| *byte != b'-').collect();

@@ -42,6 +42,17 @@ pub struct ShardSetup {
     pub on_damage: OnDamage,
     /// Up to which seq the store holds data.
     pub flushed: Seq,
+    /// Whether it has a ring.
+    pub intake: Intake,
+}
+
+/// Where the entries of a log come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// An intake ring, whose entries may be ahead of the log.
+    Ring,
+    /// One writer, who waits for the log itself.
+    Direct,
 }
 
 /// Why a shard cannot be opened.
@@ -129,6 +140,12 @@ impl Examined {
         }
     }
 
+    /// The seq of the first block that may stand in the log; `None` where there is no log.
+    #[must_use]
+    pub fn first_seq(&self) -> Option<Seq> {
+        self.scanned.segments.first().map(|oldest| oldest.first_seq)
+    }
+
     /// Entries of the ring are to be replayed, or all of it goes to quarantine.
     #[must_use]
     pub const fn needs_ring_image(&self) -> bool {
@@ -209,8 +226,11 @@ pub fn examine(
         damage: scanned.breaks.iter().map(|at| damage(setup, at)).collect(),
         ..ShardReport::default()
     };
-    let ring_missing = ring.is_none();
-    let ring = recover_ring(&RingImage(ring), &expectation(setup, &scanned));
+    let ring_missing = ring.is_none() && setup.intake == Intake::Ring;
+    let ring = match setup.intake {
+        Intake::Ring => recover_ring(&RingImage(ring), &expectation(setup, &scanned)),
+        Intake::Direct => RingVerdict::Ignored,
+    };
     let ring_is_damaged = matches!(&ring, RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. });
     if scanned.breaks.is_empty() && !ring_is_damaged {
         // What it was about is not there to be seen any more.

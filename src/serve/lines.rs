@@ -140,6 +140,18 @@ impl<'a> Line<'a> {
         unescape(self.measurement)
     }
 
+    /// The measurement as the line spells it, escapes included.
+    #[must_use]
+    pub const fn measurement_text(&self) -> &'a str {
+        self.measurement
+    }
+
+    /// All tags as the line spells them, escapes included; lines with equal texts have equal tags.
+    #[must_use]
+    pub const fn tags_text(&self) -> &'a str {
+        self.tags
+    }
+
     /// Keys and values of the tags, in the order of the line.
     #[must_use]
     pub fn tags(&self) -> Tags<'a> {

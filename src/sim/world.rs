@@ -11,7 +11,7 @@ use crate::io::medium::{Fate, Flaws, Medium};
 use crate::io::sim::{SharedMedium, SimDisk};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
 use crate::planted::{Mutant, is_planted, plant};
-use crate::recover::{Kept, OpenError, Opened, Quarantine, ShardSetup, carry_out, examine, put_aside};
+use crate::recover::{Intake, Kept, OpenError, Opened, Quarantine, ShardSetup, carry_out, examine, put_aside};
 use crate::shard::core::{Core, CoreConfig};
 use crate::sim::check::{Ending, Facts, Model, Rot};
 use crate::sim::life::{Ended, Ground, Life};
@@ -340,6 +340,7 @@ impl World {
             batch_bytes_max: self.plan.batch_bytes_max,
             on_damage,
             flushed: self.flushed(),
+            intake: Intake::Ring,
         };
         let spares_max = self.plan.bounds.reserve as usize + SEGMENTS_AHEAD + 1;
         let mut draw = self.chance.fork(4);

@@ -1,0 +1,368 @@
+//! Writing Parquet files: what every column is, how it is encoded, and the row groups of a file.
+//!
+//! ```text
+//! time | tags, by name | fields, by name | _received_at _origin _shard _epoch _seq _row
+//! ```
+//! Files of raw blocks have the identity columns and `payload`. Rows are sorted by tags (null first), time
+//! and identity. The crate writes no page checksums: the whole file's CRC-32 stands in the manifest.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use parquet::basic::{Compression as Codec, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int32Type, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::types::{ColumnPath, Type, TypePtr};
+use smol_str::SmolStr;
+
+use crate::data::format::{PartKind, PartName};
+use crate::data::schema::ColumnType;
+
+/// Rows of a row group, at most.
+pub const GROUP_ROWS_MAX: usize = 1 << 17;
+/// A row group ends once the texts in it have so many bytes.
+pub const GROUP_TEXT_BYTES_MAX: usize = 32 << 20;
+/// The version of the layout, in the files' key-value metadata.
+const FORMAT: &str = "1";
+
+/// How pages are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// zstd at level 1.
+    #[default]
+    Zstd,
+    /// LZ4.
+    Lz4,
+    /// Not at all.
+    None,
+}
+
+impl FromStr for Compression {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "zstd" => Ok(Self::Zstd),
+            "lz4" => Ok(Self::Lz4),
+            "none" => Ok(Self::None),
+            _ => Err(format!("'{text}' is not one of zstd, lz4, none")),
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::None => "none",
+        })
+    }
+}
+
+/// What a column is for. The order is that of a file's columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The row's time.
+    Time,
+    /// A tag.
+    Tag,
+    /// A field.
+    Field,
+    /// When the block was accepted.
+    ReceivedAt,
+    /// The store that accepted it.
+    Origin,
+    /// The shard that accepted it.
+    Shard,
+    /// The opening.
+    Epoch,
+    /// The block's number.
+    Seq,
+    /// The row's number in its block.
+    Row,
+    /// A raw block's bytes.
+    Payload,
+}
+
+/// The columns that every file has at its end, with their names.
+pub const IDENTITY: [(Role, &str); 6] = [
+    (Role::ReceivedAt, "_received_at"),
+    (Role::Origin, "_origin"),
+    (Role::Shard, "_shard"),
+    (Role::Epoch, "_epoch"),
+    (Role::Seq, "_seq"),
+    (Role::Row, "_row"),
+];
+/// The name of the column of times.
+pub const TIME: &str = "time";
+/// The name of the column of raw blocks' bytes.
+pub const PAYLOAD: &str = "payload";
+
+/// A column of a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileColumn {
+    /// What it is for.
+    pub role: Role,
+    /// Its name.
+    pub name: SmolStr,
+    /// What tags and fields hold; of no meaning for the others.
+    pub of: ColumnType,
+}
+
+impl FileColumn {
+    /// The columns of a file with these tags and fields, in their order.
+    #[must_use]
+    pub fn all(kind: PartKind, tags_and_fields: impl IntoIterator<Item = (SmolStr, ColumnType)>) -> Vec<Self> {
+        let fixed = |(role, name): (Role, &str)| Self { role, name: name.into(), of: ColumnType::Integer };
+        let mut columns: Vec<Self> = IDENTITY.into_iter().map(fixed).collect();
+        match kind {
+            PartKind::Raw => columns.push(fixed((Role::Payload, PAYLOAD))),
+            PartKind::Lines => {
+                columns.push(fixed((Role::Time, TIME)));
+                columns.extend(tags_and_fields.into_iter().map(|(name, of)| {
+                    let role = if of == ColumnType::Tag { Role::Tag } else { Role::Field };
+                    Self { role, name, of }
+                }));
+            }
+        }
+        columns.sort();
+        columns
+    }
+
+    /// Rows may have no value in it.
+    #[must_use]
+    pub const fn is_optional(&self) -> bool {
+        matches!(self.role, Role::Tag | Role::Field)
+    }
+
+    fn schema(&self) -> Result<TypePtr, ParquetError> {
+        let (physical, logical) = match self.role {
+            Role::Time | Role::ReceivedAt => (Physical::INT64, Some(LogicalType::timestamp(true, TimeUnit::NANOS))),
+            Role::Origin | Role::Tag => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+            Role::Shard | Role::Row => (Physical::INT32, None),
+            Role::Epoch | Role::Seq => (Physical::INT64, None),
+            Role::Payload => (Physical::BYTE_ARRAY, None),
+            Role::Field => match self.of {
+                ColumnType::Float => (Physical::DOUBLE, None),
+                ColumnType::Integer => (Physical::INT64, None),
+                ColumnType::Unsigned => (Physical::INT64, Some(LogicalType::integer(64, false))),
+                ColumnType::Boolean => (Physical::BOOLEAN, None),
+                ColumnType::String | ColumnType::Tag => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+            },
+        };
+        let repetition = if self.is_optional() { Repetition::OPTIONAL } else { Repetition::REQUIRED };
+        let built = Type::primitive_type_builder(&self.name, physical)
+            .with_repetition(repetition)
+            .with_logical_type(logical)
+            .build()?;
+        Ok(Arc::new(built))
+    }
+
+    /// The values are in an order, or nearly all different: differences are smaller than a dictionary.
+    const fn is_delta(&self) -> bool {
+        matches!(self.role, Role::Time | Role::ReceivedAt | Role::Seq | Role::Row)
+    }
+}
+
+/// Values of one column of a row group, without its nulls.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// Times, numbers.
+    Int64(Vec<i64>),
+    /// Small numbers.
+    Int32(Vec<i32>),
+    /// Floats.
+    Double(Vec<f64>),
+    /// Truth values.
+    Boolean(Vec<bool>),
+    /// Texts and bytes.
+    Bytes(Vec<ByteArray>),
+}
+
+/// One column of a row group.
+#[derive(Clone, Debug)]
+pub struct ColumnData {
+    /// Its values.
+    pub values: Values,
+    /// Where a column is optional: 1 for each row with a value, 0 for each without.
+    pub present: Vec<i16>,
+}
+
+/// What was written to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Rows.
+    pub rows: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// CRC-32 of its bytes.
+    pub crc: u32,
+    /// The smallest time of its rows, in nanoseconds since 1970.
+    pub time_min: i64,
+    /// The largest.
+    pub time_max: i64,
+}
+
+/// A Parquet file that is being written, row group by row group.
+pub struct TableWriter<W: Write + Send> {
+    writer: SerializedFileWriter<Summed<W>>,
+    columns: Vec<FileColumn>,
+    rows: u64,
+    times: (i64, i64),
+}
+
+impl<W: Write + Send> TableWriter<W> {
+    /// Begins a file of a part with these columns, in the order of [`FileColumn::all`].
+    ///
+    /// # Errors
+    /// As the output says.
+    pub fn new(
+        out: W,
+        part: &PartName,
+        columns: Vec<FileColumn>,
+        compression: Compression,
+    ) -> Result<Self, ParquetError> {
+        let fields: Vec<TypePtr> = columns.iter().map(FileColumn::schema).collect::<Result<_, _>>()?;
+        let schema = Type::group_type_builder("rows").with_fields(fields).build()?;
+        let out = Summed { out, sum: crc32fast::Hasher::new(), bytes: 0 };
+        let properties = Arc::new(properties(part, &columns, compression)?);
+        let writer = SerializedFileWriter::new(out, Arc::new(schema), properties)?;
+        Ok(Self { writer, columns, rows: 0, times: (i64::MAX, i64::MIN) })
+    }
+
+    /// Writes a row group: the data of every column, in order.
+    ///
+    /// # Errors
+    /// As the output says, or where the data are not those of the columns.
+    pub fn write_group(&mut self, data: &[ColumnData]) -> Result<(), ParquetError> {
+        let mut group = self.writer.next_row_group()?;
+        for (column, data) in self.columns.iter().zip(data) {
+            write_column(&mut group, column, data)?;
+            let tells_time = if self.columns[0].role == Role::Time { Role::Time } else { Role::ReceivedAt };
+            if let (true, Values::Int64(times)) = (column.role == tells_time, &data.values) {
+                self.rows += times.len() as u64;
+                let (min, max) = self.times;
+                self.times = times.iter().fold((min, max), |(min, max), time| (min.min(*time), max.max(*time)));
+            }
+        }
+        group.close()?;
+        Ok(())
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// As the output says.
+    pub fn finish(mut self) -> Result<Written, ParquetError> {
+        self.writer.finish()?;
+        self.writer.flush()?;
+        let Summed { sum, bytes, .. } = self.writer.inner();
+        let (time_min, time_max) = self.times;
+        Ok(Written { rows: self.rows, bytes: *bytes, crc: sum.clone().finalize(), time_min, time_max })
+    }
+}
+
+fn write_column<W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
+    column: &FileColumn,
+    data: &ColumnData,
+) -> Result<(), ParquetError> {
+    let wrong = || ParquetError::General(format!("column '{}' has values of another type", column.name));
+    let mut writer = group.next_column()?.ok_or_else(wrong)?;
+    let present = column.is_optional().then_some(data.present.as_slice());
+    match (&data.values, column.schema()?.get_physical_type()) {
+        (Values::Int64(values), Physical::INT64) => writer.typed::<Int64Type>().write_batch(values, present, None),
+        (Values::Int32(values), Physical::INT32) => writer.typed::<Int32Type>().write_batch(values, present, None),
+        (Values::Double(values), Physical::DOUBLE) => writer.typed::<DoubleType>().write_batch(values, present, None),
+        (Values::Boolean(values), Physical::BOOLEAN) => writer.typed::<BoolType>().write_batch(values, present, None),
+        (Values::Bytes(values), Physical::BYTE_ARRAY) => {
+            writer.typed::<ByteArrayType>().write_batch(values, present, None)
+        }
+        _ => return Err(wrong()),
+    }?;
+    writer.close()
+}
+
+fn properties(
+    part: &PartName,
+    columns: &[FileColumn],
+    compression: Compression,
+) -> Result<WriterProperties, ParquetError> {
+    let codec = match compression {
+        Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(1)?),
+        Compression::Lz4 => Codec::LZ4_RAW,
+        Compression::None => Codec::UNCOMPRESSED,
+    };
+    let tags: Vec<&str> =
+        columns.iter().filter(|column| column.role == Role::Tag).map(|column| column.name.as_str()).collect();
+    let kind = match part.kind {
+        PartKind::Lines => "lines",
+        PartKind::Raw => "raw",
+    };
+    let note = |key: &str, value: &str| KeyValue::new(format!("forebay.{key}"), value.to_owned());
+    let notes = vec![
+        note("format", FORMAT),
+        note("kind", kind),
+        note("namespace", &part.namespace),
+        note("table", &part.table),
+        note("tags", &serde_json::to_string(&tags).expect("texts")),
+    ];
+    // Raw blocks stand in the order of their identity; rows of lines by tags and time first.
+    let sorted = columns.iter().enumerate().filter(|(_, column)| matches!(column.role, Role::Tag | Role::Time));
+    let sorting: Vec<SortingColumn> =
+        sorted.map(|(at, _)| SortingColumn { column_idx: at as i32, descending: false, nulls_first: true }).collect();
+    // Tags come after the time in a file, and before it in its order.
+    let (time, mut sorting): (Vec<_>, Vec<_>) =
+        sorting.into_iter().partition(|of| columns[of.column_idx as usize].role == Role::Time);
+    sorting.extend(time);
+    let mut builder = WriterProperties::builder()
+        .set_compression(codec)
+        .set_created_by(concat!("forebay ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_statistics_truncate_length(Some(64))
+        .set_column_index_truncate_length(Some(64))
+        .set_key_value_metadata(Some(notes));
+    if !sorting.is_empty() {
+        builder = builder.set_sorting_columns(Some(sorting));
+    }
+    for column in columns {
+        let path = ColumnPath::from(column.name.as_str());
+        if column.is_delta() {
+            builder = builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+        } else if column.role == Role::Payload {
+            builder = builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_statistics_enabled(path, EnabledStatistics::None);
+        }
+    }
+    Ok(builder.build())
+}
+
+/// Passes bytes on, and sums them.
+struct Summed<W> {
+    out: W,
+    sum: crc32fast::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.sum.update(&bytes[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,290 @@
+//! A part's rows in the order of their file: sorted by tags, time and identity, row group by row group.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::io::Write;
+use std::ops::Range;
+
+use bytes::Bytes;
+use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
+use smol_str::SmolStr;
+
+use crate::data::encode::{
+    ColumnData, Compression, FileColumn, GROUP_ROWS_MAX, GROUP_TEXT_BYTES_MAX, Role, TableWriter, Values, Written,
+};
+use crate::data::rows::{Column, FieldValues, Held, LineRows, Part};
+use crate::data::schema::ColumnType;
+use crate::types::StoreId;
+
+impl Part {
+    /// Writes the part as a Parquet file.
+    ///
+    /// # Errors
+    /// As the output says.
+    pub fn write(self, out: impl Write + Send, compression: Compression) -> Result<Written, ParquetError> {
+        let name = self.name();
+        let blocks = self.block_ranks();
+        let (columns, tags, order) = match &self.held {
+            Held::Lines(rows) => {
+                let tags = Tags::new(rows);
+                let order = order(&self, &blocks, Some((&tags.rank, &rows.row_series)));
+                let tag_columns = tags.columns.iter().map(|name| (name.clone(), ColumnType::Tag));
+                let fields = rows.fields.iter().map(|field| (field.name.clone(), field.of));
+                (FileColumn::all(name.kind, tag_columns.chain(fields)), Some(tags), order)
+            }
+            Held::Raw(_) => (FileColumn::all(name.kind, []), None, order(&self, &blocks, None)),
+        };
+        let part = Sorted::new(&self, tags, order);
+        let mut file = TableWriter::new(out, &name, columns.clone(), compression)?;
+        for range in part.groups() {
+            let group: Vec<ColumnData> = columns.iter().map(|column| part.column(column, range.clone())).collect();
+            file.write_group(&group)?;
+        }
+        file.finish()
+    }
+
+    /// The place of each block in the order of identities.
+    fn block_ranks(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.blocks.len() as u32).collect();
+        order.sort_by_key(|&at| self.blocks[at as usize]);
+        let mut ranks = vec![0; order.len()];
+        for (rank, at) in (0..).zip(order) {
+            ranks[at as usize] = rank;
+        }
+        ranks
+    }
+}
+
+/// The tags of all series of a part.
+struct Tags {
+    /// Columns, sorted by name.
+    columns: Vec<SmolStr>,
+    /// For each column, the value of each series.
+    values: Vec<Vec<Option<ByteArray>>>,
+    /// The place of each series in the order of tags; equal for equal tags.
+    rank: Vec<u32>,
+}
+
+impl Tags {
+    fn new(rows: &LineRows) -> Self {
+        let mut by_name: Vec<u32> = (0..rows.tag_columns.len() as u32).collect();
+        by_name.sort_by_key(|&column| &rows.tag_columns[column as usize]);
+        let mut place = vec![0; by_name.len()];
+        for (at, &column) in by_name.iter().enumerate() {
+            place[column as usize] = at;
+        }
+        let texts = Bytes::copy_from_slice(&rows.texts);
+        let count = rows.series.len();
+        let mut values: Vec<Vec<Option<ByteArray>>> = vec![vec![None; count]; by_name.len()];
+        // One copy of each text: equal ones are found equal by their address, and kept once.
+        let mut known: HashMap<&[u8], ByteArray> = HashMap::new();
+        for (at, series) in rows.series.iter().enumerate() {
+            let next = rows.series.get(at + 1).map_or(rows.tags.len(), |next| next.tags);
+            let mut from = series.texts;
+            for &(column, end) in &rows.tags[series.tags..next] {
+                let text =
+                    known.entry(&rows.texts[from..end]).or_insert_with(|| ByteArray::from(texts.slice(from..end)));
+                values[place[column as usize]][at] = Some(text.clone());
+                from = end;
+            }
+        }
+        let compare = |one: usize, other: usize| {
+            let columns = values.iter().map(|column| bytes_of(&column[one]).cmp(&bytes_of(&column[other])));
+            columns.fold(Ordering::Equal, Ordering::then)
+        };
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by(|&one, &other| compare(one, other));
+        let mut rank = vec![0; count];
+        let mut last = 0;
+        for pair in order.windows(2) {
+            last += u32::from(compare(pair[0], pair[1]) != Ordering::Equal);
+            rank[pair[1]] = last;
+        }
+        let columns = by_name.iter().map(|&column| rows.tag_columns[column as usize].clone()).collect();
+        Self { columns, values, rank }
+    }
+}
+
+fn bytes_of(text: &Option<ByteArray>) -> Option<&[u8]> {
+    text.as_ref().map(ByteArray::data)
+}
+
+/// The rows in the order of the file: by series, time, block and place in the block.
+fn order(part: &Part, blocks: &[u32], series: Option<(&[u32], &[u32])>) -> Vec<u32> {
+    let count = part.times.len();
+    let key = |row: &u32| {
+        let row = *row as usize;
+        (part.times[row], blocks[part.block[row] as usize], part.row[row])
+    };
+    let Some((rank, row_series)) = series else {
+        let mut order: Vec<u32> = (0..count as u32).collect();
+        order.sort_by_key(|&row| (blocks[part.block[row as usize] as usize], part.row[row as usize]));
+        return order;
+    };
+    // Rows of one rank are brought together first; they then mostly stand in order already.
+    let ranks = rank.iter().max().map_or(0, |last| *last as usize + 1);
+    let mut starts = vec![0u32; ranks + 1];
+    for &series in row_series {
+        starts[rank[series as usize] as usize + 1] += 1;
+    }
+    for at in 0..ranks {
+        starts[at + 1] += starts[at];
+    }
+    let mut order = vec![0; count];
+    let mut next = starts.clone();
+    for (row, &series) in (0..).zip(row_series) {
+        let place = &mut next[rank[series as usize] as usize];
+        order[*place as usize] = row;
+        *place += 1;
+    }
+    for bounds in starts.windows(2) {
+        let same = &mut order[bounds[0] as usize..bounds[1] as usize];
+        if !same.is_sorted_by_key(key) {
+            same.sort_by_key(key);
+        }
+    }
+    order
+}
+
+/// A part with its order.
+struct Sorted<'a> {
+    part: &'a Part,
+    tags: Option<Tags>,
+    order: Vec<u32>,
+    origins: HashMap<StoreId, ByteArray>,
+    fields: HashMap<(&'a str, ColumnType), Field<'a>>,
+}
+
+/// A field, and where the value of each row is.
+struct Field<'a> {
+    column: &'a Column,
+    /// The number of each row's value, from 1; 0: it has none. `None`: value n is row n's, to the last.
+    of_row: Option<Vec<u32>>,
+    texts: Bytes,
+}
+
+impl<'a> Sorted<'a> {
+    fn new(part: &'a Part, tags: Option<Tags>, order: Vec<u32>) -> Self {
+        let origins = part.blocks.iter().map(|block| block.origin);
+        let origins = origins.map(|origin| (origin, ByteArray::from(origin.to_string().as_str()))).collect();
+        let rows = part.times.len();
+        let fields = match &part.held {
+            Held::Raw(_) => HashMap::new(),
+            Held::Lines(held) => {
+                let field = |column: &'a Column| {
+                    let of_row = match &column.rows {
+                        None if column.values.len() == rows => None,
+                        sparse => {
+                            let mut of_row = vec![0; rows];
+                            for number in 0..column.values.len() {
+                                let row = sparse.as_ref().map_or(number, |rows| rows[number] as usize);
+                                of_row[row] = number as u32 + 1;
+                            }
+                            Some(of_row)
+                        }
+                    };
+                    let texts = match &column.values {
+                        FieldValues::Text(texts, _) => Bytes::copy_from_slice(texts),
+                        _ => Bytes::new(),
+                    };
+                    ((column.name.as_str(), column.of), Field { column, of_row, texts })
+                };
+                held.fields.iter().map(field).collect()
+            }
+        };
+        Self { part, tags, order, origins, fields }
+    }
+
+    /// The rows of each row group, as ranges of the order.
+    fn groups(&self) -> Vec<Range<usize>> {
+        let mut groups = Vec::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (at, &row) in self.order.iter().enumerate() {
+            let row_bytes = self.text_bytes(row as usize);
+            if at - start == GROUP_ROWS_MAX || (at > start && bytes + row_bytes > GROUP_TEXT_BYTES_MAX) {
+                groups.push(start..at);
+                (start, bytes) = (at, 0);
+            }
+            bytes += row_bytes;
+        }
+        groups.push(start..self.order.len());
+        groups
+    }
+
+    /// Bytes of a row's texts, those of tags aside.
+    fn text_bytes(&self, row: usize) -> usize {
+        match &self.part.held {
+            Held::Raw(payloads) => payloads[row].len(),
+            Held::Lines(_) => self.fields.values().filter_map(|field| field.text(row)).map(|text| text.len()).sum(),
+        }
+    }
+
+    fn column(&self, column: &FileColumn, range: Range<usize>) -> ColumnData {
+        let part = self.part;
+        let rows = self.order[range].iter().map(|row| *row as usize);
+        let blocks = rows.clone().map(|row| &part.blocks[part.block[row] as usize]);
+        let values = match column.role {
+            Role::Time => Values::Int64(rows.map(|row| part.times[row]).collect()),
+            Role::ReceivedAt => Values::Int64(blocks.map(|block| block.received_at).collect()),
+            Role::Epoch => Values::Int64(blocks.map(|block| block.epoch.0.cast_signed()).collect()),
+            Role::Seq => Values::Int64(blocks.map(|block| block.seq.0.cast_signed()).collect()),
+            Role::Shard => Values::Int32(blocks.map(|block| i32::from(block.shard.0)).collect()),
+            Role::Row => Values::Int32(rows.map(|row| part.row[row].cast_signed()).collect()),
+            Role::Origin => Values::Bytes(blocks.map(|block| self.origins[&block.origin].clone()).collect()),
+            Role::Payload => match &part.held {
+                Held::Raw(payloads) => Values::Bytes(rows.map(|row| ByteArray::from(payloads[row].clone())).collect()),
+                Held::Lines(_) => Values::Bytes(Vec::new()),
+            },
+            Role::Tag => return self.tag(&column.name, rows),
+            Role::Field => return self.fields[&(column.name.as_str(), column.of)].data(rows),
+        };
+        ColumnData { values, present: Vec::new() }
+    }
+
+    fn tag(&self, name: &str, rows: impl Iterator<Item = usize>) -> ColumnData {
+        let (mut texts, mut present) = (Vec::new(), Vec::new());
+        if let (Some(tags), Held::Lines(held)) = (&self.tags, &self.part.held)
+            && let Some(at) = tags.columns.iter().position(|column| column == name)
+        {
+            for row in rows {
+                let text = &tags.values[at][held.row_series[row] as usize];
+                present.push(i16::from(text.is_some()));
+                texts.extend(text.clone());
+            }
+        }
+        ColumnData { values: Values::Bytes(texts), present }
+    }
+}
+
+impl Field<'_> {
+    /// The number of a row's value.
+    #[inline]
+    fn number(&self, row: usize) -> Option<usize> {
+        match &self.of_row {
+            None => Some(row),
+            Some(of_row) => (of_row[row] as usize).checked_sub(1),
+        }
+    }
+
+    fn text(&self, row: usize) -> Option<Bytes> {
+        let FieldValues::Text(_, ends) = &self.column.values else { return None };
+        let number = self.number(row)?;
+        let start = if number == 0 { 0 } else { ends[number - 1] };
+        Some(self.texts.slice(start..ends[number]))
+    }
+
+    fn data(&self, rows: impl Iterator<Item = usize> + Clone) -> ColumnData {
+        let present = rows.clone().map(|row| i16::from(self.number(row).is_some())).collect();
+        let numbers = rows.clone().filter_map(|row| self.number(row));
+        let values = match &self.column.values {
+            FieldValues::Float(values) => Values::Double(numbers.map(|at| values[at]).collect()),
+            FieldValues::Integer(values) => Values::Int64(numbers.map(|at| values[at]).collect()),
+            FieldValues::Boolean(values) => Values::Boolean(numbers.map(|at| values[at]).collect()),
+            FieldValues::Text(..) => {
+                Values::Bytes(rows.filter_map(|row| self.text(row)).map(ByteArray::from).collect())
+            }
+        };
+        ColumnData { values, present }
+    }
+}

@@ -1,0 +1,143 @@
+//! The whole path with Parquet: blocks become data files, once each, whatever happens to files, manifest
+//! and process in between.
+
+#![cfg(feature = "parquet")]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use forebay::data::decode::{DataReader, Value};
+use forebay::data::encode::Role;
+use forebay::data::parquet::{ParquetOptions, ParquetStore};
+use forebay::data::upkeep::UpkeepOptions;
+use forebay::engine::tools::{list_files, merge_files};
+use forebay::{Block, Config, Engine};
+
+/// Small sizes, so that everything happens often.
+fn config(dir: &Path) -> Config {
+    Config::new(dir)
+        .shards(1)
+        .segment_bytes(1 << 20)
+        .block_bytes_max(128 << 10)
+        .batch_bytes_max(128 << 10)
+        .intake_bytes(512 << 10)
+        .intake_slots(256)
+        .wal_bytes_max(32 << 20)
+}
+
+fn open(config: Config) -> Engine {
+    let upkeep = UpkeepOptions { merge_percent: 0, ..UpkeepOptions::default() };
+    let store = ParquetStore::new(ParquetOptions { upkeep, ..ParquetOptions::default() });
+    Engine::open_with(config, Box::new(store)).expect("opens")
+}
+
+/// All rows of the store's data files: each as its user columns in words, by identity.
+fn rows(dir: &Path) -> BTreeMap<(i64, i64, i64), Vec<String>> {
+    let listing = list_files(dir).expect("a list of files");
+    let mut rows = BTreeMap::new();
+    for file in &listing.files {
+        let path = listing.root.join(file.path());
+        let reader = DataReader::open(File::open(&path).expect("a listed file"), &path).expect("a data file");
+        assert_eq!(reader.rows(), file.rows);
+        let columns = reader.columns().to_vec();
+        let at = |role| columns.iter().position(|column| column.role == role).expect("an identity column");
+        let identity = [at(Role::Epoch), at(Role::Seq), at(Role::Row)];
+        let mut batches = reader.batches(&columns);
+        while let Some(batch) = batches.next_batch().expect("sound") {
+            for row in 0..batch.rows() {
+                let number = |column| match batch.value(column, row) {
+                    Some(Value::Integer(number)) => number,
+                    other => panic!("no number: {other:?}"),
+                };
+                let words = columns.iter().enumerate().filter_map(|(at, column)| {
+                    let own = matches!(column.role, Role::Time | Role::Tag | Role::Field | Role::Payload);
+                    let value = match batch.value(at, row).filter(|_| own)? {
+                        Value::Integer(value) => format!("{value}"),
+                        Value::Unsigned(value) => format!("{value}u"),
+                        Value::Float(value) => format!("{value:?}"),
+                        Value::Boolean(value) => format!("{value}"),
+                        Value::Bytes(value) => format!("{:?}", String::from_utf8_lossy(value)),
+                    };
+                    Some(format!("{}={value}", column.name))
+                });
+                let key = (number(identity[0]), number(identity[1]), number(identity[2]));
+                assert_eq!(rows.insert(key, words.collect()), None, "a row in two files");
+            }
+        }
+    }
+    rows
+}
+
+#[test]
+fn every_value_of_a_line_and_a_raw_block_is_in_the_data_files() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let engine = open(config(dir.path()));
+    let writer = engine.writer("plant7").expect("a writer");
+    let text = "m,b=y,a=x f=1.5,i=-7i,u=18446744073709551615u,t=true,s=\"quo\\\"te\" 1000\n\
+                m f=2,new=\"\" -1\n\
+                other\\ table,a=x time=3i,_seq=4i 9223372036854775807\n";
+    writer.append(Block::lines(text).expect("sound")).expect("taken");
+    writer.append(Block::raw("blobs", &b"any \x00 bytes"[..])).expect("taken");
+    engine.close().expect("closes");
+    let rows: Vec<Vec<String>> = rows(dir.path()).into_values().collect();
+    let expected: [&[&str]; 4] = [
+        &["time=1000", "a=\"x\"", "b=\"y\"", "f=1.5", "i=-7", "s=\"quo\\\"te\"", "t=true", "u=18446744073709551615u"],
+        &["time=-1", "f=2.0", "new=\"\""],
+        &["time=9223372036854775807", "a=\"x\"", "_seq@integer=4", "time@integer=3"],
+        &["payload=\"any \\0 bytes\""],
+    ];
+    assert_eq!(rows, expected);
+    let listing = list_files(dir.path()).expect("a list");
+    let folders: Vec<String> = listing.files.iter().map(|file| file.part.folder()).collect();
+    assert!(folders.contains(&"plant7/m/day=1970-01-01".to_owned()), "{folders:?}");
+    assert!(folders.contains(&"plant7/m/day=1969-12-31".to_owned()), "{folders:?}");
+    assert!(folders.contains(&"plant7/other%20table/day=2262-04-11".to_owned()), "{folders:?}");
+}
+
+#[test]
+fn small_files_become_one_and_a_retry_of_a_block_vanishes() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let lines = |from: u64| (from..from + 10).map(|n| format!("m,id={} v={n}i {n}\n", n % 3)).collect::<String>();
+    for from in [0, 10, 10, 20] {
+        let engine = open(config(dir.path()));
+        let writer = engine.writer("n").expect("a writer");
+        writer.append(Block::lines(lines(from)).expect("sound")).expect("taken");
+        engine.close().expect("closes");
+    }
+    let before = rows(dir.path());
+    assert_eq!((before.len(), list_files(dir.path()).expect("a list").files.len()), (40, 4));
+    let merged = merge_files(dir.path(), Default::default(), &mut |_| {}).expect("merges");
+    assert_eq!((merged.files_before, merged.files_after, merged.rows, merged.rows_dropped), (4, 1, 30, 10));
+    let after = rows(dir.path());
+    let mut values: Vec<&Vec<String>> = after.values().collect();
+    values.sort();
+    values.dedup();
+    assert_eq!(values.len(), 30);
+    assert!(after.keys().all(|(epoch, ..)| *epoch != 2), "the earlier of two sendings is the one that goes");
+    assert_eq!(merge_files(dir.path(), Default::default(), &mut |_| {}).expect("merges").files_before, 0);
+}
+
+#[test]
+fn a_file_deleted_by_hand_is_forgotten_and_a_file_that_no_record_names_is_refused() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    for n in 0..2 {
+        let engine = open(config(dir.path()));
+        let writer = engine.writer("n").expect("a writer");
+        writer.append(Block::lines(format!("m v={n}i {n}")).expect("sound")).expect("taken");
+        engine.close().expect("closes");
+    }
+    let listing = list_files(dir.path()).expect("a list");
+    let path = listing.root.join(listing.files[0].path());
+    let kept = std::fs::read(&path).expect("a data file");
+    std::fs::remove_file(&path).expect("deleted");
+    open(config(dir.path())).close().expect("opens without it");
+    assert_eq!(list_files(dir.path()).expect("a list").files.len(), 1);
+    std::fs::write(&path, kept).expect("put back");
+    let error = Engine::open_with(config(dir.path()), Box::new(ParquetStore::default())).err().expect("refused");
+    let text = error.to_string();
+    assert!(text.contains("not in the manifest") && text.contains("salvage"), "{text}");
+    let salvage = config(dir.path()).on_damage(forebay::OnDamage::Salvage);
+    open(salvage).close().expect("opens");
+    assert!(!path.exists() && rows(dir.path()).len() == 1);
+}
