@@ -3,12 +3,11 @@
 
 #![cfg(feature = "parquet")]
 
-use std::collections::BTreeMap;
-use std::fs::File;
+mod data_rows;
+
 use std::path::Path;
 
-use forebay::data::decode::{DataReader, Value};
-use forebay::data::encode::Role;
+use data_rows::rows;
 use forebay::data::parquet::{ParquetOptions, ParquetStore};
 use forebay::data::upkeep::UpkeepOptions;
 use forebay::engine::tools::{list_files, merge_files};
@@ -30,43 +29,6 @@ fn open(config: Config) -> Engine {
     let upkeep = UpkeepOptions { merge_percent: 0, ..UpkeepOptions::default() };
     let store = ParquetStore::new(ParquetOptions { upkeep, ..ParquetOptions::default() });
     Engine::open_with(config, Box::new(store)).expect("opens")
-}
-
-/// All rows of the store's data files: each as its user columns in words, by identity.
-fn rows(dir: &Path) -> BTreeMap<(i64, i64, i64), Vec<String>> {
-    let listing = list_files(dir).expect("a list of files");
-    let mut rows = BTreeMap::new();
-    for file in &listing.files {
-        let path = listing.root.join(file.path());
-        let reader = DataReader::open(File::open(&path).expect("a listed file"), &path).expect("a data file");
-        assert_eq!(reader.rows(), file.rows);
-        let columns = reader.columns().to_vec();
-        let at = |role| columns.iter().position(|column| column.role == role).expect("an identity column");
-        let identity = [at(Role::Epoch), at(Role::Seq), at(Role::Row)];
-        let mut batches = reader.batches(&columns);
-        while let Some(batch) = batches.next_batch().expect("sound") {
-            for row in 0..batch.rows() {
-                let number = |column| match batch.value(column, row) {
-                    Some(Value::Integer(number)) => number,
-                    other => panic!("no number: {other:?}"),
-                };
-                let words = columns.iter().enumerate().filter_map(|(at, column)| {
-                    let own = matches!(column.role, Role::Time | Role::Tag | Role::Field | Role::Payload);
-                    let value = match batch.value(at, row).filter(|_| own)? {
-                        Value::Integer(value) => format!("{value}"),
-                        Value::Unsigned(value) => format!("{value}u"),
-                        Value::Float(value) => format!("{value:?}"),
-                        Value::Boolean(value) => format!("{value}"),
-                        Value::Bytes(value) => format!("{:?}", String::from_utf8_lossy(value)),
-                    };
-                    Some(format!("{}={value}", column.name))
-                });
-                let key = (number(identity[0]), number(identity[1]), number(identity[2]));
-                assert_eq!(rows.insert(key, words.collect()), None, "a row in two files");
-            }
-        }
-    }
-    rows
 }
 
 #[test]
@@ -114,7 +76,7 @@ fn small_files_become_one_and_a_retry_of_a_block_vanishes() {
     values.sort();
     values.dedup();
     assert_eq!(values.len(), 30);
-    assert!(after.keys().all(|(epoch, ..)| *epoch != 2), "the earlier of two sendings is the one that goes");
+    assert!(after.keys().all(|[_, epoch, ..]| *epoch != 2), "the earlier of two sendings is the one that goes");
     assert_eq!(merge_files(dir.path(), Default::default(), &mut |_| {}).expect("merges").files_before, 0);
 }
 
