@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::{Config, IoChoice, OnDamage};
 use crate::data::flusher::{FlushWhen, Flusher};
-use crate::data::store::{Home, Keeps, Null, Store, StoreError};
+use crate::data::store::{Home, Keeps, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
 use crate::engine::inner::Inner;
 use crate::engine::subscription::Subscription;
@@ -65,20 +65,22 @@ impl Wake for Waker {
 }
 
 impl Engine {
-    /// Opens the store in `config`'s folder, or makes one; recovers first. Keeps no data files:
-    /// blocks leave the log once they are synced and read by subscribers.
+    /// Opens the store in `config`'s folder, or makes one; recovers first. Blocks leave the log once they
+    /// are in Parquet files below the folder `data`, see [`ParquetStore`](crate::data::parquet::ParquetStore).
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::InUse`], [`Error::Damaged`], [`Error::Io`]; the store is unchanged
-    /// where acknowledged data is damaged.
+    /// [`Error::Config`], [`Error::InUse`], [`Error::Damaged`], [`Error::Io`], [`Error::Store`]; the store
+    /// is unchanged where acknowledged data is damaged.
+    #[cfg(feature = "parquet")]
     pub fn open(config: Config) -> Result<Self, Error> {
-        Self::open_with(config, Box::new(Null))
+        Self::open_with(config, Box::new(crate::data::parquet::ParquetStore::default()))
     }
 
-    /// The same with a sink for blocks.
+    /// The same with another sink for blocks: an own one, or [`Null`](crate::store::Null) for the log alone.
+    /// A store stays with its sink: blocks that one has taken no other will get.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`Error::Store`].
+    /// As `open`.
     pub fn open_with(mut config: Config, mut store: Box<dyn Store>) -> Result<Self, Error> {
         config.check()?;
         let dir = config.dir.clone();
