@@ -101,6 +101,12 @@ impl Files {
         &self.root
     }
 
+    /// What is known of the tables.
+    #[must_use]
+    pub const fn schemas(&self) -> &Arc<RwLock<Schemas>> {
+        &self.schemas
+    }
+
     /// How pages are compressed.
     #[must_use]
     pub const fn compression(&self) -> Compression {

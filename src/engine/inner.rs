@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Config, SyncPolicy};
+use crate::data::store::Admission;
 use crate::error::Error;
 use crate::shard::handle::ShardHandle;
 use crate::types::Receipt;
@@ -20,6 +21,8 @@ pub struct Inner {
     pub(crate) io: &'static str,
     pub(crate) cpus: Vec<usize>,
     pub(crate) wal_bytes_max: u64,
+    /// Who judges blocks of lines before they are accepted.
+    pub(crate) admission: Option<Arc<dyn Admission>>,
 }
 
 impl Inner {

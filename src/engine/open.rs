@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::{Config, IoChoice, OnDamage};
 use crate::data::flusher::{FlushWhen, Flusher};
-use crate::data::store::{Home, Keeps, Store, StoreError};
+use crate::data::store::{Admission, Home, Keeps, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
 use crate::engine::inner::Inner;
 use crate::engine::subscription::Subscription;
@@ -24,6 +24,7 @@ use crate::io::quarantine::QuarantineFolder;
 use crate::io::uring::UringDisk;
 use crate::io::waker::Waker;
 use crate::limits::NAMES_BYTES_MAX;
+use crate::reader::LogReader;
 use crate::recover::{
     Examined, Intake, OpenError, Opened, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside,
 };
@@ -124,6 +125,12 @@ impl Engine {
             shards.push(started.handle);
             starting.push(started.thread);
         }
+        let admission = store.admission();
+        if let Some(admission) = &admission {
+            for (shard, from) in shards.iter().zip(&from) {
+                learn(shard, *from, &**admission)?;
+            }
+        }
         let text = serde_json::to_string_pretty(&report).expect("plain fields");
         replace_file(&dir, "recovery-report.json.tmp", "recovery-report.json", text.as_bytes())?;
         log_report(&report);
@@ -144,6 +151,7 @@ impl Engine {
                 .map(|index| cpus[index % cpus.len()])
                 .collect(),
             wal_bytes_max,
+            admission,
             config,
         });
         if !inner.shards.iter().all(|shard| shard.ring.is_shared_file()) {
@@ -476,6 +484,16 @@ impl Opening {
         let thread = ShardThread { shard: self.shard, core, disk, consumer, ring, shared, retention, cpu: None };
         Ok(Started { handle, thread, report })
     }
+}
+
+/// Shows blocks that are in the log and not in the store to whoever judges those that come.
+fn learn(shard: &ShardHandle, from: Position, admission: &dyn Admission) -> Result<(), Error> {
+    let (folder, shared) = (Arc::clone(&shard.folder), Arc::clone(&shard.shared));
+    let mut reader = LogReader::new(shard.shard, folder, shared, true, from)?;
+    while let Some(delivered) = reader.next_ready()? {
+        admission.learn(&delivered.namespace, &delivered.block);
+    }
+    Ok(())
 }
 
 fn bounds(config: &Config) -> LogBounds {
