@@ -141,6 +141,7 @@ fn the_log_alone_teaches_types_and_conflicts_in_it_are_flushed_beside() {
     let error = writer.append(Block::lines("m v=3i 5\n").expect("sound")).expect_err("a conflict").to_string();
     assert!(error.contains("integer here and float"), "{error}");
     engine.close().expect("closes");
+    assert_eq!(list_files(dir.path()).expect("a list").files.len(), 1);
     let rows: Vec<Vec<String>> = rows(dir.path()).into_values().collect();
     let expected: [&[&str]; 3] =
         [&["time=1", "time@integer=1", "v=1.5"], &["time=2", "v@integer=2"], &["time=3", "v2=true", "v@string=\"x\""]];
@@ -164,4 +165,27 @@ fn of_two_writers_who_give_a_field_two_types_one_is_refused() {
     }
     engine.close().expect("closes");
     assert_eq!(rows(dir.path()).len(), 100);
+}
+
+#[test]
+fn what_the_store_does_is_counted_and_old_days_are_removed() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
+    let engine = Engine::open_with(config(dir.path()), Box::new(forebay::store::Hold)).expect("opens");
+    let writer = engine.writer("n").expect("a writer");
+    writer.append(Block::lines(format!("m v=1 1\nm v=1i 2\nm v=2 {now}\n")).expect("sound")).expect("taken");
+    engine.close().expect("closes");
+    let upkeep = UpkeepOptions { merge_percent: 0, data_retention_days: Some(2) };
+    let store = ParquetStore::new(ParquetOptions { upkeep, ..ParquetOptions::default() });
+    let engine = Engine::open_with(config(dir.path()).flush_period_ms(10), Box::new(store)).expect("opens");
+    let is_done = || engine.stats().store.files == 2 && list_files(dir.path()).expect("a list").files.len() == 1;
+    let began = std::time::Instant::now();
+    while !is_done() {
+        assert!(began.elapsed().as_secs() < 60, "{:?}", engine.stats().store);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let counts = engine.stats().store;
+    assert_eq!((counts.flushes, counts.rows, counts.conflicts, counts.failed_flushes), (1, 3, 1, 0));
+    engine.close().expect("closes");
+    assert_eq!(rows(dir.path()).len(), 1);
 }

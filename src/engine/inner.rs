@@ -7,6 +7,7 @@ use crate::config::{Config, SyncPolicy};
 use crate::data::store::Admission;
 use crate::error::Error;
 use crate::shard::handle::ShardHandle;
+use crate::stats::StoreCounters;
 use crate::types::Receipt;
 
 /// An open store.
@@ -21,6 +22,7 @@ pub struct Inner {
     pub(crate) io: &'static str,
     pub(crate) cpus: Vec<usize>,
     pub(crate) wal_bytes_max: u64,
+    pub(crate) counters: Arc<StoreCounters>,
     /// Who judges blocks of lines before they are accepted.
     pub(crate) admission: Option<Arc<dyn Admission>>,
 }

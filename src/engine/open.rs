@@ -35,7 +35,7 @@ use crate::shard::marks::Marks;
 use crate::shard::ring::{Closed, Ring, Wake};
 use crate::shard::shared::{ReadableSegment, SegmentTable, Shared};
 use crate::shard::thread::ShardThread;
-use crate::stats::{ShardStats, Stats};
+use crate::stats::{ShardStats, Stats, StoreCounters};
 use crate::types::{Cursor, Durability, Epoch, Nonce, Position, Receipt, Seq, ShardId, StoreId, Stream};
 use crate::wal::intake::RingHeader;
 use crate::wal::log::{Log, LogBounds};
@@ -90,8 +90,15 @@ impl Engine {
         let (identity, _) = Identity::open(&mut config)?;
         let boot = boot_id()?;
         let failed = |error: StoreError| Error::Store(error.to_string());
-        let home =
-            Home { dir: &dir, store: identity.store(), shards: identity.shards, boot, on_damage: config.on_damage };
+        let counters = Arc::new(StoreCounters::default());
+        let home = Home {
+            dir: &dir,
+            store: identity.store(),
+            shards: identity.shards,
+            boot,
+            on_damage: config.on_damage,
+            counters: &counters,
+        };
         store.open(&home).map_err(failed)?;
         let keeps = store.keeps();
         let (mut opening, mut from) = (Vec::new(), Vec::new());
@@ -151,6 +158,7 @@ impl Engine {
                 .map(|index| cpus[index % cpus.len()])
                 .collect(),
             wal_bytes_max,
+            counters,
             admission,
             config,
         });
@@ -171,7 +179,7 @@ impl Engine {
                     bytes: inner.config.buffer_bytes,
                     period: Duration::from_millis(inner.config.flush_period_ms),
                 };
-                Some(Flusher::start(&inner.shards, &from, when, store)?)
+                Some(Flusher::start(&inner.shards, &from, when, &inner.counters, store)?)
             }
             Keeps::Nothing | Keeps::Log => None,
         };
@@ -203,7 +211,7 @@ impl Engine {
         let inner = &self.inner;
         let shards: Vec<ShardStats> = inner.shards.iter().map(|shard| shard.shared.stats().clone()).collect();
         let shared = inner.shards.iter().all(|shard| shard.ring.is_shared_file());
-        Stats::sum(&shards, inner.io, inner.cpus.clone(), shared, inner.wal_bytes_max)
+        Stats::sum(&shards, inner.io, inner.cpus.clone(), shared, inner.wal_bytes_max, inner.counters.read())
     }
 
     /// What the open found and did.
