@@ -131,6 +131,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "src/bin/forebay/main.rs",
             "src/bin/load-test/input.rs",
+            "src/bin/load-test/meters.rs",
             "src/bin/load-test/workload.rs",
             "src/bin/load-test/args.rs",
             "src/bin/load-test/stats.rs",
@@ -138,7 +139,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/bin/load-test/progress.rs",
             "src/bin/load-test/interrupt.rs",
             "src/bin/load-test/target.rs",
+            "src/bin/load-test/columns.rs",
             "src/bin/load-test/verify.rs",
+            "src/bin/load-test/verify_rows.rs",
+            "src/bin/load-test/data_files.rs",
             "src/bin/load-test/baseline.rs",
             "src/bin/load-test/engine.rs",
             "src/bin/load-test/run.rs",
