@@ -51,6 +51,20 @@ mutants! {
     RecycleWithoutLock = "recycle-without-lock",
     /// An entry's slot is filled before its payload is copied.
     SequenceBeforeCopy = "sequence-before-copy",
+    /// Data files get their final names before the manifest names them.
+    RenameBeforeRecord = "rename-before-record",
+    /// A data file is not synced before its name is committed.
+    FileNotSynced = "file-not-synced",
+    /// The folder of temporary files is not synced before a commit.
+    TmpFolderNotSynced = "tmp-folder-not-synced",
+    /// The folders of final names are not synced.
+    FinalFolderNotSynced = "final-folder-not-synced",
+    /// Files are removed before the record that replaces them.
+    RemoveBeforeRecord = "remove-before-record",
+    /// A flush's progress is recorded in a transaction before that of its files.
+    ProgressBeforeFiles = "progress-before-files",
+    /// Settling does not finish renames.
+    RenamesUnfinished = "renames-unfinished",
 }
 
 impl fmt::Display for Mutant {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::data::format::{DataFile, FileNo, Record, SchemaColumn, ShardProgress, StreamUpto};
 use crate::types::{Position, ShardId, Stream};
 
-/// Rows of one kind in a part of a transaction, so that each record stays far below a segment.
-const ROWS_IN_A_RECORD: usize = 100;
+/// Text of a record beside its rows at most, in bytes.
+const RECORD_BYTES: usize = 200;
 
 /// Files, columns and progress after a number of transactions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,9 +105,9 @@ impl Catalog {
         }
     }
 
-    /// The whole state as one transaction that begins anew.
+    /// The whole state as one transaction that begins anew, in records as [`parts`] makes them.
     #[must_use]
-    pub fn anew(&self) -> Vec<Record> {
+    pub fn anew(&self, bytes_max: usize) -> Vec<Record> {
         let column = |((namespace, table, key), kind): (&(String, String, String), &String)| SchemaColumn {
             namespace: namespace.clone(),
             table: table.clone(),
@@ -131,56 +133,72 @@ impl Catalog {
             progress: progress.collect(),
             ..Record::default()
         };
-        parts(whole)
+        parts(whole, bytes_max)
     }
 }
 
-/// A transaction as records of bounded size.
+/// A transaction as records of at most `bytes_max` of text, but for a row that is longer by itself.
 #[must_use]
-pub fn parts(mut whole: Record) -> Vec<Record> {
-    let mut parts = Vec::new();
-    loop {
-        fn some<T>(of: &mut Vec<T>) -> Vec<T> {
-            of.drain(..of.len().min(ROWS_IN_A_RECORD)).collect()
-        }
-        // The streams of a shard may be many too: its row is repeated for each portion of them.
-        let mut progress = Vec::new();
-        if let Some(shard) = whole.progress.last_mut() {
-            let streams = some(&mut shard.streams);
-            progress.push(ShardProgress { streams, ..shard.clone_position() });
-            if shard.streams.is_empty() {
-                whole.progress.pop();
+pub fn parts(whole: Record, bytes_max: usize) -> Vec<Record> {
+    let Record { anew, next_file, .. } = whole;
+    let empty = Record { next_file, ..Record::default() };
+    let mut cut = Cutter { done: Vec::new(), bytes: RECORD_BYTES, current: empty, bytes_max };
+    for file in whole.add {
+        cut.record_for(&file).add.push(file);
+    }
+    for no in whole.remove {
+        cut.record_for(&no).remove.push(no);
+    }
+    for no in whole.forget {
+        cut.record_for(&no).forget.push(no);
+    }
+    for file in whole.doomed {
+        cut.record_for(&file).doomed.push(file);
+    }
+    for column in whole.columns {
+        cut.record_for(&column).columns.push(column);
+    }
+    for mut shard in whole.progress {
+        let streams = std::mem::take(&mut shard.streams);
+        cut.record_for(&shard).progress.push(shard.clone());
+        for stream in streams {
+            // The row of a shard with many streams is repeated for each portion of them.
+            let record = cut.record_for(&(&shard, &stream));
+            match record.progress.last_mut() {
+                Some(last) if last.shard == shard.shard => last.streams.push(stream),
+                _ => record.progress.push(ShardProgress { streams: vec![stream], ..shard.clone() }),
             }
         }
-        let part = Record {
-            part: parts.len() as u32,
-            last: false,
-            anew: whole.anew && parts.is_empty(),
-            next_file: whole.next_file,
-            add: some(&mut whole.add),
-            remove: some(&mut whole.remove),
-            forget: some(&mut whole.forget),
-            doomed: some(&mut whole.doomed),
-            columns: some(&mut whole.columns),
-            progress,
-        };
-        parts.push(part);
-        let files = whole.add.len() + whole.remove.len() + whole.forget.len() + whole.doomed.len();
-        if files + whole.columns.len() + whole.progress.len() == 0 {
-            break;
-        }
     }
-    if let Some(last) = parts.last_mut() {
-        last.last = true;
+    let mut parts = cut.done;
+    parts.push(cut.current);
+    let last = parts.len() - 1;
+    for (at, part) in parts.iter_mut().enumerate() {
+        *part = Record { part: at as u32, last: at == last, anew: anew && at == 0, ..std::mem::take(part) };
     }
     parts
 }
 
-impl ShardProgress {
-    /// The same without its streams.
-    fn clone_position(&self) -> Self {
-        let Self { shard, epoch, nonce, seq, .. } = *self;
-        Self { shard, epoch, nonce, seq, streams: Vec::new() }
+/// Cuts rows into records.
+struct Cutter {
+    done: Vec<Record>,
+    current: Record,
+    /// Bytes of its text, or a few more.
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Cutter {
+    /// The record that takes this row.
+    fn record_for(&mut self, row: &impl Serialize) -> &mut Record {
+        let bytes = serde_json::to_vec(row).expect("plain fields").len() + 1;
+        if self.bytes + bytes > self.bytes_max && self.bytes > RECORD_BYTES {
+            let next = Record { next_file: self.current.next_file, ..Record::default() };
+            self.done.push(std::mem::replace(&mut self.current, next));
+            self.bytes = RECORD_BYTES;
+        }
+        self.bytes += bytes;
+        &mut self.current
     }
 }
 
@@ -214,7 +232,7 @@ mod tests {
         let mut reading = Reading::default();
         for record in records {
             let text = serde_json::to_vec(record).expect("plain fields");
-            assert!(text.len() < 512 << 10, "a record of {} bytes", text.len());
+            assert!(text.len() <= 100_000, "a record of {} bytes", text.len());
             reading.take(&text).expect("a record");
         }
         reading.finish()
@@ -223,16 +241,16 @@ mod tests {
     #[test]
     fn the_whole_state_survives_its_records_in_bounded_parts() {
         let catalog = large();
-        assert_eq!(read(&catalog.anew()).as_ref(), Some(&catalog));
-        assert_eq!(read(&Catalog::default().anew()), Some(Catalog::default()));
+        assert_eq!(read(&catalog.anew(4_000)).as_ref(), Some(&catalog));
+        assert_eq!(read(&Catalog::default().anew(4_000)), Some(Catalog::default()));
     }
 
     #[test]
     fn a_transaction_counts_as_a_whole_or_not_at_all() {
         let before = Catalog { next_file: FileNo(1), ..Catalog::default() };
         let after = large();
-        let mut records = before.anew();
-        let whole = after.anew();
+        let mut records = before.anew(4_000);
+        let whole = after.anew(100_000);
         for cut in 0..whole.len() {
             let mut cut_short = records.clone();
             cut_short.extend_from_slice(&whole[..cut]);

@@ -11,6 +11,7 @@ use crate::data::catalog::{Catalog, Reading, parts};
 use crate::data::format::Record;
 use crate::io::disk::Folder;
 use crate::io::maker::Maker;
+use crate::limits::{SECTOR_BYTES, SECTOR_STREAM_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::{
     Appender, Ground, Intake, OpenError, Opened, Quarantine, ShardReport, ShardSetup, carry_out, examine, put_aside,
 };
@@ -24,6 +25,10 @@ pub const MANIFEST_SHARD: ShardId = ShardId(u16::MAX);
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 /// Beyond this many bytes no record joins a batch of others.
 const BATCH_BYTES: usize = 512 << 10;
+/// A record's text is at most so long, but for a row that is longer by itself.
+const RECORD_BYTES: usize = 128 << 10;
+/// What a batch needs beside one record's text at most, in bytes.
+const BATCH_EXTRA_BYTES: usize = 1_024;
 /// The state is written anew after so many segments, and after twice as many as it fills itself.
 const SEGMENTS_BEFORE_ANEW: usize = 4;
 /// Segments that are kept ready, so that a transaction can be written on a full disk.
@@ -40,6 +45,9 @@ pub enum ManifestError {
         "the manifest of the data files: {0}; restore it from a backup, or move data/ away and begin with an empty one"
     )]
     Records(String),
+    /// A row of a transaction is longer than a segment. Nothing has changed.
+    #[error("the manifest of the data files: a row of {0} bytes does not fit its segments; shorten the column's key")]
+    LongRow(usize),
     /// It failed before: what the disk holds of its end is not known any more.
     #[error("the manifest of the data files failed: {0}. The log keeps every block; restart to recover")]
     Failed(String),
@@ -68,6 +76,8 @@ pub struct Manifest {
     catalog: Catalog,
     /// Segments that the state filled when it was written anew.
     anew_segments: usize,
+    /// An empty segment has room for a record of so many bytes.
+    entry_bytes_max: usize,
     failed: Option<String>,
 }
 
@@ -91,7 +101,8 @@ impl Manifest {
         let mut maker = Maker::new(setup.store, MANIFEST_SHARD, setup.segment_bytes, 4, draw);
         let Opened { log, report, .. } = carry_out(examined, &*folder, &mut maker, own, None)?;
         let log = Appender::new(log, own, BOUNDS, BATCH_BYTES.min(setup.segment_bytes as usize / 4));
-        let mut this = Self { folder, maker, log, catalog, anew_segments: 0, failed: None };
+        let entry_bytes_max = entry_bytes_max(setup.segment_bytes);
+        let mut this = Self { folder, maker, log, catalog, anew_segments: 0, entry_bytes_max, failed: None };
         this.write_anew()?;
         Ok((this, report))
     }
@@ -122,7 +133,7 @@ impl Manifest {
     /// [`ManifestError`]. Where the disk had no room nothing has changed and it may be tried again;
     /// any other error is final.
     pub fn append(&mut self, transaction: Record) -> Result<(), ManifestError> {
-        let parts = parts(transaction);
+        let parts = parts(transaction, self.record_bytes());
         self.write(&parts)?;
         self.catalog.apply(&parts);
         if self.log.segments_behind() >= SEGMENTS_BEFORE_ANEW.max(2 * self.anew_segments) {
@@ -134,15 +145,22 @@ impl Manifest {
     /// Writes the whole state, and gives back the segments before it.
     fn write_anew(&mut self) -> Result<(), ManifestError> {
         let first = self.log.segment();
-        self.write(&self.catalog.anew())?;
+        self.write(&self.catalog.anew(self.record_bytes()))?;
         self.anew_segments = (self.log.segment().0 - first.0) as usize + 1;
         self.carry(|log, at| log.retire_before(at, first))?;
         self.carry(Appender::make_reserve)
     }
 
+    fn record_bytes(&self) -> usize {
+        RECORD_BYTES.min(self.entry_bytes_max)
+    }
+
     fn write(&mut self, records: &[Record]) -> Result<(), ManifestError> {
         let texts: Vec<Vec<u8>> =
             records.iter().map(|record| serde_json::to_vec(record).expect("plain fields")).collect();
+        if let Some(long) = texts.iter().map(Vec::len).find(|bytes| *bytes > self.entry_bytes_max) {
+            return Err(ManifestError::LongRow(long));
+        }
         self.carry(|log, at| {
             for text in &texts {
                 log.push(at, entry(text).encode().bytes(), text)?;
@@ -172,6 +190,12 @@ impl Manifest {
 }
 
 const BOUNDS: LogBounds = LogBounds { segments_max: u64::MAX, reserve: RESERVE };
+
+/// The longest record's text that an empty segment has room for, in bytes.
+const fn entry_bytes_max(segment_bytes: u64) -> usize {
+    let sectors = (segment_bytes as usize - SEGMENT_HEADER_BYTES) / SECTOR_BYTES;
+    sectors * SECTOR_STREAM_BYTES - BATCH_EXTRA_BYTES
+}
 
 fn shard_setup(setup: &ManifestSetup) -> ShardSetup {
     ShardSetup {

@@ -122,6 +122,8 @@ pub struct Medium {
     durable_names: BTreeMap<String, usize>,
     name_ops: Vec<NameOp>,
     process: u64,
+    /// How each process but the last ended; `None`: it was killed.
+    ends: Vec<Option<Fate>>,
     crashed: bool,
     events: u64,
     writes: u64,
@@ -147,6 +149,7 @@ impl Medium {
             durable_names: BTreeMap::new(),
             name_ops: Vec::new(),
             process: 1,
+            ends: Vec::new(),
             crashed: false,
             events: 0,
             writes: 0,
@@ -167,6 +170,13 @@ impl Medium {
     #[must_use]
     pub const fn process(&self) -> u64 {
         self.process
+    }
+
+    /// How each process that is over ended, from the first on; `None`: it was killed, and the machine
+    /// went on.
+    #[must_use]
+    pub fn ends(&self) -> &[Option<Fate>] {
+        &self.ends
     }
 
     /// The process is dead and somebody must decide how.
@@ -217,6 +227,16 @@ impl Medium {
             }
             false => Ok(true),
         }
+    }
+
+    /// An operation that writes, outside this medium's files, fails now.
+    pub(crate) fn write_fails(&mut self) -> bool {
+        count_down(&mut self.faults.write_error)
+    }
+
+    /// The same for a sync.
+    pub(crate) fn sync_fails(&mut self) -> bool {
+        count_down(&mut self.faults.sync_error)
     }
 
     pub(crate) fn coin(&mut self) -> bool {
@@ -382,6 +402,7 @@ impl Medium {
     /// The process is killed.
     pub fn kill(&mut self) {
         self.process += 1;
+        self.ends.push(None);
         self.crashed = false;
         self.events += 1;
         let unit = self.unit;
@@ -445,6 +466,7 @@ impl Medium {
     /// The power fails.
     pub fn cut_power(&mut self, fate: Fate) {
         self.process += 1;
+        self.ends.push(Some(fate));
         self.crashed = false;
         self.landings = 0;
         let mut order: Vec<WriteNo> = self.files.iter().flat_map(|file| &file.pending).map(|write| write.no).collect();

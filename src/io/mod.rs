@@ -14,5 +14,7 @@ pub mod quarantine;
 mod segments;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "sim")]
+pub mod sim_tree;
 pub mod uring;
 pub mod waker;

@@ -8,12 +8,15 @@
 
 mod blocks;
 mod check;
+mod files;
+mod files_check;
 mod life;
 mod plan;
 mod ring;
 mod shrink;
 mod world;
 
+pub use files::{FilesSummary, run_files};
 pub use plan::{Limits, Plan};
 pub use shrink::shrink;
 pub use world::{Run, Summary, Tracing, Violation, run};

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use forebay::planted::Mutant;
-use forebay::sim::{Limits, Run, Summary, Tracing, Violation, run, shrink};
+use forebay::sim::{FilesSummary, Limits, Run, Summary, Tracing, Violation, run, run_files, shrink};
 
 /// Seeds that a job takes at once.
 const SEEDS_AT_ONCE: u64 = 16;
