@@ -73,7 +73,7 @@ fn writers<T: Fn(&bytes::Bytes)>(load: Load, make: impl Fn() -> T + Sync) -> (Ve
 /// The writers append to an engine.
 fn append(full: bool, load: Load) -> (Vec<u64>, Duration) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let engine = Engine::open(config(full, dir.path())).expect("opens");
+    let engine = Engine::open_with(config(full, dir.path()), Box::new(forebay::store::Null)).expect("opens");
     let found = writers(load, || {
         let writer = engine.writer("bench").expect("a writer");
         move |payload: &bytes::Bytes| {

@@ -3,14 +3,14 @@
 //!
 //! `cargo run --example read_back [FOLDER]`, twice
 
-use forebay::{Block, Config, Cursor, Engine};
+use forebay::{Block, Config, Cursor, Engine, store};
 
 const BLOCKS: u32 = 1000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::args().nth(1).unwrap_or_else(|| "data".to_owned());
-    // Nothing is trimmed until a reader has taken over.
-    let engine = Engine::open(Config::new(dir).hold_for_subscriber(true))?;
+    // The log alone, as a queue: nothing is trimmed until a reader has taken over.
+    let engine = Engine::open_with(Config::new(dir).hold_for_subscriber(true), Box::new(store::Null))?;
     for shard in &engine.report().shards {
         println!("shard {}: {} blocks came from the intake ring", shard.shard, shard.replayed_blocks);
     }

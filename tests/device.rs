@@ -88,7 +88,7 @@ fn run(io: IoChoice, shards: usize, writers: u64) -> Option<(u64, u64)> {
         .intake_slots(1024)
         .wal_level(2)
         .wal_fsync_period_ms(0);
-    let engine = Engine::open(config).expect("opens");
+    let engine = Engine::open_with(config, Box::new(forebay::store::Null)).expect("opens");
     let before = (engine.stats().syncs, flushes(&device).expect("counted"));
     std::thread::scope(|scope| {
         for _ in 0..writers {

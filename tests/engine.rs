@@ -95,8 +95,8 @@ fn blocks_from_nothing_to_the_bound_are_taken_and_a_larger_one_comes_back() {
 #[test]
 fn a_store_in_use_is_refused_and_names_the_holder() {
     let dir = folder();
-    let _engine = Engine::open(small(dir.path())).expect("opens");
-    let error = Engine::open(small(dir.path())).err().expect("in use");
+    let _engine = Engine::open_with(small(dir.path()), Box::new(forebay::store::Null)).expect("opens");
+    let error = Engine::open_with(small(dir.path()), Box::new(forebay::store::Null)).err().expect("in use");
     assert_eq!(error.exit_code(), 73);
     assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
 }
@@ -104,8 +104,9 @@ fn a_store_in_use_is_refused_and_names_the_holder() {
 #[test]
 fn the_number_of_shards_is_the_stores_and_the_error_says_so() {
     let dir = folder();
-    drop(Engine::open(small(dir.path())).expect("opens"));
-    let error = Engine::open(small(dir.path()).shards(3)).err().expect("another number");
+    drop(Engine::open_with(small(dir.path()), Box::new(forebay::store::Null)).expect("opens"));
+    let error =
+        Engine::open_with(small(dir.path()).shards(3), Box::new(forebay::store::Null)).err().expect("another number");
     assert!(error.to_string().contains("made with 2"), "{error}");
     assert_eq!(error.exit_code(), 2);
 }
@@ -161,7 +162,7 @@ fn tickets_and_futures_need_no_runtime() {
 #[test]
 fn equal_keys_share_a_shard_and_its_order() {
     let dir = folder();
-    let engine = Engine::open(small(dir.path())).expect("opens");
+    let engine = Engine::open_with(small(dir.path()), Box::new(forebay::store::Null)).expect("opens");
     let writer = engine.writer("n").expect("a writer");
     let shard_of =
         |key: &str| writer.key(key.as_bytes()).append(Block::raw("t", &b"x"[..])).expect("an append").stream.shard;
@@ -175,7 +176,7 @@ fn equal_keys_share_a_shard_and_its_order() {
 #[test]
 fn nothing_is_taken_after_the_close_and_writers_outlive_the_engine() {
     let dir = folder();
-    let engine = Engine::open(small(dir.path())).expect("opens");
+    let engine = Engine::open_with(small(dir.path()), Box::new(forebay::store::Null)).expect("opens");
     let writer = engine.writer("n").expect("a writer");
     writer.append(Block::raw("t", &b"x"[..])).expect("an append");
     engine.close().expect("a clean close");
@@ -275,7 +276,7 @@ fn a_stalled_store_holds_writers_up_within_the_bound_and_goes_on_by_itself() {
 fn a_subscription_follows_the_log_and_a_cursor_goes_on_where_it_ended() {
     let dir = folder();
     let config = small(dir.path()).shards(1).hold_for_subscriber(true);
-    let engine = Engine::open(config).expect("opens");
+    let engine = Engine::open_with(config, Box::new(forebay::store::Null)).expect("opens");
     let writer = engine.writer("n").expect("a writer");
     let numbers = |range: std::ops::Range<u32>| range.map(|number| number.to_le_bytes().to_vec()).collect::<Vec<_>>();
     for number in numbers(0..100) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use forebay::store::{Store, StoreError, Unit};
+use forebay::store::{Null, Store, StoreError, Unit};
 use forebay::types::ShardId;
 use forebay::{Block, Config, Durability, Engine, IoChoice, Position};
 
@@ -38,6 +38,9 @@ enum Sink {
     None,
     /// To a store, within so many milliseconds.
     Taken(u64),
+    /// To Parquet files, within so many milliseconds.
+    #[cfg(feature = "parquet")]
+    Files(u64),
 }
 
 /// A store that takes every block and forgets it.
@@ -63,6 +66,8 @@ fn an_idle_engine_sleeps_at_every_setting_and_disk() {
         ("(1)", None, Sink::None),
         ("(1), all blocks taken", None, Sink::Taken(100)),
         ("(1), blocks to be taken later", None, Sink::Taken(60_000)),
+        #[cfg(feature = "parquet")]
+        ("(1), all blocks in files", None, Sink::Files(100)),
         ("(2,50)", Some(50), Sink::None),
         ("(2,0)", Some(0), Sink::None),
     ];
@@ -82,7 +87,9 @@ fn an_idle_engine_sleeps_at_every_setting_and_disk() {
             };
             let config = config.io(io);
             let engine = match sink {
-                Sink::None => Engine::open(config),
+                Sink::None => Engine::open_with(config, Box::new(Null)),
+                #[cfg(feature = "parquet")]
+                Sink::Files(ms) => Engine::open(config.flush_period_ms(ms)),
                 Sink::Taken(ms) => Engine::open_with(config.flush_period_ms(ms), Box::new(Drain)),
             };
             let engine = engine.expect("opens");
