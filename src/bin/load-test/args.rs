@@ -450,11 +450,12 @@ mod tests {
         for line in ["", "--verify --baseline", "--writers 7 --seconds 1 --repeat 9 --shards 1"] {
             assert_eq!(tables(line), [raw.clone(), meters.clone()], "{line}");
         }
-        assert_eq!(tables("--store none"), [raw.clone()]);
-        assert_eq!(tables("--wal-level 2"), [raw.clone()]);
-        assert_eq!(tables("--rate 10/s"), [raw]);
-        assert_eq!(tables("--store parquet"), [meters.clone()]);
-        assert_eq!(tables("--rows-per-block 1000"), [meters]);
+        for line in ["--store none", "--wal-level 2", "--rate 10/s"] {
+            assert_eq!(tables(line), std::slice::from_ref(&raw), "{line}");
+        }
+        for line in ["--store parquet", "--rows-per-block 1000", "--wal-level 1 --store parquet"] {
+            assert_eq!(tables(line), std::slice::from_ref(&meters), "{line}");
+        }
         assert_eq!(tables("--rows-per-block 9 --store none"), [(Workload::Meters(9), "none")]);
         assert_eq!(tables("--block-bytes 9"), [(Workload::Raw(9), "none")]);
         assert_eq!(tables("--block-bytes 9 --store parquet"), [(Workload::Raw(9), "parquet")]);

@@ -75,8 +75,11 @@ pub fn each_value(line: &Line<'_>, see: &mut dyn FnMut(&str, Value<'_>)) {
 /// Columns of tables.
 #[derive(Clone, Debug, Default)]
 pub struct Columns {
-    tables: HashMap<String, HashMap<String, Vec<(&'static str, Column)>>>,
+    tables: HashMap<String, Keys>,
 }
+
+/// By key, and then by the word for the type, of which a key seldom has two.
+type Keys = HashMap<String, Vec<(&'static str, Column)>>;
 
 impl Columns {
     /// Counts a value.

@@ -164,3 +164,88 @@ fn value(of: ColumnType, held: Held<'_>) -> Result<Value<'_>> {
         (of, held) => bail!("{held:?} in a column of type {of}"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use forebay::Block;
+
+    use super::*;
+    use crate::args::{Args, Plan, Setting};
+    use crate::engine::{EngineTarget, NAMESPACE};
+    use crate::target::{Target, TargetWriter};
+    use crate::verify::Verdict;
+    use crate::verify_rows::{RowLedger, RowVerifier};
+
+    const OPTIONS: &str = "--store parquet --shards 2 --intake-bytes 1m --segment-bytes 1m --block-bytes-max 256k";
+
+    fn plan() -> Plan {
+        let words = std::iter::once("load-test").chain(OPTIONS.split_whitespace());
+        Args::try_parse_from(words).expect("sound").job().expect("sound").plans.remove(0)
+    }
+
+    /// Writes blocks of every kind with two writers into a new store, and closes it.
+    fn written(dir: &Path) -> Vec<RowLedger> {
+        let target = EngineTarget::open(dir, &plan(), Setting::Level1, None).expect("opens");
+        let mut ledgers = Vec::new();
+        for writer in 0..2 {
+            let mut end = target.writer().expect("a writer");
+            let mut ledger = RowLedger::with_columns();
+            for block in 0..20 {
+                let lines: String = (0..30)
+                    .map(|row| {
+                        format!(
+                            "m,id=d{writer},n=x\\ y f={row}.5,i=-{block}i,u={row}u,b=t,s=\"a\\\"b\" {block}{row:02}\n"
+                        )
+                    })
+                    .collect();
+                let other = format!("n,f=1 id=2,time=7i {block}\nm f={block}\nother time=f,s=\"\" -1\n");
+                let raw = Block::raw("m", vec![block; 100]);
+                for block in [Block::lines(lines).expect("sound"), Block::lines(other).expect("sound"), raw] {
+                    ledger.submitted(&block);
+                    ledger.acknowledged(end.append(block).expect("taken").expect("a receipt"));
+                }
+            }
+            ledgers.push(ledger);
+        }
+        target.close().expect("closes");
+        ledgers
+    }
+
+    fn verdict(dir: &Path, ledgers: &[RowLedger]) -> Result<Verdict> {
+        let mut verifier = RowVerifier::new(ledgers, NAMESPACE, true);
+        each_row(dir, &mut |row| verifier.see(row))?;
+        Ok(verifier.finish())
+    }
+
+    #[test]
+    fn every_type_of_value_comes_back_and_what_is_changed_on_disk_is_seen() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let ledgers = written(dir.path());
+        let sound = verdict(dir.path(), &ledgers).expect("readable");
+        assert!(sound.holds() && sound.columns.iter().all(|column| column.equal), "{sound:?}");
+        assert_eq!((sound.verified, sound.rows), (2 * 20 * 3, Some(2 * 20 * (30 + 3 + 1))));
+        let fewer = verdict(dir.path(), &ledgers[..1]).expect("readable");
+        assert_eq!((fewer.verified, fewer.lost > 0 || fewer.wrong > 0), (60, true), "a writer nobody knows");
+
+        let listing = list_files(dir.path()).expect("a list");
+        let path = listing.root.join(listing.files[0].path());
+        let kept = std::fs::read(&path).expect("a file");
+        let told = |what: &str| {
+            let error = verdict(dir.path(), &ledgers).expect_err(what);
+            assert!(format!("{error:#}").contains(what), "{error:#}");
+        };
+        let beside = path.with_file_name("999999999999.parquet");
+        std::fs::write(&beside, &kept).expect("written");
+        told("does not name");
+        std::fs::remove_file(&beside).expect("removed");
+        let mut changed = kept.clone();
+        changed[kept.len() / 2] ^= 1;
+        std::fs::write(&path, changed).expect("written");
+        told("its bytes are not those");
+        std::fs::remove_file(&path).expect("removed");
+        told("No such file");
+        std::fs::write(&path, kept).expect("written");
+        assert!(verdict(dir.path(), &ledgers).expect("readable").holds());
+    }
+}

@@ -118,7 +118,7 @@ fn share(writer: u32, writers: u32) -> Range<u64> {
 fn row(text: &mut String, meter: u64, reading: u64, time_ns: u64) {
     let noise = mix64(meter, reading);
     let (group, location) = (meter % 10 + 1, LOCATIONS[(meter / 10 % 10) as usize]);
-    let current = 8.0 + (noise % 1000) as f64 / 200.0;
+    let current = (8_000 + noise % 1_000 * 5) as f64 / 1e3;
     let voltage = 200 + (noise >> 20) % 50;
     let phase = ((noise >> 40) % 100) as f64 / 100.0;
     let _ = writeln!(

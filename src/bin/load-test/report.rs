@@ -284,12 +284,7 @@ pub mod tests {
     }
 
     /// The same with the share of the time in which writers waited for the store.
-    pub fn report_of(
-        options: &str,
-        blocks: u64,
-        sync_us: u64,
-        (making_share, store_wait_share): (f64, f64),
-    ) -> Report {
+    pub fn report_of(options: &str, blocks: u64, sync_us: u64, (making_share, store_wait_share): (f64, f64)) -> Report {
         let words = std::iter::once("load-test").chain(options.split_whitespace());
         let plan = Args::try_parse_from(words).expect("sound").job().expect("sound").plans.remove(0);
         let mut counts = Counts {
@@ -393,10 +388,16 @@ pub mod tests {
     #[cfg(feature = "parquet")]
     fn what_a_store_took_is_timed_to_the_end_of_the_close() {
         let json = serde_json::to_value(report("--store parquet --verify", 960, 900, 0.0)).expect("json");
-        assert_eq!((&json["settings"]["store"], &json["settings"]["rows_per_block"]), (&"parquet".into(), &1000.into()));
+        assert_eq!(
+            (&json["settings"]["store"], &json["settings"]["rows_per_block"]),
+            (&"parquet".into(), &1000.into())
+        );
         let stored = &json["stored"];
         // 40 blocks of the warm-up were not stored before.
-        assert_eq!((&stored["rows"], &stored["seconds"], &stored["rows_per_s"]), (&1000.into(), &5.0.into(), &200.0.into()));
+        assert_eq!(
+            (&stored["rows"], &stored["seconds"], &stored["rows_per_s"]),
+            (&1000.into(), &5.0.into(), &200.0.into())
+        );
         assert!(serde_json::to_value(report("", 960, 900, 0.0)).expect("json")["stored"].is_null());
     }
 

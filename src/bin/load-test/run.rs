@@ -551,14 +551,7 @@ impl<W: TargetWriter> Lane<W> {
 
 impl Tally {
     #[inline(always)]
-    fn take(
-        &mut self,
-        shared: &Shared<'_>,
-        writer: usize,
-        started: Started,
-        end: Instant,
-        receipt: Option<Receipt>,
-    ) {
+    fn take(&mut self, shared: &Shared<'_>, writer: usize, started: Started, end: Instant, receipt: Option<Receipt>) {
         let ns = |from: Instant| end.saturating_duration_since(from).as_nanos() as u64;
         self.service.saturating_record(ns(started.at));
         if let (Some(corrected), Some(intended)) = (&mut self.corrected, started.intended) {
@@ -672,11 +665,32 @@ mod tests {
     fn an_input_is_written_once() {
         let input = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/nyc-weather-2000.lp");
         for in_flight in [1, 4] {
-            let options = format!("--input {input} --rows-per-block 30 --in-flight {in_flight} --wal-level 1");
+            let options = format!("--input {input} --rows-per-block 30 --in-flight {in_flight} --store none");
             let found = measured(&options, Some(1)).expect("ran");
             assert_eq!((found.done.rows, found.done.blocks), (2000, 67));
             assert_eq!(found.ledgers.iter().map(|ledger| ledger.hashes.len()).sum::<usize>(), 67);
         }
+    }
+
+    #[test]
+    fn a_shard_waits_for_the_store_where_it_takes_nothing_and_its_log_was_full() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = PlainFile::create(&dir.path().join("file"), Setting::Level1).expect("a file");
+        let share = |stalls: u64, used: u64, accepted: &[[u64; 3]]| {
+            let mut waits = StoreWaits::default();
+            for (at, accepted) in accepted.iter().enumerate() {
+                let accepted = accepted.iter().map(|seq| Seq(*seq)).collect();
+                let stalls = if at == 0 { 7 } else { 7 + stalls };
+                waits.look(&Counts { stalls, accepted, wal_bytes: (used, 100), ..file.counts() });
+            }
+            waits.share()
+        };
+        // The third shard has no writers; of the others one waits at every other look, one never does.
+        let looks = [[5, 5, 5], [6, 6, 5], [6, 7, 5], [7, 8, 5], [7, 9, 5], [8, 10, 5], [8, 11, 5], [9, 12, 5]];
+        assert_eq!(share(1, 50, &looks), 3.0 / 16.0);
+        assert_eq!(share(0, 50, &looks), 0.0, "a device may be slow too");
+        assert_eq!(share(1, 20, &looks), 0.0, "so may the making of segments");
+        assert_eq!(StoreWaits::default().share(), 0.0);
     }
 
     #[test]

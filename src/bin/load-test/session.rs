@@ -192,8 +192,12 @@ fn verified(
         }
         StoreKind::Parquet => {
             let mut verifier = RowVerifier::new(&measured.rows, NAMESPACE, !place.existing_store);
-            each_row(dir, &mut |row| verifier.see(row))?;
-            Ok(verifier.finish())
+            let read = each_row(dir, &mut |row| verifier.see(row));
+            let mut verdict = verifier.finish();
+            if let Err(error) = read {
+                verdict.problem(|| format!("the data files: {error:#}"));
+            }
+            Ok(verdict)
         }
     }
 }

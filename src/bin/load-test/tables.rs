@@ -85,7 +85,10 @@ fn columns(report: &Report) -> String {
     }
     let label = format!("{} run {}", report.setting.label(), report.repeat);
     let rows = (grouped(report.rows as f64), grouped(report.verified_rows.unwrap_or(0) as f64));
-    format!("{label}: {} rows of input, {} rows in data files; sums of texts are of their bytes\n{table}", rows.0, rows.1)
+    format!(
+        "{label}: {} rows of input, {} rows in data files; sums of texts are of their bytes\n{table}",
+        rows.0, rows.1
+    )
 }
 
 fn workload(plan: &Plan) -> String {
@@ -336,11 +339,13 @@ mod tests {
         let plans = plans("");
         let mut stored = runs();
         for run in &mut stored {
-            let other = report("--store parquet", run.blocks, 900, 0.0);
-            *run = Report { setting: run.setting, repeat: run.repeat, rows: run.blocks * 1000, ..other };
+            let mut other = report("--store parquet", run.blocks, 900, 0.0);
+            (other.setting, other.repeat, other.rows) = (run.setting, run.repeat, run.blocks * 1000);
+            *run = other;
         }
         let text = render(&[(&plans[0], &runs()), (&plans[1], &stored)], None);
-        let (log, whole) = (text.find("The log alone: raw blocks of 4096 bytes, store none"), text.find("The whole path: "));
+        let (log, whole) =
+            (text.find("The log alone: raw blocks of 4096 bytes, store none"), text.find("The whole path: "));
         assert!(log < whole && log.is_some(), "{text}");
         assert!(text.contains("blocks of 1000 rows of the meters table, store parquet"), "{text}");
         assert_eq!(text.matches("(2,0) against (2,3000): 50.0 % slower").count(), 2, "{text}");
@@ -362,7 +367,8 @@ mod tests {
         run.columns.extend(input.compare(&Columns::default()));
         let text = render_one("--wal-level 1 --verify", &[run], None);
         assert!(text.contains("(1) run 1: 1,000 rows of input, 1,000 rows in data files"), "{text}");
-        let line = |end: &str| text.lines().any(|line| line.contains("| weather | temp   | float | ") && line.ends_with(end));
+        let line =
+            |end: &str| text.lines().any(|line| line.contains("| weather | temp   | float | ") && line.ends_with(end));
         assert!(line("| yes   |") && line("| NO    |"), "{text}");
     }
 

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::future::Future;
 
 use anyhow::Result;
-use forebay::{Block, Receipt};
 use forebay::types::Seq;
+use forebay::{Block, Receipt};
 use hdrhistogram::Histogram;
 use serde_json::Value;
 

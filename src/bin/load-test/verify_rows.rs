@@ -275,7 +275,9 @@ impl<'a> RowVerifier<'a> {
                 let receipt = sent.receipt.expect("an acknowledged block has its receipt");
                 let Some(found) = self.found.get(&receipt.into()) else { continue };
                 rows += u64::from(found.rows);
-                let name = || format!("block {counter} of writer {writer} (shard {}, seq {})", receipt.stream.shard, receipt.seq);
+                let name = || {
+                    format!("block {counter} of writer {writer} (shard {}, seq {})", receipt.stream.shard, receipt.seq)
+                };
                 if let Some(wrong) = &found.wrong {
                     self.verdict.problem(|| format!("{} {wrong}", name()));
                 } else if found.rows < sent.rows {
@@ -292,7 +294,8 @@ impl<'a> RowVerifier<'a> {
         let all_acked = unacked.is_empty();
         for (id, (rows, hash)) in &self.unknown {
             // What was not acknowledged may be there all the same, whole and once.
-            let is_it = |sent: &&Sent| u64::from(sent.rows) == *rows && (sent.hash == *hash || !sent.timeless.is_empty());
+            let is_it =
+                |sent: &&Sent| u64::from(sent.rows) == *rows && (sent.hash == *hash || !sent.timeless.is_empty());
             match unacked.iter().position(is_it) {
                 Some(at) => drop(unacked.swap_remove(at)),
                 None => self.verdict.problem(|| format!("a block of {rows} rows was never submitted: {id:?}")),
@@ -342,6 +345,9 @@ pub mod tests {
         Text(String),
     }
 
+    /// Time and values.
+    type OwnedLine = (i64, Vec<(String, Owned)>);
+
     /// A row that is its own: what a data file would hold.
     #[derive(Clone, Debug)]
     pub struct OwnedRow {
@@ -351,23 +357,28 @@ pub mod tests {
         namespace: String,
         table: String,
         payload: Vec<u8>,
-        line: Option<(i64, Vec<(String, Owned)>)>,
+        line: Option<OwnedLine>,
     }
 
     impl OwnedRow {
         /// Shows it as a reader of data files would.
         pub fn show(&self, see: &mut dyn FnMut(&DataRow<'_>)) {
-            let values: Vec<(&str, Value<'_>)> = self.line.iter().flat_map(|(_, values)| values).map(|(name, value)| {
-                let value = match value {
-                    Owned::Tag(text) => Value::Tag(text),
-                    Owned::Float(value) => Value::Float(*value),
-                    Owned::Integer(value) => Value::Integer(*value),
-                    Owned::Unsigned(value) => Value::Unsigned(*value),
-                    Owned::Boolean(value) => Value::Boolean(*value),
-                    Owned::Text(text) => Value::Text(text),
-                };
-                (name.as_str(), value)
-            }).collect();
+            let values: Vec<(&str, Value<'_>)> = self
+                .line
+                .iter()
+                .flat_map(|(_, values)| values)
+                .map(|(name, value)| {
+                    let value = match value {
+                        Owned::Tag(text) => Value::Tag(text),
+                        Owned::Float(value) => Value::Float(*value),
+                        Owned::Integer(value) => Value::Integer(*value),
+                        Owned::Unsigned(value) => Value::Unsigned(*value),
+                        Owned::Boolean(value) => Value::Boolean(*value),
+                        Owned::Text(text) => Value::Text(text),
+                    };
+                    (name.as_str(), value)
+                })
+                .collect();
             let content = match &self.line {
                 None => Content::Raw(&self.payload),
                 Some((time_ns, _)) => Content::Line { time_ns: *time_ns, values: &values },
@@ -496,7 +507,7 @@ pub mod tests {
 
     #[test]
     fn whatever_is_changed_in_a_row_is_wrong() {
-        let line = |rows: &mut Vec<OwnedRow>, change: fn(&mut (i64, Vec<(String, Owned)>))| {
+        let line = |rows: &mut Vec<OwnedRow>, change: fn(&mut OwnedLine)| {
             change(rows[0].line.as_mut().expect("a line"));
         };
         assert_eq!(after(|rows| line(rows, |line| line.0 += 1)), (2, 0, 1));
@@ -576,7 +587,8 @@ pub mod tests {
         ledger.submitted(&written);
         ledger.acknowledged(receipt(0, 1));
         let found = |block: &Block| {
-            let verdict = verdict(std::slice::from_ref(&ledger), &rows_of(receipt(0, 1), RECEIVED_NS, "ns", block), true);
+            let verdict =
+                verdict(std::slice::from_ref(&ledger), &rows_of(receipt(0, 1), RECEIVED_NS, "ns", block), true);
             (verdict.verified, verdict.lost, verdict.wrong)
         };
         assert_eq!(found(&written), (1, 0, 0));
@@ -592,10 +604,20 @@ pub mod tests {
         let ledgers = &ledgers[..1];
         let of_first: Vec<_> = rows[..6].to_vec();
         let columns = verdict(ledgers, &of_first, true).columns;
-        let told: Vec<_> = columns.iter().map(|column| format!("{}.{}:{}", column.table, column.column, column.kind)).collect();
+        let told: Vec<_> =
+            columns.iter().map(|column| format!("{}.{}:{}", column.table, column.column, column.kind)).collect();
         assert_eq!(
             told,
-            ["m.f:float", "m.g:integer", "m.s:string", "m.t:tag", "m.time:integer", "n.f:unsigned", "n.t:tag", "n.time:integer"]
+            [
+                "m.f:float",
+                "m.g:integer",
+                "m.s:string",
+                "m.t:tag",
+                "m.time:integer",
+                "n.f:unsigned",
+                "n.t:tag",
+                "n.time:integer"
+            ]
         );
         assert!(columns.iter().all(|column| column.equal && column.input == column.files));
         let fewer = verdict(ledgers, &of_first[1..], true);
