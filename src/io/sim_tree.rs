@@ -468,7 +468,7 @@ mod tests {
                 with_file(&shared, "x/f");
                 let tree = shared.tree();
                 tree.rename("x/f", "y/g").expect("renamed");
-                for path in synced {
+                if let Some(path) = synced {
                     tree.sync_folders(&[path.to_owned()]).expect("synced");
                 }
                 medium.lock().cut_power(Fate::Units);
