@@ -37,7 +37,7 @@ fn open(dir: &Path, level: u32) -> Engine {
         .intake_bytes(512 << 10)
         .intake_slots(2048)
         .wal_bytes_max(128 << 20)
-        .buffer_bytes(32 << 10)
+        .buffer_bytes(64 << 10)
         .flush_period_ms(5);
     let config = match level {
         0 => config.wal_level(1),
@@ -116,6 +116,8 @@ fn child() {
                     let content = (life, writer, counter);
                     let receipt = handle.append(block(content)).expect("an append");
                     Record::new(&receipt, content).send();
+                    // As fast as they can, writers would fill the log with what the store takes minutes for.
+                    std::thread::sleep(Duration::from_micros(200));
                 }
             });
         }

@@ -71,12 +71,8 @@ impl Store for Sqlite {
         }
         let upto = unit.upto();
         let numbers = [upto.epoch.0, upto.nonce.0, upto.seq.0].map(u64::cast_signed);
-        transaction.prepare_cached("REPLACE INTO progress VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-            unit.shard().0,
-            numbers[0],
-            numbers[1],
-            numbers[2]
-        ])?;
+        let progress = params![unit.shard().0, numbers[0], numbers[1], numbers[2]];
+        transaction.execute("REPLACE INTO progress VALUES (?1, ?2, ?3, ?4)", progress)?;
         Ok(transaction.commit()?)
     }
 }
