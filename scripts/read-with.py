@@ -467,6 +467,8 @@ def make_files(data):
 
 
 def self_test():
+    if len(available(READERS)) < len(READERS):
+        raise Failure("the self test needs all of them")
     with tempfile.TemporaryDirectory() as scratch:
         data = os.path.join(scratch, "data")
         make_files(data)
