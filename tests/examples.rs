@@ -42,14 +42,32 @@ fn asynchronous_awaits_seventeen_blocks_without_a_runtime() {
 }
 
 #[test]
-fn own_store_holds_each_block_once_over_two_runs() {
+fn sqlite_holds_each_row_once_over_two_runs() {
     let dir = folder();
-    assert_eq!(said("own_store", &dir), "11 blocks are in the store\n");
-    assert_eq!(said("own_store", &dir), "22 blocks are in the store\n");
-    let text = std::fs::read_to_string(dir.path().join("data/files/shard-0.txt")).expect("the store's file");
-    let mut blocks: Vec<&str> = text.lines().skip(1).collect();
-    blocks.dedup();
-    assert_eq!(blocks.len(), 22, "{text}");
+    for (run, volts) in [(1, 2190), (2, 4380)] {
+        let said = said("sqlite", &dir);
+        let expected = format!(
+            "appended 10 blocks with 100 rows of meters and 1 raw block\n\
+             data/blocks.sqlite holds {} rows and {run} raw blocks; the voltages of meter 7 add up to {volts}\n",
+            run * 100
+        );
+        assert_eq!(said, expected);
+    }
+    let database = rusqlite::Connection::open(dir.path().join("data/blocks.sqlite")).expect("the database");
+    let count = |select: &str| database.query_row(select, [], |row| row.get::<_, i64>(0)).expect(select);
+    let rows = count("SELECT count(*) FROM (SELECT DISTINCT epoch, shard, seq, row FROM points)");
+    assert_eq!(rows, 200, "rows under names of their own");
+    assert_eq!(count("SELECT count(*) FROM progress WHERE epoch = 2"), 1, "the second run's progress");
+}
+
+#[test]
+fn sqlite_refuses_a_database_of_another_engine() {
+    let dir = folder();
+    said("sqlite", &dir);
+    std::fs::remove_dir_all(dir.path().join("data/engine")).expect("the engine's folder");
+    let refused = example("sqlite", &dir);
+    let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && complaint.contains("the database belongs to store"), "{complaint}");
 }
 
 #[test]
