@@ -81,6 +81,20 @@ fn small_files_become_one_and_a_retry_of_a_block_vanishes() {
 }
 
 #[test]
+fn a_retry_that_another_shard_took_is_a_retry_all_the_same() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let engine = open(config(dir.path()).shards(2));
+    // Writers are spread over shards in turn; both blocks are the first of their shard.
+    for writer in [engine.writer("n").expect("a writer"), engine.writer("n").expect("a writer")] {
+        writer.append(Block::lines("m v=1i 1\nm v=1i 1\n").expect("sound")).expect("taken");
+    }
+    engine.close().expect("closes");
+    assert_eq!(rows(dir.path()).len(), 4);
+    let merged = merge_files(dir.path(), Default::default(), &mut |_| {}).expect("merges");
+    assert_eq!((merged.rows, merged.rows_dropped), (2, 2), "what one block says twice it says twice");
+}
+
+#[test]
 fn a_file_deleted_by_hand_is_forgotten_and_a_file_that_no_record_names_is_refused() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     for n in 0..2 {

@@ -131,8 +131,8 @@ struct Order {
     identity: Vec<usize>,
     /// What makes rows of one key repetitions: fields and origin.
     equal: Vec<usize>,
-    /// The opening and number of the block.
-    block: [usize; 2],
+    /// What tells blocks of one store apart and says which is later: opening, number, shard.
+    block: [usize; 3],
 }
 
 impl Order {
@@ -145,7 +145,7 @@ impl Order {
             roles.iter().flat_map(places).collect()
         };
         let identity = of(&[Role::Origin, Role::Shard, Role::Epoch, Role::Seq, Role::Row]);
-        let block = [identity[2], identity[3]];
+        let block = [identity[2], identity[3], identity[1]];
         match kind {
             PartKind::Lines => {
                 Self { key: of(&[Role::Tag, Role::Time]), equal: of(&[Role::Field, Role::Origin]), identity, block }
@@ -168,7 +168,7 @@ impl Order {
         self.equal.iter().all(|&at| is_same(one.batch.value(at, one.row), other.batch.value(at, other.row)))
     }
 
-    fn block(&self, row: &RowRef) -> [i64; 2] {
+    fn block(&self, row: &RowRef) -> [i64; 3] {
         self.block.map(|at| match row.batch.value(at, row.row) {
             Some(Value::Integer(number)) => number,
             _ => 0,

@@ -2,7 +2,7 @@
 //!
 //! Each shard's blocks are flushed on a thread of their own; a flush collects rows, writes each part as
 //! a file under a temporary name, and commits them together with the shard's progress. What a file
-//! looks like is `encode`'s affair, how a commit survives everything is that of [`DataFiles`]. The types
+//! looks like is `encode`'s affair, how a commit survives everything is that of [`DataFiles`](crate::data::files::DataFiles). The types
 //! of columns are what the manifest says, then what the log says; see `docs/data-files.md`.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! `quarantine/`: bytes that are no part of the log any more, kept for who wants to look.
 //!
 //! Damaged bytes are all kept; of torn tails, at most
-//! [`QUARANTINE_TORN_BYTES_MAX`](crate::limits::QUARANTINE_TORN_BYTES_MAX), the oldest go first.
+//! [`QUARANTINE_TORN_BYTES_MAX`], the oldest go first.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

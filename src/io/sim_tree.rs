@@ -1,4 +1,4 @@
-//! The simulated folder of the data files: [`Tree`] on the machine of a [`Medium`](crate::io::medium::Medium),
+//! The simulated folder of the data files: [`Tree`] on the machine of a [`Medium`],
 //! whose kills, power cuts and armed faults count here too: one process dies as a whole.
 //!
 //! # The model
