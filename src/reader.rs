@@ -177,7 +177,17 @@ impl LogReader {
             .iter()
             .find(|found| found.header.segment == place.segment)
             .map(|found| found.end);
-        let Some(end) = ended else { return Err(self.behind()) };
+        let Some(end) = ended else {
+            // Trimmed. Where nothing of it was unread, the log goes on with its oldest segment.
+            let oldest = self.shared.segments().segments.front().cloned();
+            return match oldest {
+                Some(oldest) if oldest.first_seq <= self.next_seq => {
+                    self.enter(oldest);
+                    Ok(())
+                }
+                _ => Err(self.behind()),
+            };
+        };
         let header = segment.header.clone();
         if end.is_some_and(|end| place.offset >= end) {
             return self.next_segment(place.segment);

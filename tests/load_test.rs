@@ -43,7 +43,10 @@ fn misuse_exits_2_and_names_the_option() {
         ("--wal-fsync-period 100", "--wal-fsync-period"),
         ("--wal-level 2 --wal-fsync-period 180001", "--wal-fsync-period"),
         ("--wal-level 3", "--wal-level"),
-        ("--store parquet", "--store parquet: not built into this version"),
+        ("--store disk", "--store"),
+        #[cfg(not(feature = "parquet"))]
+        ("--store parquet", "build it with the feature 'parquet'"),
+        ("--rows-per-block 200000", "--rows-per-block 200000"),
         ("--block-bytes 1 --rows-per-block 1", "--block-bytes"),
         ("--nonsense", "--nonsense"),
     ] {
@@ -64,49 +67,145 @@ fn a_folder_that_is_not_ours_is_left_alone() {
     assert!(dir.path().join("mine/file").exists());
 }
 
+/// The runs on stdout.
+fn runs(out: &str) -> Vec<Value> {
+    out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
 #[test]
 fn with_json_on_stdout_there_is_one_object_per_run_and_nothing_else() {
     let dir = folder();
     let options = "--writers 4 --seconds 0.2 --warmup 0.1 --repeat 2 --baseline --json - --hdr x.hlog --plot x.svg";
     let (code, out, err) = load_test(&dir, &format!("{options} {SMALL}"));
     assert_eq!(code, 0, "{err}");
-    let runs: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let runs = runs(&out);
+    let tables = if cfg!(feature = "parquet") { 2 } else { 1 };
+    assert_eq!(runs.len(), 12 * tables, "{out}");
     let kinds: Vec<_> = runs.iter().map(|run| (run["engine"].as_str(), &run["settings"]["wal_level"])).collect();
-    assert_eq!(kinds.len(), 12, "{out}");
     assert_eq!(kinds[0], (Some("forebay"), &1.into()));
     assert_eq!(kinds[1], (Some("file"), &1.into()), "the baseline runs in turn with the engine");
     assert!(runs.iter().all(|run| run["blocks"].as_u64() > Some(0)), "{out}");
-    assert!(err.contains("(2,3000) against (1)") && err.contains("(2,0) against (2,3000)"), "{err}");
+    let is_stored = |run: &Value| run["settings"]["store"] == "parquet" && run["settings"]["rows_per_block"] == 1000;
+    for (at, run) in runs.iter().enumerate() {
+        assert_eq!(is_stored(run), at >= 12 && run["engine"] == "forebay", "{run}");
+        assert_eq!(run["stored"]["rows"].as_u64() >= run["rows"].as_u64(), is_stored(run), "{run}");
+    }
+    for drop in ["(2,3000) against (1)", "(2,0) against (2,3000)"] {
+        assert_eq!(err.matches(drop).count(), 2 * tables, "of engine and file in each table: {err}");
+    }
+    assert!(err.contains("The log alone: raw blocks of 4096 bytes, store none"), "{err}");
+    assert!(err.contains("The whole path"), "{err}");
+    assert_eq!(err.matches("insert delay").count(), 1, "{err}");
     assert!(fs::read_to_string(dir.path().join("x.svg")).expect("a picture").contains("(2,0)"));
-    assert_eq!(fs::read_to_string(dir.path().join("x.hlog")).expect("a log").matches("Tag=").count(), 12);
+    let histograms = fs::read_to_string(dir.path().join("x.hlog")).expect("a log");
+    assert_eq!(histograms.matches("Tag=").count(), runs.len());
     assert!(!dir.path().join("forebay-load-test").exists(), "what was made is removed");
 }
 
 #[test]
 fn the_weather_is_there_once_at_each_setting() {
-    let dir = folder();
-    let (code, out, err) = load_test(&dir, &format!("--input {WEATHER} --rows-per-block 20 --verify --json - {SMALL}"));
+    let options = format!("--input {WEATHER} --rows-per-block 20 --store none --verify --json - {SMALL}");
+    let (code, out, err) = load_test(&folder(), &options);
     assert_eq!(code, 0, "{err}");
-    for line in out.lines() {
-        let run: Value = serde_json::from_str(line).expect("JSON");
+    let runs = runs(&out);
+    for run in &runs {
         assert_eq!((&run["rows"], &run["blocks"]), (&2000.into(), &100.into()));
         assert_eq!((&run["verified_blocks"], &run["lost_blocks"]), (&100.into(), &0.into()));
     }
-    assert_eq!(out.lines().count(), 3);
+    assert_eq!(runs.len(), 3);
+}
+
+#[test]
+#[cfg(feature = "parquet")]
+fn the_weather_is_in_the_data_files_at_each_setting_column_by_column() {
+    let options = format!("--input {WEATHER} --rows-per-block 20 --verify --json - {SMALL}");
+    let (code, out, err) = load_test(&folder(), &options);
+    assert_eq!(code, 0, "{err}");
+    let runs = runs(&out);
+    assert_eq!(runs.len(), 3);
+    for run in &runs {
+        assert_eq!(run["settings"]["store"], "parquet");
+        assert_eq!((&run["rows"], &run["verified_rows"]), (&2000.into(), &2000.into()));
+        assert_eq!((&run["verified_blocks"], &run["lost_blocks"]), (&100.into(), &0.into()));
+        let columns = run["columns"].as_array().expect("columns");
+        assert!(columns.iter().all(|column| column["equal"] == true && column["input"] == column["files"]), "{run}");
+        let time = columns.iter().find(|column| column["column"] == "time").expect("a column of times");
+        // As `awk '{sum += $NF}'` would have it with enough digits.
+        let text = fs::read_to_string(WEATHER).expect("the sample");
+        let times = text.lines().map(|line| line.rsplit(' ').next().expect("a time").parse::<i128>().expect("a time"));
+        assert_eq!(
+            (&time["files"]["values"], &time["files"]["sum"]),
+            (&2000.into(), &times.sum::<i128>().to_string().into())
+        );
+    }
+    assert!(err.contains("(2,0) run 1: 2,000 rows of input, 2,000 rows in data files"), "{err}");
+    assert!(err.contains("| yes") && !err.contains("| NO"), "{err}");
+}
+
+/// Runs with these options at each setting, and expects every acknowledged block to be there.
+fn assert_proven(options: &str) -> Vec<Value> {
+    let options = format!("{options} --writers 8 --seconds 0.2 --warmup 0.1 --repeat 1 --verify --json - {SMALL}");
+    let (code, out, err) = load_test(&folder(), &options);
+    assert_eq!(code, 0, "{options}: {err}");
+    let runs = runs(&out);
+    assert_eq!(runs.len(), 3, "{options}: {out}");
+    for run in &runs {
+        assert!(run["verified_blocks"].as_u64() >= run["blocks"].as_u64(), "{options}: {run}");
+        assert!(run["blocks"].as_u64() > Some(0), "{options}: {run}");
+        assert_eq!((&run["lost_blocks"], &run["wrong_blocks"]), (&0.into(), &0.into()), "{options}: {run}");
+    }
+    runs
 }
 
 #[test]
 fn raw_and_meters_blocks_are_proven_at_each_setting() {
     for workload in ["--block-bytes 100", "--rows-per-block 10", "--block-bytes 4k --in-flight 4", "--rate 2000/s"] {
-        let options = format!("{workload} --writers 8 --seconds 0.2 --warmup 0.1 --repeat 1 --verify --json - {SMALL}");
-        let (code, out, err) = load_test(&folder(), &options);
-        assert_eq!(code, 0, "{workload}: {err}");
-        for line in out.lines() {
-            let run: Value = serde_json::from_str(line).expect("JSON");
-            assert!(run["verified_blocks"].as_u64() >= run["blocks"].as_u64(), "{workload}: {line}");
-            assert_eq!(run["lost_blocks"], 0, "{workload}: {line}");
+        for run in assert_proven(&format!("{workload} --store none")) {
+            assert!(run["verified_rows"].is_null() && run["stored"].is_null(), "{workload}: {run}");
         }
     }
+}
+
+#[test]
+#[cfg(feature = "parquet")]
+fn rows_in_data_files_are_proven_at_each_setting() {
+    for workload in [
+        "--rows-per-block 10",
+        "--rows-per-block 1000 --in-flight 4 --buffer-bytes 1m",
+        "--rows-per-block 100 --rate 400/s",
+        "--block-bytes 4k --buffer-bytes 256k",
+    ] {
+        for run in assert_proven(&format!("{workload} --store parquet")) {
+            let rows = run["settings"]["rows_per_block"].as_u64().unwrap_or(1);
+            let blocks = run["verified_blocks"].as_u64().expect("a count");
+            assert_eq!(run["verified_rows"], blocks * rows, "{workload}: {run}");
+            assert!(run["stored"]["rows"].as_u64() >= run["rows"].as_u64(), "{workload}: {run}");
+        }
+    }
+}
+
+#[test]
+#[cfg(feature = "parquet")]
+fn a_store_with_data_files_is_used_again_and_proven_again() {
+    let dir = folder();
+    let options = format!("--writers 4 --seconds 0.2 --warmup 0 --verify --keep --json - {SMALL}");
+    let mut rows = 0;
+    for (at, workload) in
+        ["--rows-per-block 100", "--rows-per-block 100", "--block-bytes 4k --store parquet"].iter().enumerate()
+    {
+        let (code, out, err) = load_test(&dir, &format!("{workload} --wal-level 1 --dir mine {options}"));
+        assert_eq!(code, 0, "run {at}: {err}");
+        let run = &runs(&out)[0];
+        assert_eq!((&run["lost_blocks"], &run["wrong_blocks"]), (&0.into(), &0.into()), "run {at}: {run}");
+        rows += run["verified_rows"].as_u64().expect("a count");
+        let listing = forebay::engine::tools::list_files(&dir.path().join("mine")).expect("a list");
+        assert_eq!(listing.files.iter().map(|file| file.rows).sum::<u64>(), rows, "run {at}: what was there is kept");
+    }
+    // Without data files there is nothing that could say how far they hold the log.
+    let plain = format!("--wal-level 1 --store none --dir plain --keep {SMALL} --seconds 0.2 --warmup 0");
+    assert_eq!(load_test(&dir, &plain).0, 0);
+    let (code, _, err) = load_test(&dir, &format!("--store parquet --dir plain {SMALL}"));
+    assert!(code == 1 && err.contains("--dir plain: a store without data files: use --store none"), "{code}: {err}");
 }
 
 #[test]
@@ -280,7 +379,7 @@ fn a_short_write_exits_74_and_keeps_what_was_written() {
 fn an_existing_store_is_used_and_keeps_what_is_there() {
     let dir = folder();
     let sizes = format!("{SMALL} {SMALL_LOG}");
-    let input = format!("--input {WEATHER} --rows-per-block 20 --wal-level 1 --dir mine");
+    let input = format!("--input {WEATHER} --rows-per-block 20 --store none --wal-level 1 --dir mine");
     let (code, _, err) = load_test(&dir, &format!("{input} --keep {sizes}"));
     assert_eq!(code, 0, "{err}");
     // It writes until the log is nearly full: one that were trimmed would lose its beginning.
@@ -343,7 +442,7 @@ fn assert_fell_back((code, out, err): (i32, String, String), cause: &str) {
     }
 }
 
-const ALL_VERIFIED: &str = "--writers 8 --seconds 0.2 --warmup 0 --repeat 1 --verify --json -";
+const ALL_VERIFIED: &str = "--store none --writers 8 --seconds 0.2 --warmup 0 --repeat 1 --verify --json -";
 
 #[test]
 fn where_io_uring_is_blocked_the_same_is_done_without_it_after_one_warning() {

@@ -31,7 +31,7 @@ const MARKER: &str = "LOAD-TEST";
 /// Stands in every store.
 const STORE_FILE: &str = "IDENTITY";
 /// Stands in every store that has data files.
-const DATA_FOLDER: &str = "data/manifest";
+const DATA_FOLDER: &str = "data";
 
 /// How a session ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
