@@ -119,7 +119,7 @@ controls! {
 #[test]
 fn a_failing_history_shrinks_to_a_smaller_one_that_fails() {
     let failing = is_caught(Mutant::ReplayUnderNewEpoch).expect("found");
-    let (smaller, violation) = shrink(&failing);
+    let (smaller, violation) = shrink(&failing, run);
     assert_eq!((smaller.seed, smaller.mutant), (failing.seed, failing.mutant));
     assert!(smaller.limits.lives_max <= 5 && smaller.limits.blocks_max < 256, "{smaller:?}");
     assert_eq!(run(&smaller).expect_err("it fails").what, violation.what);

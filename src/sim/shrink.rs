@@ -1,19 +1,23 @@
 //! Making a failing history smaller: fewer lives, blocks and writers, as long as it still fails.
 
-use crate::sim::world::{Run, Violation, run};
+use crate::sim::world::{Run, Violation};
 
 /// Runs tried at most.
 const TRIES_MAX: u32 = 400;
 
-/// The smallest history of the same seed that is found to fail, and how it fails; the failure may be
-/// another one.
+/// The smallest history of the same seed that is found to fail in `world`, and how it fails; the
+/// failure may be another one.
 ///
 /// # Panics
 /// Where the history that is given does not fail.
 #[must_use]
-pub fn shrink(failing: &Run) -> (Run, Box<Violation>) {
+pub fn shrink<T>(
+    failing: &Run,
+    world: impl Fn(&Run) -> Result<T, Box<Violation>>,
+) -> (Run, Box<Violation>) {
+    let run = |run: &Run| world(run).err();
     let mut best = *failing;
-    let mut violation = run(&best).expect_err("a failing history");
+    let mut violation = run(&best).expect("a failing history");
     best.limits.lives_max = best.limits.lives_max.min(violation.life + 1);
     best.limits.blocks_max = best.limits.blocks_max.min(256);
     best.limits.writers_max = best.limits.writers_max.min(8);
@@ -27,7 +31,7 @@ pub fn shrink(failing: &Run) -> (Run, Box<Violation>) {
                 continue;
             }
             tries += 1;
-            if let Err(found) = run(&candidate) {
+            if let Some(found) = run(&candidate) {
                 (best, violation, smaller) = (candidate, found, true);
             }
         }

@@ -1,4 +1,5 @@
-//! Runs histories of the simulated store: `simulate --seed N` or `simulate --seeds A..B --jobs J`.
+//! Runs histories of the simulated store: `simulate --seed N` or `simulate --seeds A..B --jobs J`. Each
+//! seed is a history of a shard and one of data files.
 //!
 //! Exit code 0 only if every promise held. A failing seed is printed with the command that repeats
 //! it. With a planted bug (`--mutant`) the codes are turned round: 0 only if it was caught.
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use forebay::planted::Mutant;
 use forebay::sim::{FilesSummary, Limits, Run, Summary, Tracing, Violation, run, run_files, shrink};
 
@@ -27,6 +28,9 @@ struct Options {
     /// Histories at the same time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// Only this world.
+    #[arg(long, value_enum)]
+    world: Option<World>,
     /// Print the trace.
     #[arg(long)]
     trace: bool,
@@ -47,6 +51,24 @@ struct Options {
     writers: u32,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum World {
+    /// A shard: its core, its log, its ring.
+    Shard,
+    /// Data files and their manifest.
+    Files,
+}
+
+/// What the histories amounted to.
+#[derive(Default)]
+struct Total {
+    shard: Summary,
+    files: FilesSummary,
+}
+
+/// The first violation, and the world that it is in.
+type Found = (World, Box<Violation>);
+
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or("a range is written A..B")?;
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("'{text}': {error}"));
@@ -63,13 +85,16 @@ fn main() -> ExitCode {
     };
     let limits = Limits { lives_max: options.lives, blocks_max: options.blocks, writers_max: options.writers };
     let began = Instant::now();
-    let (summary, violation) = run_all(&seeds, &options, limits);
+    let (total, violation) = run_all(&seeds, &options, limits);
     let seconds = began.elapsed().as_secs_f64();
     let count = seeds.end - seeds.start;
-    if let Some(violation) = &violation {
-        report(violation, &options, limits);
+    if let Some((world, violation)) = &violation {
+        report(*world, violation, &options, limits);
     } else {
-        println!("{count} histories in {seconds:.1} s, 0 violations: {summary:?}");
+        println!("{:?}\n{:?}", total.shard, total.files);
+        let digest = total.shard.digest.wrapping_add(total.files.digest);
+        let rate = count as f64 / seconds;
+        println!("{count} seeds in {seconds:.1} s ({rate:.0} seeds/s), 0 violations, digest {digest:016x}");
     }
     match (violation.is_some(), options.mutant) {
         (false, None) | (true, Some(_)) => ExitCode::SUCCESS,
@@ -81,24 +106,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits) -> (Summary, Option<Box<Violation>>) {
+fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits) -> (Total, Option<Found>) {
     let next = AtomicU64::new(seeds.start);
     let over = AtomicBool::new(false);
     let trace = if options.trace { Tracing::On } else { Tracing::Off };
     let job = || {
-        let mut sum = Summary::default();
+        let mut sum = Total::default();
         while !over.load(Ordering::Relaxed) {
             let first = next.fetch_add(SEEDS_AT_ONCE, Ordering::Relaxed);
             for seed in first..(first + SEEDS_AT_ONCE).min(seeds.end) {
-                match run(&Run { seed, mutant: options.mutant, limits, trace }) {
-                    Ok((summary, trace)) => {
-                        print!("{trace}");
-                        sum.add(&summary);
-                    }
-                    Err(violation) => {
-                        over.store(true, Ordering::Relaxed);
-                        return (sum, Some(violation));
-                    }
+                if let Err(found) = both(&Run { seed, mutant: options.mutant, limits, trace }, options.world, &mut sum) {
+                    over.store(true, Ordering::Relaxed);
+                    return (sum, Some(found));
                 }
             }
             if first >= seeds.end {
@@ -109,13 +128,14 @@ fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits) -> (Summary, O
     };
     std::thread::scope(|scope| {
         let jobs: Vec<_> = (0..options.jobs.max(1)).map(|_| scope.spawn(job)).collect();
-        let mut total = Summary::default();
-        let mut first: Option<Box<Violation>> = None;
+        let mut total = Total::default();
+        let mut first: Option<Found> = None;
         for job in jobs {
             let (sum, violation) = job.join().expect("a job that does not panic");
-            total.add(&sum);
+            total.shard.add(&sum.shard);
+            total.files.add(&sum.files);
             first = match (first, violation) {
-                (Some(old), Some(new)) => Some(if new.seed < old.seed { new } else { old }),
+                (Some(old), Some(new)) => Some(if new.1.seed < old.1.seed { new } else { old }),
                 (old, new) => old.or(new),
             };
         }
@@ -123,19 +143,38 @@ fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits) -> (Summary, O
     })
 }
 
-fn report(violation: &Violation, options: &Options, limits: Limits) {
+/// One seed in each world.
+fn both(of: &Run, only: Option<World>, sum: &mut Total) -> Result<(), Found> {
+    if only != Some(World::Files) {
+        let (summary, trace) = run(of).map_err(|violation| (World::Shard, violation))?;
+        print!("{trace}");
+        sum.shard.add(&summary);
+    }
+    if only != Some(World::Shard) {
+        let (summary, trace) = run_files(of).map_err(|violation| (World::Files, violation))?;
+        print!("{trace}");
+        sum.files.add(&summary);
+    }
+    Ok(())
+}
+
+fn report(world: World, violation: &Violation, options: &Options, limits: Limits) {
     print!("{}", violation.trace);
     println!("seed {} life {}: {}", violation.seed, violation.life, violation.what);
-    let run = Run { seed: violation.seed, mutant: options.mutant, limits, trace: Tracing::Off };
-    println!("repeat with: {}", command(&run));
+    let failing = Run { seed: violation.seed, mutant: options.mutant, limits, trace: Tracing::Off };
+    println!("repeat with: {}", command(world, &failing));
     if options.shrink {
-        let (smaller, violation) = shrink(&run);
-        println!("smaller: {}\n  {}", command(&smaller), violation.what);
+        let (smaller, violation) = match world {
+            World::Shard => shrink(&failing, run),
+            World::Files => shrink(&failing, run_files),
+        };
+        println!("smaller: {}\n  {}", command(world, &smaller), violation.what);
     }
 }
 
-fn command(run: &Run) -> String {
+fn command(world: World, run: &Run) -> String {
     let mut command = format!("cargo run --release --features sim --bin simulate -- --seed {}", run.seed);
+    command.push_str(if world == World::Shard { " --world shard" } else { " --world files" });
     let whole = Limits::default();
     for (name, value, default) in [
         ("lives", run.limits.lives_max, whole.lives_max),
