@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::report::Damaged;
+use crate::serve::line_error::LineError;
 use crate::types::{Block, Position, SegmentNo, Seq, ShardId};
 
 /// The operation of the log path that failed first; the shard accepts nothing after it.
@@ -67,6 +68,9 @@ pub enum Why {
         /// The bound.
         max: u64,
     },
+    /// A line's field has another type than its table knows.
+    #[error(transparent)]
+    Line(#[from] LineError),
     /// Namespace and table do not fit.
     #[error("namespace and table are {bytes} bytes together; at most {max} fit", max = crate::limits::NAMES_BYTES_MAX)]
     NamesTooLong {

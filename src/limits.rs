@@ -12,6 +12,8 @@ pub const SEGMENT_HEADER_BYTES: usize = 2 * PAGE_BYTES;
 
 /// Namespace and table together, in bytes.
 pub const NAMES_BYTES_MAX: usize = 255;
+/// Shapes of lines that are noted with a block; one with more is read again where they matter.
+pub const BLOCK_SHAPES_MAX: usize = 128;
 /// A store's shards.
 pub const SHARDS_MAX: usize = 256;
 /// A segment, in bytes: bounds of the option.

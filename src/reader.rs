@@ -311,6 +311,7 @@ impl LogReader {
                     table: entry.table.into(),
                     rows: entry.rows,
                     payload: Bytes::copy_from_slice(payload),
+                    shapes: Box::default(),
                 },
             });
         });

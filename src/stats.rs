@@ -1,5 +1,7 @@
 //! Counters of a running engine.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use hdrhistogram::Histogram;
 
 /// The longest sync that is told apart, in nanoseconds: ten minutes.
@@ -41,6 +43,49 @@ impl Default for ShardStats {
     }
 }
 
+macro_rules! store_counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a store and its flusher count as they go.
+        #[derive(Debug, Default)]
+        pub struct StoreCounters {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+
+        /// What a store and its flusher have counted since open.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct StoreStats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl StoreCounters {
+            /// The counts as they stand.
+            #[must_use]
+            pub fn read(&self) -> StoreStats {
+                StoreStats { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+store_counts! {
+    /// Units that the store took.
+    flushes,
+    /// Flushes that failed; each was tried again.
+    failed_flushes,
+    /// Data files written by flushes.
+    files,
+    /// Rows in them.
+    rows,
+    /// Their bytes.
+    bytes,
+    /// Values that went to columns `<field>@<type>`, because their table knows the field as another type.
+    conflicts,
+    /// Merges of data files.
+    merges,
+    /// Rows that merges dropped, because a client's retry had repeated them.
+    repeated_rows,
+}
+
 /// What an engine has counted since open, all shards together.
 #[derive(Clone, Debug)]
 pub struct Stats {
@@ -72,6 +117,8 @@ pub struct Stats {
     pub wal_bytes_used: u64,
     /// Their bound.
     pub wal_bytes_max: u64,
+    /// What the store and its flusher have counted.
+    pub store: StoreStats,
 }
 
 impl Stats {
@@ -83,6 +130,7 @@ impl Stats {
         cpus: Vec<usize>,
         intake_shared: bool,
         wal_bytes_max: u64,
+        store: StoreStats,
     ) -> Self {
         let mut sync_us = Histogram::new_with_max(SYNC_NS_MAX / 1000, 3).expect("three significant digits");
         for value in shards.iter().flat_map(|shard| shard.sync_ns.iter_recorded()) {
@@ -105,6 +153,7 @@ impl Stats {
             stalls: sum(|shard| shard.stalls),
             wal_bytes_used: sum(|shard| shard.wal_bytes),
             wal_bytes_max,
+            store,
         }
     }
 }

@@ -60,6 +60,18 @@ number!(
     Chain(u64)
 );
 
+number!(
+    /// What a line of line protocol is made of, as a hash; see [`Line::shape`](crate::serve::lines::Line::shape).
+    Shape(u64)
+);
+
+/// A shape, and where in a payload the first line of it starts, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShapeAt {
+    pub(crate) shape: Shape,
+    pub(crate) at: usize,
+}
+
 impl Seq {
     /// The number after this one.
     #[must_use]
@@ -172,13 +184,25 @@ pub enum BlockKind {
 ///
 /// `table` and the writer's namespace together are at most 255 bytes; `payload` is at most
 /// `block_bytes_max`. Both are checked when the block is appended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Block {
     pub(crate) kind: BlockKind,
     pub(crate) table: SmolStr,
     pub(crate) rows: u32,
     pub(crate) payload: Bytes,
+    /// The distinct shapes of its lines, in the order of the payload; none where nobody noted them.
+    pub(crate) shapes: Box<[ShapeAt]>,
 }
+
+impl PartialEq for Block {
+    /// What was noted about a payload is no part of what it is.
+    fn eq(&self, other: &Self) -> bool {
+        let all = |block: &Self| (block.kind, block.rows);
+        all(self) == all(other) && self.table == other.table && self.payload == other.payload
+    }
+}
+
+impl Eq for Block {}
 
 impl Block {
     /// A block of bytes for `table`; it counts as one row.
@@ -188,7 +212,7 @@ impl Block {
     /// assert_eq!(block.payload(), b"any bytes");
     /// ```
     pub fn raw(table: impl Into<SmolStr>, payload: impl Into<Bytes>) -> Self {
-        Self { kind: BlockKind::Raw, table: table.into(), rows: 1, payload: payload.into() }
+        Self { kind: BlockKind::Raw, table: table.into(), rows: 1, payload: payload.into(), shapes: Box::default() }
     }
 
     /// What the payload is.

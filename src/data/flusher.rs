@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::reader::LogReader;
 use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::Waited;
+use crate::stats::StoreCounters;
 use crate::types::{Position, Seq};
 
 /// The nice value of a flusher's thread.
@@ -48,6 +49,7 @@ impl Flusher {
         shards: &Arc<[ShardHandle]>,
         from: &[Position],
         when: FlushWhen,
+        counters: &Arc<StoreCounters>,
         mut store: Box<dyn Store>,
     ) -> Result<Self, Error> {
         let closing = Arc::new(AtomicBool::new(false));
@@ -59,10 +61,10 @@ impl Flusher {
         let mut threads = Vec::new();
         for (range, store) in work {
             let (shards, stop) = (Arc::clone(shards), Arc::clone(&closing));
-            let from = from[range.clone()].to_vec();
+            let (from, counters) = (from[range.clone()].to_vec(), Arc::clone(counters));
             let thread = std::thread::Builder::new()
                 .name(format!("forebay-flush-{}", range.start))
-                .spawn(move || run(&shards[range], &from, when, store, &stop))
+                .spawn(move || run(&shards[range], &from, when, &counters, store, &stop))
                 .map_err(Error::io("starting a flusher's thread"))?;
             threads.push(thread);
         }
@@ -109,6 +111,7 @@ fn run(
     shards: &[ShardHandle],
     from: &[Position],
     when: FlushWhen,
+    counters: &StoreCounters,
     mut store: Box<dyn Store>,
     closing: &AtomicBool,
 ) -> Result<(), StoreError> {
@@ -123,7 +126,10 @@ fn run(
         let mut outcome = Ok(());
         for source in &mut sources {
             while outcome.is_ok() && source.is_due(when, last_turn) {
-                if let Err(error) = source.flush(store.as_mut(), when.bytes) {
+                let flushed = source.flush(store.as_mut(), when.bytes);
+                let count = if flushed.is_ok() { &counters.flushes } else { &counters.failed_flushes };
+                count.fetch_add(1, Ordering::Relaxed);
+                if let Err(error) = flushed {
                     tracing::warn!(
                         "shard {}: the store did not take its blocks: {error}; trying again",
                         source.shard.shard

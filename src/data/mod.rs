@@ -18,6 +18,7 @@ pub mod parquet;
 pub mod parquet_files;
 pub mod rows;
 pub mod schema;
+pub mod schema_gate;
 #[cfg(feature = "parquet")]
 mod sorted;
 pub mod store;

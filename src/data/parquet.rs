@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::data::encode::Compression;
 use crate::data::parquet_files::Files;
+use crate::data::schema_gate::SchemaGate;
 use crate::data::store::{Admission, Home, Store, StoreError, Unit};
 use crate::data::upkeep::{Upkeep, UpkeepOptions};
 use crate::types::{Position, ShardId};
@@ -62,10 +63,7 @@ impl Store for ParquetStore {
 
     fn admission(&self) -> Option<Arc<dyn Admission>> {
         let files = self.open.as_ref()?;
-        None.or_else(|| {
-            let _ = files;
-            None
-        })
+        Some(Arc::new(SchemaGate::new(Arc::clone(files.schemas()))))
     }
 
     fn for_shard(&mut self, _shard: ShardId) -> Option<Box<dyn Store>> {

@@ -1,12 +1,15 @@
 //! [`Files`]: the Parquet files of an open store: opening them, flushing a unit of blocks into new ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::Thread;
 use std::time::Duration;
+
+use smol_str::SmolStr;
 
 use crate::config::OnDamage;
 use crate::data::dir_tree::DirTree;
@@ -22,6 +25,7 @@ use crate::io::clock::random_u64;
 use crate::io::folder::DirFolder;
 use crate::io::quarantine::QuarantineFolder;
 use crate::recover::OpenError;
+use crate::stats::StoreCounters;
 use crate::types::{Chain, Nonce, Seq, Stream};
 
 /// The folder of data files, below the engine's.
@@ -40,6 +44,7 @@ pub struct Files {
     files: Mutex<DataFiles>,
     schemas: Arc<RwLock<Schemas>>,
     compression: Compression,
+    counters: Arc<StoreCounters>,
     /// Who wants to know of commits.
     waiting: OnceLock<Thread>,
 }
@@ -86,7 +91,16 @@ impl Files {
             schemas.table_mut(namespace, table).insert_recorded(key, kind.parse()?);
         }
         let (files, schemas) = (Mutex::new(files), Arc::new(RwLock::new(schemas)));
-        Ok(Self { root, tree, writing: RwLock::new(()), files, schemas, compression, waiting: OnceLock::new() })
+        Ok(Self {
+            root,
+            tree,
+            writing: RwLock::new(()),
+            files,
+            schemas,
+            compression,
+            counters: Arc::clone(home.counters),
+            waiting: OnceLock::new(),
+        })
     }
 
     /// The files and their manifest.
@@ -99,6 +113,18 @@ impl Files {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What is known of the tables.
+    #[must_use]
+    pub const fn schemas(&self) -> &Arc<RwLock<Schemas>> {
+        &self.schemas
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> &StoreCounters {
+        &self.counters
     }
 
     /// How pages are compressed.
@@ -158,18 +184,20 @@ impl Files {
     /// What prevented it; nothing of it is committed, or all of it.
     pub fn flush(&self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
         let mut rows = Rows::new();
+        let mut aside = BTreeSet::new();
         let mut streams: BTreeMap<Stream, (Seq, Chain)> = BTreeMap::new();
         while rows.parts() < PARTS_MAX && rows.bytes() < ROWS_BYTES_MAX {
             let Some(delivered) = unit.next() else { break };
             let delivered = delivered?;
-            self.add(&mut rows, &delivered)?;
+            self.add(&mut rows, &delivered, &mut aside)?;
             streams.insert(delivered.receipt.stream, (delivered.receipt.seq, delivered.chain));
         }
         let upto = unit.upto();
+        let (mut conflicts, mut bytes, mut files, count) = (0, 0, 0, rows.rows());
         let mut columns = Vec::new();
         let unrecorded = |files: &[DataFile]| {
             let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
-            let tables: std::collections::BTreeSet<(&str, &str)> =
+            let tables: BTreeSet<(&str, &str)> =
                 files.iter().map(|file| (file.part.namespace.as_str(), file.part.table.as_str())).collect();
             let mut columns = Vec::new();
             for (namespace, table) in tables {
@@ -187,11 +215,13 @@ impl Files {
             |new| {
                 rows.into_parts().into_iter().try_for_each(|part| {
                     let name = part.name();
+                    conflicts += part.count_values(|name| aside.contains(name));
                     new.write(name, |out| Ok(part.write(out, self.compression)?))
                 })
             },
             |add| {
                 columns = unrecorded(&add);
+                (files, bytes) = (add.len() as u64, add.iter().map(|file| file.bytes).sum());
                 let streams = streams.into_iter().map(|(stream, (seq, chain))| StreamUpto::new(stream, seq, chain));
                 let progress = ShardProgress {
                     shard: unit.shard().0,
@@ -203,6 +233,12 @@ impl Files {
                 Record { add, columns: columns.clone(), progress: vec![progress], ..Record::default() }
             },
         )?;
+        let counts = self.counters();
+        for (counter, more) in
+            [(&counts.files, files), (&counts.rows, count), (&counts.bytes, bytes), (&counts.conflicts, conflicts)]
+        {
+            counter.fetch_add(more, Ordering::Relaxed);
+        }
         let mut schemas = self.schemas.write().unwrap_or_else(PoisonError::into_inner);
         for column in &columns {
             schemas.table_mut(&column.namespace, &column.table).recorded(&column.key);
@@ -210,11 +246,14 @@ impl Files {
         Ok(())
     }
 
-    fn add(&self, rows: &mut Rows, delivered: &Delivered) -> Result<(), StoreError> {
+    /// Adds a block's rows; notes the columns of conflicts.
+    fn add(&self, rows: &mut Rows, delivered: &Delivered, aside: &mut BTreeSet<SmolStr>) -> Result<(), StoreError> {
         let mut resolve = |namespace: &str, table: &str, key: &str, of| {
             let mut schemas = self.schemas.write().unwrap_or_else(PoisonError::into_inner);
             let column = schemas.column(namespace, table, key, of);
-            if let (Placed::Conflict(was), true) = (column.placed, column.is_new) {
+            let Placed::Conflict(was) = column.placed else { return column.name };
+            aside.insert(column.name.clone());
+            if column.is_new {
                 tracing::warn!(
                     "namespace {namespace:?}, table {table:?}: '{key}' is {was} there; {of} values of it go to the \
                      column '{}'",

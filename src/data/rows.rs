@@ -302,6 +302,16 @@ impl Part {
         PartName { namespace: self.namespace.to_string(), table: self.table.to_string(), kind, day: self.day }
     }
 
+    /// Values of the fields with these names.
+    pub fn count_values(&self, of: impl Fn(&str) -> bool) -> u64 {
+        match &self.held {
+            Held::Lines(rows) => {
+                rows.fields.iter().filter(|field| of(&field.name)).map(|field| field.values.len() as u64).sum()
+            }
+            Held::Raw(_) => 0,
+        }
+    }
+
     /// How many rows it has.
     #[must_use]
     pub fn rows(&self) -> u64 {

@@ -173,7 +173,6 @@ pub fn is_reserved(key: &str) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schemas {
     namespaces: BTreeMap<SmolStr, BTreeMap<SmolStr, TableSchema>>,
-    conflicts: u64,
 }
 
 impl Schemas {
@@ -205,17 +204,6 @@ impl Schemas {
         self.namespaces
             .iter()
             .flat_map(|(namespace, tables)| tables.iter().map(move |(table, schema)| (namespace, table, schema)))
-    }
-
-    /// Counts values that went to the columns of conflicts.
-    pub fn count_conflicts(&mut self, values: u64) {
-        self.conflicts += values;
-    }
-
-    /// Values that went to the columns of conflicts since the schemas were loaded.
-    #[must_use]
-    pub const fn conflicts(&self) -> u64 {
-        self.conflicts
     }
 }
 

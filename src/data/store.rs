@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::OnDamage;
 use crate::serve::line_error::LineError;
+use crate::stats::StoreCounters;
 use crate::types::{Block, Chain, Position, Receipt, ShardId, StoreId};
 
 /// What a store does with blocks.
@@ -34,6 +35,8 @@ pub struct Home<'a> {
     pub boot: [u8; 16],
     /// What to do about damage to what the store itself relies on.
     pub on_damage: OnDamage,
+    /// Where the store counts what it does, for who asks the engine.
+    pub counters: &'a Arc<StoreCounters>,
 }
 
 /// A sink for blocks. It is called from one thread at a time, never a shard's.

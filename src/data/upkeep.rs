@@ -174,6 +174,8 @@ impl Merging<'_> {
             },
         )?;
         merged.rows_dropped = dropped;
+        self.files.counters().merges.fetch_add(1, Ordering::Relaxed);
+        self.files.counters().repeated_rows.fetch_add(dropped, Ordering::Relaxed);
         Ok(merged)
     }
 }

@@ -4,8 +4,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Config, SyncPolicy};
+use crate::data::store::Admission;
 use crate::error::Error;
 use crate::shard::handle::ShardHandle;
+use crate::stats::StoreCounters;
 use crate::types::Receipt;
 
 /// An open store.
@@ -20,6 +22,9 @@ pub struct Inner {
     pub(crate) io: &'static str,
     pub(crate) cpus: Vec<usize>,
     pub(crate) wal_bytes_max: u64,
+    pub(crate) counters: Arc<StoreCounters>,
+    /// Who judges blocks of lines before they are accepted.
+    pub(crate) admission: Option<Arc<dyn Admission>>,
 }
 
 impl Inner {

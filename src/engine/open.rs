@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::{Config, IoChoice, OnDamage};
 use crate::data::flusher::{FlushWhen, Flusher};
-use crate::data::store::{Home, Keeps, Store, StoreError};
+use crate::data::store::{Admission, Home, Keeps, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
 use crate::engine::inner::Inner;
 use crate::engine::subscription::Subscription;
@@ -24,6 +24,7 @@ use crate::io::quarantine::QuarantineFolder;
 use crate::io::uring::UringDisk;
 use crate::io::waker::Waker;
 use crate::limits::NAMES_BYTES_MAX;
+use crate::reader::LogReader;
 use crate::recover::{
     Examined, Intake, OpenError, Opened, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside,
 };
@@ -34,7 +35,7 @@ use crate::shard::marks::Marks;
 use crate::shard::ring::{Closed, Ring, Wake};
 use crate::shard::shared::{ReadableSegment, SegmentTable, Shared};
 use crate::shard::thread::ShardThread;
-use crate::stats::{ShardStats, Stats};
+use crate::stats::{ShardStats, Stats, StoreCounters};
 use crate::types::{Cursor, Durability, Epoch, Nonce, Position, Receipt, Seq, ShardId, StoreId, Stream};
 use crate::wal::intake::RingHeader;
 use crate::wal::log::{Log, LogBounds};
@@ -89,8 +90,15 @@ impl Engine {
         let (identity, _) = Identity::open(&mut config)?;
         let boot = boot_id()?;
         let failed = |error: StoreError| Error::Store(error.to_string());
-        let home =
-            Home { dir: &dir, store: identity.store(), shards: identity.shards, boot, on_damage: config.on_damage };
+        let counters = Arc::new(StoreCounters::default());
+        let home = Home {
+            dir: &dir,
+            store: identity.store(),
+            shards: identity.shards,
+            boot,
+            on_damage: config.on_damage,
+            counters: &counters,
+        };
         store.open(&home).map_err(failed)?;
         let keeps = store.keeps();
         let (mut opening, mut from) = (Vec::new(), Vec::new());
@@ -124,6 +132,12 @@ impl Engine {
             shards.push(started.handle);
             starting.push(started.thread);
         }
+        let admission = store.admission();
+        if let Some(admission) = &admission {
+            for (shard, from) in shards.iter().zip(&from) {
+                learn(shard, *from, &**admission)?;
+            }
+        }
         let text = serde_json::to_string_pretty(&report).expect("plain fields");
         replace_file(&dir, "recovery-report.json.tmp", "recovery-report.json", text.as_bytes())?;
         log_report(&report);
@@ -144,6 +158,8 @@ impl Engine {
                 .map(|index| cpus[index % cpus.len()])
                 .collect(),
             wal_bytes_max,
+            counters,
+            admission,
             config,
         });
         if !inner.shards.iter().all(|shard| shard.ring.is_shared_file()) {
@@ -163,7 +179,7 @@ impl Engine {
                     bytes: inner.config.buffer_bytes,
                     period: Duration::from_millis(inner.config.flush_period_ms),
                 };
-                Some(Flusher::start(&inner.shards, &from, when, store)?)
+                Some(Flusher::start(&inner.shards, &from, when, &inner.counters, store)?)
             }
             Keeps::Nothing | Keeps::Log => None,
         };
@@ -195,7 +211,7 @@ impl Engine {
         let inner = &self.inner;
         let shards: Vec<ShardStats> = inner.shards.iter().map(|shard| shard.shared.stats().clone()).collect();
         let shared = inner.shards.iter().all(|shard| shard.ring.is_shared_file());
-        Stats::sum(&shards, inner.io, inner.cpus.clone(), shared, inner.wal_bytes_max)
+        Stats::sum(&shards, inner.io, inner.cpus.clone(), shared, inner.wal_bytes_max, inner.counters.read())
     }
 
     /// What the open found and did.
@@ -476,6 +492,16 @@ impl Opening {
         let thread = ShardThread { shard: self.shard, core, disk, consumer, ring, shared, retention, cpu: None };
         Ok(Started { handle, thread, report })
     }
+}
+
+/// Shows blocks that are in the log and not in the store to whoever judges those that come.
+fn learn(shard: &ShardHandle, from: Position, admission: &dyn Admission) -> Result<(), Error> {
+    let (folder, shared) = (Arc::clone(&shard.folder), Arc::clone(&shard.shared));
+    let mut reader = LogReader::new(shard.shard, folder, shared, true, from)?;
+    while let Some(delivered) = reader.next_ready()? {
+        admission.learn(&delivered.namespace, &delivered.block);
+    }
+    Ok(())
 }
 
 fn bounds(config: &Config) -> LogBounds {

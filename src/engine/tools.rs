@@ -1,6 +1,7 @@
 //! What can be done to a store's data files from outside the engine: listing and merging them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::OnDamage;
 use crate::data::catalog::Catalog;
@@ -79,8 +80,14 @@ fn read(manifest: &Path, setup: &ManifestSetup) -> Result<Catalog, Error> {
 pub fn merge_files(dir: &Path, compression: Compression, told: &mut dyn FnMut(&Merged)) -> Result<Merged, Error> {
     let identity = identity(dir)?;
     let _lock = StoreLock::take(dir)?;
-    let home =
-        Home { dir, store: identity.store(), shards: identity.shards, boot: boot_id()?, on_damage: OnDamage::Refuse };
+    let home = Home {
+        dir,
+        store: identity.store(),
+        shards: identity.shards,
+        boot: boot_id()?,
+        on_damage: OnDamage::Refuse,
+        counters: &Arc::default(),
+    };
     let failed = |error: crate::data::store::StoreError| Error::Store(error.to_string());
     let files = Files::open(&home, compression).map_err(failed)?;
     merge_all(&files, MergeWhat::EverySmall, told).map_err(failed)

@@ -14,7 +14,7 @@ use crate::error::{Error, Rejected, Why};
 use crate::limits::NAMES_BYTES_MAX;
 use crate::shard::handle::ShardHandle;
 use crate::shard::ring::{Closed, Refused};
-use crate::types::{Block, Durability, Receipt, Seq, mix64};
+use crate::types::{Block, BlockKind, Durability, Receipt, Seq, mix64};
 use crate::wal::entry::{EncodedEntry, Entry, EntryKind};
 
 /// Appends blocks of one namespace to one shard, in order. Cheap to clone; may be used from any thread.
@@ -151,7 +151,10 @@ impl Writer {
         if bytes > max {
             return Err(Why::TooLarge { bytes, max });
         }
-        Ok(())
+        match &self.inner.admission {
+            Some(admission) if block.kind == BlockKind::Lines => Ok(admission.admit(&self.namespace, block)?),
+            _ => Ok(()),
+        }
     }
 
     #[inline]

@@ -283,7 +283,11 @@ fn above(path: &str) -> impl Iterator<Item = &str> {
 impl SimTree {
     /// Does `change`, unless the process dies first or the operation fails; either may come right
     /// behind it.
-    fn change<T>(&self, what: impl FnOnce() -> String, change: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+    fn change<T>(
+        &self,
+        what: impl FnOnce() -> String,
+        change: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut medium = self.shared.medium.lock();
         let goes_on = medium.enter_change(self.process)?;
         medium.note(what);

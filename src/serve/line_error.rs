@@ -1,5 +1,6 @@
 //! What can be wrong with line protocol, in words for whoever wrote it.
 
+use crate::data::schema::ColumnType;
 use crate::limits::NAMES_BYTES_MAX;
 
 /// What is wrong with a text, and where.
@@ -66,6 +67,21 @@ pub enum LineProblem {
     /// One name twice in a line's tags, or in its fields.
     #[error("key '{0}' is given twice in this line")]
     Twice(Box<str>),
+    /// A key has another type in its table, or earlier in the text.
+    #[error(
+        "'{key}' is {is} here and {was} in its table; write it as {was}, or under another name. Nothing of the text was taken"
+    )]
+    Type {
+        /// The key.
+        key: Box<str>,
+        /// What it is here.
+        is: ColumnType,
+        /// What it was first.
+        was: ColumnType,
+    },
+    /// A key must be shorter. Its length in bytes.
+    #[error("a key has {0} bytes; at most {NAMES_BYTES_MAX} fit")]
+    LongKey(usize),
     /// Not a time.
     #[error("time '{0}' is not a 64-bit number of nanoseconds")]
     Time(Box<str>),

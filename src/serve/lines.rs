@@ -12,17 +12,23 @@
 //!   that do not fit 64 bits, empty names.
 //!
 //! Promised: any bytes get an answer, without a panic and without recursion, in time proportional to
-//! their number. Types of fields are not compared between lines; that is the store's affair.
+//! their number. Types of fields are not compared between lines; that is the store's affair. For it a
+//! text's [`Shape`]s are noted as it is checked, so that whoever knows them need not read it again.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use bytes::Bytes;
 use smol_str::SmolStr;
 
-use crate::limits::NAMES_BYTES_MAX;
+use crate::data::schema::ColumnType;
+use crate::limits::{BLOCK_SHAPES_MAX, NAMES_BYTES_MAX};
 pub use crate::serve::line_error::{LineError, LineProblem};
-use crate::types::{Block, BlockKind};
+pub use crate::serve::token::FieldValue;
+use crate::serve::token::{
+    COMMA, EQUALS, NEWLINE, Names, SPACE, find, judge_value, name_end, place, quoted, read_value, shape_with, skip,
+    string_end, unescape, value_type,
+};
+use crate::types::{Block, BlockKind, Shape, ShapeAt};
 
 /// What [`check`] found out about a sound text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +39,7 @@ pub struct Checked<'a> {
     pub measurement: Option<Cow<'a, str>>,
     /// Rows without a time of their own.
     pub missing_times: u32,
+    shapes: Noted,
 }
 
 /// Checks a whole text.
@@ -47,13 +54,14 @@ pub struct Checked<'a> {
 /// The first thing that is wrong, and where.
 pub fn check(text: &[u8]) -> Result<Checked<'_>, LineError> {
     let mut lines = lines(text);
-    let mut checked = Checked { rows: 0, measurement: None, missing_times: 0 };
+    let mut checked = Checked { rows: 0, measurement: None, missing_times: 0, shapes: Noted::default() };
     let Some(first) = lines.next().transpose()? else { return Ok(checked) };
     let mut one_measurement = true;
     let mut next = Some(first);
     while let Some(line) = next {
         checked.rows = checked.rows.checked_add(1).ok_or_else(|| lines.error(LineProblem::TooManyLines))?;
         checked.missing_times += u32::from(line.time.is_none());
+        checked.shapes.note(ShapeAt { shape: line.shape, at: line.start });
         one_measurement =
             one_measurement && (line.measurement == first.measurement || line.measurement() == first.measurement());
         next = lines.next().transpose()?;
@@ -62,14 +70,50 @@ pub fn check(text: &[u8]) -> Result<Checked<'_>, LineError> {
     Ok(checked)
 }
 
+/// The distinct shapes of a text, each where it comes first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Noted {
+    shapes: Vec<ShapeAt>,
+    /// Which of them the last line has.
+    last: usize,
+    too_many: bool,
+}
+
+impl Noted {
+    #[inline]
+    fn note(&mut self, found: ShapeAt) {
+        if self.shapes.get(self.last).is_none_or(|last| last.shape != found.shape) {
+            self.change(found);
+        }
+    }
+
+    fn change(&mut self, found: ShapeAt) {
+        match self.shapes.iter().position(|other| other.shape == found.shape) {
+            Some(known) => self.last = known,
+            None if self.shapes.len() == BLOCK_SHAPES_MAX => self.too_many = true,
+            None => {
+                self.last = self.shapes.len();
+                // Mostly there is only one.
+                self.shapes.reserve_exact(if self.last == 0 { 1 } else { self.last });
+                self.shapes.push(found);
+            }
+        }
+    }
+
+    /// All shapes, or none if they were too many to note.
+    fn all(self) -> Box<[ShapeAt]> {
+        if self.too_many { Box::default() } else { self.shapes.into() }
+    }
+}
+
 /// Reads a text line by line. After an error there is nothing more.
 #[must_use]
 pub fn lines(text: &[u8]) -> Lines<'_> {
     match std::str::from_utf8(text) {
-        Ok(sound) => Lines { text: sound, at: 0, line: 0, not_utf8: None, names: Names::default() },
+        Ok(sound) => Lines { text: sound, at: 0, line: 0, not_utf8: None, names: Names::default(), shape: Shape(0) },
         Err(error) => {
             let sound = std::str::from_utf8(&text[..error.valid_up_to()]).unwrap_or_default();
-            Lines { text: sound, at: 0, line: 0, not_utf8: Some(sound.len()), names: Names::default() }
+            Lines { text: sound, at: 0, line: 0, not_utf8: Some(sound.len()), names: Names::default(), shape: Shape(0) }
         }
     }
 }
@@ -119,8 +163,8 @@ impl Block {
             let (line, column) = place(&payload, lines(&payload).next_start());
             return Err(LineError { line, column, why: LineProblem::LongMeasurement(table.len()) });
         }
-        let rows = checked.rows;
-        Ok(Self { kind: BlockKind::Lines, table, rows, payload })
+        let (rows, shapes) = (checked.rows, checked.shapes.all());
+        Ok(Self { kind: BlockKind::Lines, table, rows, payload, shapes })
     }
 }
 
@@ -131,6 +175,10 @@ pub struct Line<'a> {
     tags: &'a str,
     fields: &'a str,
     time: Option<i64>,
+    shape: Shape,
+    /// Where it starts in its text, and where its fields do.
+    start: usize,
+    fields_start: usize,
 }
 
 impl<'a> Line<'a> {
@@ -169,21 +217,35 @@ impl<'a> Line<'a> {
     pub const fn time(&self) -> Option<i64> {
         self.time
     }
-}
 
-/// A field's value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FieldValue<'a> {
-    /// A finite number.
-    Float(f64),
-    /// `7i`
-    Integer(i64),
-    /// `7u`
-    Unsigned(u64),
-    /// `true`
-    Boolean(bool),
-    /// A quoted string without its quotes and escapes.
-    Text(Cow<'a, str>),
+    /// A hash over measurement, keys of tags, keys and types of fields, in the order of the line and as they
+    /// are written there: lines of one shape have the same columns, but for accidents of 1 in 2^64.
+    #[must_use]
+    pub const fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Where it starts in its text, in bytes.
+    pub(crate) const fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Keys of tags and fields with their types, in the order of the line, and where each key stands in the text.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (Cow<'a, str>, ColumnType, usize)> {
+        let (tags, fields) = (self.tags, self.fields);
+        let (tags_start, fields_start) = (self.start + self.measurement.len() + 1, self.fields_start);
+        let mut tag = self.tags();
+        let tags = std::iter::from_fn(move || {
+            let at = tags_start + tags.len() - tag.rest.len();
+            tag.next().map(|(key, _)| (key, ColumnType::Tag, at))
+        });
+        let mut field = self.fields();
+        let fields = std::iter::from_fn(move || {
+            let at = fields_start + fields.len() - field.rest.len();
+            field.next_raw().map(|(key, value)| (unescape(key), value_type(value.as_bytes()), at))
+        });
+        tags.chain(fields)
+    }
 }
 
 /// The tags of a [`Line`].
@@ -218,6 +280,13 @@ impl<'a> Iterator for Fields<'a> {
     type Item = (Cow<'a, str>, FieldValue<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
+        self.next_raw().map(|(key, value)| (unescape(key), read_value(value)))
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// The next key and value as they are written.
+    fn next_raw(&mut self) -> Option<(&'a str, &'a str)> {
         let bytes = self.rest.as_bytes();
         if bytes.is_empty() {
             return None;
@@ -229,7 +298,7 @@ impl<'a> Iterator for Fields<'a> {
         } else {
             find(bytes, start, COMMA).unwrap_or(bytes.len())
         };
-        let pair = (unescape(&self.rest[..key_end]), read_value(&self.rest[start..value_end]));
+        let pair = (&self.rest[..key_end], &self.rest[start..value_end]);
         self.rest = self.rest.get(value_end + 1..).unwrap_or_default();
         Some(pair)
     }
@@ -244,6 +313,8 @@ pub struct Lines<'a> {
     line: usize,
     not_utf8: Option<usize>,
     names: Names<'a>,
+    /// Of what was read of the line.
+    shape: Shape,
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -268,6 +339,11 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
+    /// Goes on with the line that starts at `at`.
+    pub(crate) fn seek(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// Where the next line with data starts; the text's length where there is none.
     fn next_start(&self) -> usize {
         let bytes = self.text.as_bytes();
@@ -289,6 +365,7 @@ impl<'a> Lines<'a> {
         }
         let measurement = &self.text[start..measurement_end];
         let mut at = measurement_end;
+        self.shape = shape_with(Shape(0), bytes, (start, measurement_end), ColumnType::Tag);
         self.names.clear();
         while bytes.get(at) == Some(&b',') {
             at = self.read_tag(at + 1)?;
@@ -305,7 +382,7 @@ impl<'a> Lines<'a> {
         }
         let fields = &self.text[fields_start..at];
         let time = self.read_time(at)?;
-        Ok(Line { measurement, tags, fields, time })
+        Ok(Line { measurement, tags, fields, time, shape: self.shape, start, fields_start })
     }
 
     /// Reads `key=value` of a tag; the place behind it: a comma or a space.
@@ -316,7 +393,10 @@ impl<'a> Lines<'a> {
         match bytes.get(end) {
             _ if end == key_end + 1 => Err((end, LineProblem::NoTagValue)),
             Some(b'=') => Err((end, LineProblem::StrayEquals)),
-            Some(b',' | b' ') => Ok(end),
+            Some(b',' | b' ') => {
+                self.shape = shape_with(self.shape, bytes, (start, key_end), ColumnType::Tag);
+                Ok(end)
+            }
             _ => Err((end, LineProblem::NoFields)),
         }
     }
@@ -330,6 +410,9 @@ impl<'a> Lines<'a> {
         }
         if bytes.get(end) != Some(&b'=') {
             return Err((end, no_value));
+        }
+        if end - start > NAMES_BYTES_MAX {
+            return Err((start, LineProblem::LongKey(end - start)));
         }
         let key = &self.text[start..end];
         if self.names.add(key, escaped) {
@@ -345,6 +428,7 @@ impl<'a> Lines<'a> {
         if bytes.get(value) == Some(&b'"') {
             let Some(quote) = string_end(bytes, value + 1) else { return Err((value, LineProblem::OpenString)) };
             let end = quote + 1;
+            self.shape = shape_with(self.shape, bytes, (start, value - 1), ColumnType::String);
             return match bytes.get(end) {
                 Some(b',' | b' ') => Ok(end),
                 _ if self.after_end(end).is_some() => Ok(end),
@@ -353,7 +437,10 @@ impl<'a> Lines<'a> {
         }
         let end = self.token_end(value, COMMA | SPACE | NEWLINE);
         match judge_value(&bytes[value..end]) {
-            Ok(()) => Ok(end),
+            Ok(()) => {
+                self.shape = shape_with(self.shape, bytes, (start, value - 1), value_type(&bytes[value..end]));
+                Ok(end)
+            }
             Err(_) if end == value => Err((value, LineProblem::NoFieldValue)),
             Err(why) => Err((value, why(quoted(&self.text[value..end])))),
         }
@@ -398,250 +485,11 @@ impl<'a> Lines<'a> {
         self.error_at(self.line, why)
     }
 
-    fn error_at(&self, at: usize, why: LineProblem) -> LineError {
+    /// What is wrong at this place of the text.
+    pub(crate) fn error_at(&self, at: usize, why: LineProblem) -> LineError {
         let (line, column) = place(self.text.as_bytes(), at);
         LineError { line, column, why }
     }
-}
-
-/// The names of one list of tags or fields, to find those that are given twice.
-#[derive(Debug, Default)]
-struct Names<'a> {
-    /// A bit for each print of a name; a name whose bit is not set is new.
-    prints: u64,
-    /// Whether any name of this list has escapes.
-    escaped: bool,
-    few: Vec<&'a str>,
-    many: HashSet<Cow<'a, str>>,
-}
-
-/// Beyond this many names they are hashed: comparing each with each would not be linear.
-const FEW_NAMES: usize = 16;
-
-impl<'a> Names<'a> {
-    #[inline]
-    fn clear(&mut self) {
-        self.prints = 0;
-        self.escaped = false;
-        self.few.clear();
-        if !self.many.is_empty() {
-            self.many = HashSet::new();
-        }
-    }
-
-    /// Adds a name that is not empty; whether it was there before.
-    #[inline]
-    fn add(&mut self, name: &'a str, escaped: bool) -> bool {
-        let bytes = name.as_bytes();
-        self.escaped |= escaped;
-        let print = 1 << ((usize::from(bytes[0]) * 5 + usize::from(bytes[bytes.len() - 1]) * 3 + bytes.len()) % 64);
-        let maybe = self.prints & print != 0;
-        self.prints |= print;
-        if self.few.len() < FEW_NAMES {
-            let before = match self.escaped {
-                // One name can then be written in two ways, with two prints.
-                true => self.few.iter().any(|other| unescape(other) == unescape(name)),
-                false => maybe && self.few.contains(&name),
-            };
-            self.few.push(name);
-            return before;
-        }
-        if self.many.is_empty() {
-            self.many.extend(self.few.iter().map(|other| unescape(other)));
-        }
-        !self.many.insert(unescape(name))
-    }
-}
-
-const COMMA: u8 = 1;
-const SPACE: u8 = 2;
-const EQUALS: u8 = 4;
-const NEWLINE: u8 = 8;
-const BACKSLASH: u8 = 16;
-
-/// What each byte means to the scanner.
-const CLASS: [u8; 256] = {
-    let mut class = [0; 256];
-    class[b',' as usize] = COMMA;
-    class[b' ' as usize] = SPACE;
-    class[b'=' as usize] = EQUALS;
-    class[b'\n' as usize] = NEWLINE;
-    class[b'\\' as usize] = BACKSLASH;
-    class
-};
-
-/// The first place from `at` on whose byte is of one of the classes.
-#[inline]
-fn find(bytes: &[u8], at: usize, stops: u8) -> Option<usize> {
-    let rest = bytes.get(at..)?;
-    rest.iter().position(|&byte| CLASS[usize::from(byte)] & stops != 0).map(|found| at + found)
-}
-
-/// The end of a name: the first unescaped stop, or the text's end; and whether there are escapes.
-#[inline]
-fn name_end(bytes: &[u8], mut at: usize, stops: u8) -> (usize, bool) {
-    let mut escaped = false;
-    while let Some(found) = find(bytes, at, stops | BACKSLASH) {
-        if bytes[found] != b'\\' {
-            return (found, escaped);
-        }
-        let escapes = bytes.get(found + 1).is_some_and(|&next| is_escaped(next));
-        escaped |= escapes;
-        at = found + 1 + usize::from(escapes);
-    }
-    (bytes.len(), escaped)
-}
-
-/// Whether a backslash before this byte is an escape.
-#[inline]
-const fn is_escaped(byte: u8) -> bool {
-    matches!(byte, b',' | b' ' | b'=' | b'\\')
-}
-
-/// The closing quote of a string whose content starts at `at`.
-#[inline]
-fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        at += bytes.get(at..)?.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
-        if bytes[at] == b'"' {
-            return Some(at);
-        }
-        at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'"' | b'\\')));
-    }
-}
-
-/// The first place from `at` on whose byte is none of `these`.
-#[inline]
-fn skip(bytes: &[u8], mut at: usize, these: &[u8]) -> usize {
-    while bytes.get(at).is_some_and(|byte| these.contains(byte)) {
-        at += 1;
-    }
-    at
-}
-
-/// Judges a value that is not a string; the error lacks only the quoted value.
-#[inline]
-fn judge_value(token: &[u8]) -> Result<(), fn(Box<str>) -> LineProblem> {
-    let (&last, front) = token.split_last().ok_or(LineProblem::Value as fn(_) -> _)?;
-    let digits = match front {
-        [b'-' | b'+', digits @ ..] => digits,
-        digits => digits,
-    };
-    match last {
-        b'i' | b'u' if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
-            // 18 digits always fit.
-            let signed = front[0] == b'-' && last == b'u';
-            let fits = (digits.len() <= 18 && !signed)
-                || matches!(std::str::from_utf8(front), Ok(text)
-                if if last == b'i' { text.parse::<i64>().is_ok() } else { text.parse::<u64>().is_ok() });
-            if fits { Ok(()) } else { Err(LineProblem::Range) }
-        }
-        b'0'..=b'9' | b'.' => judge_float(token),
-        _ if read_boolean(token).is_some() => Ok(()),
-        _ => {
-            let word = token.strip_prefix(b"-").or(token.strip_prefix(b"+")).unwrap_or(token);
-            let not_finite = [&b"nan"[..], b"inf", b"infinity"].iter().any(|name| word.eq_ignore_ascii_case(name));
-            Err(if not_finite { LineProblem::NotFinite } else { LineProblem::Value })
-        }
-    }
-}
-
-/// `[sign] digits [. digits] [e [sign] digits]`, with a digit on at least one side of the point.
-#[inline]
-fn judge_float(token: &[u8]) -> Result<(), fn(Box<str>) -> LineProblem> {
-    let digits_from = |at: usize| at + token[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let start = usize::from(matches!(token[0], b'-' | b'+'));
-    let mut at = digits_from(start);
-    let mut digits = at - start;
-    if token.get(at) == Some(&b'.') {
-        let end = digits_from(at + 1);
-        digits += end - at - 1;
-        at = end;
-    }
-    let mantissa_end = at;
-    if digits > 0 && matches!(token.get(at), Some(b'e' | b'E')) {
-        let exponent = at + 1 + usize::from(matches!(token.get(at + 1), Some(b'-' | b'+')));
-        at = digits_from(exponent.min(token.len()));
-        if at <= exponent {
-            return Err(LineProblem::Value);
-        }
-    }
-    if digits == 0 || at != token.len() {
-        return Err(LineProblem::Value);
-    }
-    // Without an exponent 300 digits always fit.
-    let fits = (mantissa_end == at && digits <= 300)
-        || std::str::from_utf8(token).is_ok_and(|text| text.parse::<f64>().is_ok_and(f64::is_finite));
-    if fits { Ok(()) } else { Err(LineProblem::NotFinite) }
-}
-
-fn read_boolean(token: &[u8]) -> Option<bool> {
-    match token {
-        b"t" | b"T" | b"true" | b"True" | b"TRUE" => Some(true),
-        b"f" | b"F" | b"false" | b"False" | b"FALSE" => Some(false),
-        _ => None,
-    }
-}
-
-/// Reads a value that was judged to be sound.
-fn read_value(token: &str) -> FieldValue<'_> {
-    let front = &token[..token.len().saturating_sub(1)];
-    match token.as_bytes() {
-        [b'"', .., b'"'] => FieldValue::Text(unescape_string(&token[1..token.len() - 1])),
-        [.., b'i'] => FieldValue::Integer(front.parse().unwrap_or_default()),
-        [.., b'u'] => FieldValue::Unsigned(front.parse().unwrap_or_default()),
-        bytes => match read_boolean(bytes) {
-            Some(value) => FieldValue::Boolean(value),
-            None => FieldValue::Float(token.parse().unwrap_or_default()),
-        },
-    }
-}
-
-fn unescape(name: &str) -> Cow<'_, str> {
-    without_escapes(name, is_escaped)
-}
-
-fn unescape_string(text: &str) -> Cow<'_, str> {
-    without_escapes(text, |byte| matches!(byte, b'"' | b'\\'))
-}
-
-fn without_escapes(text: &str, is_escaped: impl Fn(u8) -> bool) -> Cow<'_, str> {
-    if !text.as_bytes().contains(&b'\\') {
-        return Cow::Borrowed(text);
-    }
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        plain.push_str(&rest[..at]);
-        match rest.as_bytes().get(at + 1) {
-            Some(&next) if is_escaped(next) => {
-                plain.push(char::from(next));
-                rest = &rest[at + 2..];
-            }
-            _ => {
-                plain.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    plain.push_str(rest);
-    Cow::Owned(plain)
-}
-
-/// A name or value as messages show it.
-fn quoted(text: &str) -> Box<str> {
-    match text.char_indices().nth(40) {
-        Some((end, _)) => format!("{}...", &text[..end]).into(),
-        None => text.into(),
-    }
-}
-
-/// Line and column of a place, both from 1.
-fn place(text: &[u8], at: usize) -> (u64, u32) {
-    let before = &text[..at.min(text.len())];
-    let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-    let line = before.iter().filter(|&&byte| byte == b'\n').count() as u64 + 1;
-    (line, u32::try_from(before.len() - line_start + 1).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

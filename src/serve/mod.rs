@@ -2,3 +2,4 @@
 
 pub mod line_error;
 pub mod lines;
+mod token;

@@ -315,7 +315,8 @@ impl World {
             // They go to quarantine.
             settled.unknown.iter().for_each(|path| self.tree.remove_by_hand(path));
         }
-        if !settled.missing.is_empty() && (on_damage == OnDamage::Salvage || self.model.check_report(&settled).is_ok()) {
+        if !settled.missing.is_empty() && (on_damage == OnDamage::Salvage || self.model.check_report(&settled).is_ok())
+        {
             let rows: BTreeSet<Row> =
                 settled.missing.iter().filter_map(|path| self.model.rows_by_hand(path)).flatten().copied().collect();
             self.model.may_go(rows);
@@ -445,7 +446,8 @@ impl World {
             columns.push(SchemaColumn { namespace: "n".into(), table: "t0".into(), key, kind: "float".into() });
         }
         let record = Record { add, progress, columns, ..Record::default() };
-        self.held.push(Held { deed: Deed { record, flushed: Some((shard, upto)), ..Deed::default() }, is_merge: false });
+        self.held
+            .push(Held { deed: Deed { record, flushed: Some((shard, upto)), ..Deed::default() }, is_merge: false });
         Ok(())
     }
 

@@ -89,12 +89,6 @@ impl FilesModel {
         self.flushed.get(&shard).copied().unwrap_or_default()
     }
 
-    /// Rows that must be there.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows.len()
-    }
-
     /// Somebody removed or shortened a file.
     pub fn by_hand(&mut self, path: String, rows: BTreeSet<Row>) {
         self.named.remove(&path);

@@ -7,10 +7,14 @@ use clap::Parser;
 use forebay::IoChoice;
 use forebay::limits::FSYNC_PERIOD_MS;
 
+use crate::meters::ROW_BYTES_MAX;
+
 /// Bytes in a raw block where nothing else is asked for.
 const BLOCK_BYTES: u64 = 4096;
 /// Lines in a block of line protocol where nothing else is asked for.
 const ROWS_PER_BLOCK: u32 = 1000;
+/// The engine's default for the largest block, in bytes.
+const BLOCK_BYTES_MAX: u64 = 16 << 20;
 /// Repeats of each setting where several are compared.
 const REPEATS: u32 = 3;
 /// The period of `wal_level` 2 where none is given, in milliseconds.
@@ -20,8 +24,9 @@ const VERIFIED_BLOCK_BYTES_MIN: u64 = crate::workload::IDENTITY_BYTES as u64;
 
 /// Measures what each fsync setting costs on this disk.
 ///
-/// Without options: 50 writers, raw blocks of 4 KiB, the settings (1), (2,3000) and (2,0), each three
-/// times in turn, and by how much each is slower than the one before it.
+/// Without options: two tables, each of the settings (1), (2,3000) and (2,0), three times in turn with 50
+/// writers, and by how much each is slower than the one before it. First the log alone: raw blocks of 4 KiB,
+/// kept by no store. Then the whole path: rows of the meters table, up to Parquet files.
 #[derive(Debug, Parser)]
 #[command(name = "load-test", version)]
 pub struct Args {
@@ -73,10 +78,11 @@ pub struct Args {
     /// Blocks of so many lines: of the input, or of the meters table (default 1000).
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     rows_per_block: Option<u32>,
-    /// Where synced blocks go.
-    #[arg(long, default_value = "none", value_name = "parquet|none")]
-    store: String,
-    /// Open the store again after each run and prove that every acknowledged block is there once.
+    /// Where synced blocks go (default: parquet for lines, none for raw blocks). none: the log alone.
+    #[arg(long, value_parser = store_kind, value_name = "parquet|none")]
+    store: Option<StoreKind>,
+    /// After each run prove that every acknowledged block is there once: in the log, which is opened again, or
+    /// with a store row by row in its data files.
     #[arg(long)]
     verify: bool,
     /// Measure the same against one plain file, written under a lock, in the same repeats.
@@ -106,6 +112,9 @@ pub struct Args {
     /// The log's bound on disk.
     #[arg(long, value_parser = bytes, value_name = "N", hide_short_help = true)]
     wal_bytes_max: Option<u64>,
+    /// Bytes of a shard's log that make a flush to the store due.
+    #[arg(long, value_parser = bytes, value_name = "N", hide_short_help = true)]
+    buffer_bytes: Option<u64>,
 }
 
 /// One fsync setting.
@@ -154,13 +163,63 @@ pub enum Workload {
     Input(PathBuf, u32),
 }
 
+/// Where synced blocks go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Into Parquet files.
+    Parquet,
+    /// Nowhere: the log alone.
+    None,
+}
+
+impl StoreKind {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::None => "none",
+        }
+    }
+
+    /// Where lines go if nobody says where.
+    const fn of_lines() -> Self {
+        if cfg!(feature = "parquet") { Self::Parquet } else { Self::None }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Job {
     /// Where stores are made.
     pub dir: PathBuf,
     /// Whether what was made stays.
     pub keep: bool,
+    /// Where JSON goes.
+    pub json: Option<PathBuf>,
+    /// Where histograms go.
+    pub hdr: Option<PathBuf>,
+    /// Where the picture goes.
+    pub plot: Option<PathBuf>,
+    /// The tables, in order.
+    pub plans: Vec<Plan>,
+}
+
+impl Job {
+    /// Whether stdout belongs to JSON alone.
+    pub fn json_on_stdout(&self) -> bool {
+        self.json.as_ref().is_some_and(|path| path.as_os_str() == "-")
+    }
+
+    /// Whether there is only one run in all.
+    pub fn is_single(&self) -> bool {
+        let single = |plan: &Plan| plan.settings.len() == 1 && plan.repeat == 1 && !plan.baseline;
+        self.plans.len() == 1 && self.plans.iter().all(single)
+    }
+}
+
+/// The runs of one table.
+#[derive(Clone, Debug)]
+pub struct Plan {
     /// Threads.
     pub writers: usize,
     /// Blocks under way for each.
@@ -183,18 +242,14 @@ pub struct Plan {
     pub rate: Option<f64>,
     /// What is written.
     pub workload: Workload,
+    /// Where it goes.
+    pub store: StoreKind,
     /// Whether each run is proven.
     pub verify: bool,
     /// Whether the plain file is measured too.
     pub baseline: bool,
     /// How often each setting is run.
     pub repeat: u32,
-    /// Where JSON goes.
-    pub json: Option<PathBuf>,
-    /// Where histograms go.
-    pub hdr: Option<PathBuf>,
-    /// Where the picture goes.
-    pub plot: Option<PathBuf>,
     /// Sizes of the engine that were given.
     pub sizes: Sizes,
 }
@@ -210,13 +265,8 @@ pub struct Sizes {
     pub block_bytes_max: Option<u64>,
     /// The log's bound, in bytes.
     pub wal_bytes_max: Option<u64>,
-}
-
-impl Plan {
-    /// Whether stdout belongs to JSON alone.
-    pub fn json_on_stdout(&self) -> bool {
-        self.json.as_ref().is_some_and(|path| path.as_os_str() == "-")
-    }
+    /// What makes a flush due, in bytes.
+    pub buffer_bytes: Option<u64>,
 }
 
 impl Args {
@@ -224,63 +274,82 @@ impl Args {
     ///
     /// # Errors
     /// A sentence that names the option.
-    pub fn plan(self) -> Result<Plan, String> {
+    pub fn job(self) -> Result<Job, String> {
         let settings = match (self.wal_level, self.wal_fsync_period) {
             (None, None) => vec![Setting::Level1, Setting::Level2(FSYNC_PERIOD_DEFAULT_MS), Setting::Level2(0)],
             (Some(2), period) => vec![Setting::Level2(period.unwrap_or(FSYNC_PERIOD_DEFAULT_MS))],
             (_, None) => vec![Setting::Level1],
             (_, Some(_)) => return Err("--wal-fsync-period needs --wal-level 2: at level 1 nothing is synced".into()),
         };
-        match self.store.as_str() {
-            "none" => {}
-            "parquet" => return Err("--store parquet: not built into this version: use --store none".into()),
-            other => return Err(format!("--store {other}: must be parquet or none")),
+        if self.seconds == 0.0 {
+            return Err("--seconds 0: a run must last".into());
         }
-        let workload = match (self.input, self.block_bytes, self.rows_per_block) {
-            (Some(file), _, rows) => Workload::Input(file, rows.unwrap_or(ROWS_PER_BLOCK)),
+        if self.buffer_bytes == Some(0) {
+            return Err("--buffer-bytes 0: a flush must have something to take".into());
+        }
+        let workload = match (&self.input, self.block_bytes, self.rows_per_block) {
+            (Some(file), _, rows) => Workload::Input(file.clone(), rows.unwrap_or(ROWS_PER_BLOCK)),
             (None, None, Some(rows)) => Workload::Meters(rows),
+            (None, None, None) if self.store == Some(StoreKind::Parquet) => Workload::Meters(ROWS_PER_BLOCK),
             (None, bytes, _) => Workload::Raw(bytes.unwrap_or(BLOCK_BYTES)),
         };
-        if let Workload::Raw(bytes) = workload {
-            let max = self.block_bytes_max.unwrap_or(16 << 20);
-            if bytes > max {
+        let store = self.store.unwrap_or(match workload {
+            Workload::Raw(_) => StoreKind::None,
+            Workload::Meters(_) | Workload::Input(..) => StoreKind::of_lines(),
+        });
+        let mut plans = vec![self.plan(&settings, workload, store)?];
+        // One setting, or blocks of one kind (a rate counts blocks), are one table.
+        let is_narrow = self.wal_level.is_some() || self.rate.is_some() || self.block_bytes.is_some();
+        if !is_narrow && self.store.is_none() && self.input.is_none() && self.rows_per_block.is_none() {
+            let whole_path = self.plan(&settings, Workload::Meters(ROWS_PER_BLOCK), StoreKind::of_lines())?;
+            plans.extend(Some(whole_path).filter(|plan| plan.store == StoreKind::Parquet));
+        }
+        Ok(Job { dir: self.dir, keep: self.keep, json: self.json, hdr: self.hdr, plot: self.plot, plans })
+    }
+
+    fn plan(&self, settings: &[Setting], workload: Workload, store: StoreKind) -> Result<Plan, String> {
+        let max = self.block_bytes_max.unwrap_or(BLOCK_BYTES_MAX);
+        match workload {
+            Workload::Raw(bytes) if bytes > max => {
                 return Err(format!("--block-bytes {bytes}: the largest block has {max} bytes"));
             }
-            if self.verify && bytes < VERIFIED_BLOCK_BYTES_MIN {
+            Workload::Raw(bytes) if self.verify && bytes < VERIFIED_BLOCK_BYTES_MIN => {
                 return Err(format!(
                     "--block-bytes {bytes}: --verify needs blocks of {VERIFIED_BLOCK_BYTES_MIN} bytes"
                 ));
             }
-        }
-        if self.seconds == 0.0 {
-            return Err("--seconds 0: a run must last".into());
+            Workload::Meters(rows) if u64::from(rows) * ROW_BYTES_MAX > max => {
+                return Err(format!(
+                    "--rows-per-block {rows}: rows have up to {ROW_BYTES_MAX} bytes, and the largest block has {max} \
+                     bytes, enough for {} rows",
+                    max / ROW_BYTES_MAX
+                ));
+            }
+            _ => {}
         }
         let many = settings.len() > 1 && !matches!(workload, Workload::Input(..));
         Ok(Plan {
-            dir: self.dir,
-            keep: self.keep,
             writers: self.writers as usize,
             in_flight: self.in_flight as usize,
             seconds: self.seconds,
             warmup: self.warmup,
             bytes_min: self.bytes.unwrap_or(0),
-            settings,
+            settings: settings.to_vec(),
             shards: self.shards.map(usize::from),
-            cpus: self.cpus.map(|Cpus(list)| list),
+            cpus: self.cpus.as_ref().map(|Cpus(list)| list.clone()),
             io: self.io,
             rate: self.rate,
             workload,
+            store,
             verify: self.verify,
             baseline: self.baseline,
             repeat: self.repeat.unwrap_or(if many { REPEATS } else { 1 }),
-            json: self.json,
-            hdr: self.hdr,
-            plot: self.plot,
             sizes: Sizes {
                 intake_bytes: self.intake_bytes,
                 segment_bytes: self.segment_bytes,
                 block_bytes_max: self.block_bytes_max,
                 wal_bytes_max: self.wal_bytes_max,
+                buffer_bytes: self.buffer_bytes,
             },
         })
     }
@@ -326,6 +395,15 @@ fn seconds(text: &str) -> Result<f64, String> {
     (0.0..=86_400.0).contains(&number).then_some(number).ok_or_else(|| "not within 0..=86400 seconds".into())
 }
 
+fn store_kind(text: &str) -> Result<StoreKind, String> {
+    match text {
+        "none" => Ok(StoreKind::None),
+        "parquet" if cfg!(feature = "parquet") => Ok(StoreKind::Parquet),
+        "parquet" => Err("not built into this program: build it with the feature 'parquet', or use none".into()),
+        _ => Err("must be parquet or none".into()),
+    }
+}
+
 fn io_choice(text: &str) -> Result<IoChoice, String> {
     text.parse()
 }
@@ -336,9 +414,20 @@ mod tests {
 
     use super::*;
 
-    fn plan(line: &str) -> Result<Plan, String> {
+    fn job(line: &str) -> Result<Job, String> {
         let words = std::iter::once("load-test").chain(line.split_whitespace());
-        Args::try_parse_from(words).map_err(|error| error.to_string())?.plan()
+        Args::try_parse_from(words).map_err(|error| error.to_string())?.job()
+    }
+
+    /// The first table.
+    fn plan(line: &str) -> Result<Plan, String> {
+        job(line).map(|mut job| job.plans.remove(0))
+    }
+
+    /// What each table is of.
+    fn tables(line: &str) -> Vec<(Workload, &'static str)> {
+        let plans = job(line).expect(line).plans;
+        plans.into_iter().map(|plan| (plan.workload, plan.store.word())).collect()
     }
 
     #[test]
@@ -352,6 +441,41 @@ mod tests {
         assert_eq!(plan.settings, [Setting::Level1, Setting::Level2(3000), Setting::Level2(0)]);
         assert_eq!((plan.writers, plan.in_flight, plan.repeat), (50, 1, 3));
         assert_eq!((plan.seconds, plan.warmup, plan.workload), (5.0, 1.0, Workload::Raw(4096)));
+    }
+
+    #[test]
+    #[cfg(feature = "parquet")]
+    fn without_options_there_are_two_tables_and_blocks_of_one_kind_make_one() {
+        let (raw, meters) = ((Workload::Raw(4096), "none"), (Workload::Meters(1000), "parquet"));
+        for line in ["", "--verify --baseline", "--writers 7 --seconds 1 --repeat 9 --shards 1"] {
+            assert_eq!(tables(line), [raw.clone(), meters.clone()], "{line}");
+        }
+        for line in ["--store none", "--wal-level 2", "--rate 10/s"] {
+            assert_eq!(tables(line), std::slice::from_ref(&raw), "{line}");
+        }
+        for line in ["--store parquet", "--rows-per-block 1000", "--wal-level 1 --store parquet"] {
+            assert_eq!(tables(line), std::slice::from_ref(&meters), "{line}");
+        }
+        assert_eq!(tables("--rows-per-block 9 --store none"), [(Workload::Meters(9), "none")]);
+        assert_eq!(tables("--block-bytes 9"), [(Workload::Raw(9), "none")]);
+        assert_eq!(tables("--block-bytes 9 --store parquet"), [(Workload::Raw(9), "parquet")]);
+        assert_eq!(tables("--input x"), [(Workload::Input("x".into(), 1000), "parquet")]);
+    }
+
+    #[test]
+    #[cfg(not(feature = "parquet"))]
+    fn without_a_store_there_is_the_log_alone() {
+        assert_eq!(tables(""), [(Workload::Raw(4096), "none")]);
+        assert_eq!(tables("--rows-per-block 1000"), [(Workload::Meters(1000), "none")]);
+        let message = job("--store parquet").expect_err("no store");
+        assert!(message.contains("--store") && message.contains("build it with the feature 'parquet'"), "{message}");
+    }
+
+    #[test]
+    fn only_a_single_run_is_alone_in_its_folder() {
+        let single = |line| job(line).expect(line).is_single();
+        assert!(single("--wal-level 1") && single("--wal-level 2 --rows-per-block 10"));
+        assert!(!single("") && !single("--wal-level 1 --repeat 2") && !single("--wal-level 1 --baseline"));
     }
 
     #[test]
@@ -379,7 +503,9 @@ mod tests {
             ("--rows-per-block 0", "--rows-per-block"),
             ("--input x --block-bytes 10", "--input"),
             ("--input x --rate 10/s", "--input"),
-            ("--store parquet", "--store"),
+            ("--rows-per-block 1000000", "--rows-per-block"),
+            ("--rows-per-block 1000 --block-bytes-max 64k", "--rows-per-block"),
+            ("--buffer-bytes 0", "--buffer-bytes"),
             ("--store disk", "--store"),
             ("--rate 0", "--rate"),
             ("--rate fast", "--rate"),

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use forebay::Block;
+use forebay::{Block, Receipt};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
@@ -194,6 +194,9 @@ impl Target for PlainFile {
             unsynced_max_bytes: state.max.bytes,
             unsynced_max_ms: state.max_ms,
             wal_bytes: (0, u64::MAX),
+            stalls: 0,
+            accepted: Vec::new(),
+            flushed: Vec::new(),
             marks: json!([]),
         }
     }
@@ -205,14 +208,14 @@ pub struct PlainWriter {
 }
 
 impl TargetWriter for PlainWriter {
-    type Ticket = Ready<Result<()>>;
+    type Ticket = Ready<Result<Option<Receipt>>>;
 
-    fn append(&mut self, block: Block) -> Result<()> {
-        self.shared.append(&block)
+    fn append(&mut self, block: Block) -> Result<Option<Receipt>> {
+        self.shared.append(&block).map(|()| None)
     }
 
     fn submit(&mut self, block: Block) -> Result<std::result::Result<Self::Ticket, Block>> {
-        Ok(Ok(ready(self.shared.append(&block))))
+        Ok(Ok(ready(self.shared.append(&block).map(|()| None))))
     }
 }
 

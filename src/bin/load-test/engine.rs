@@ -7,15 +7,15 @@ use std::task::{Context, Poll};
 
 use anyhow::Result;
 use forebay::data::store::{Hold, Null, Store};
-use forebay::{Block, Config, Cursor, Engine, Ticket, Why, Writer};
+use forebay::{Block, Config, Cursor, Engine, Receipt, Ticket, Why, Writer};
 use serde_json::json;
 
-use crate::args::{Plan, Setting};
+use crate::args::{Plan, Setting, StoreKind};
 use crate::target::{Counts, Target, TargetWriter};
 use crate::verify::Verifier;
 
 /// The namespace of everything that this program writes.
-const NAMESPACE: &str = "load-test";
+pub const NAMESPACE: &str = "load-test";
 /// The engine's default for a batch, in bytes.
 const BATCH_BYTES: u64 = 4 << 20;
 
@@ -30,7 +30,14 @@ impl EngineTarget {
     /// # Errors
     /// As the engine says.
     pub fn open(dir: &Path, plan: &Plan, setting: Setting, hold: Option<&str>) -> Result<Self> {
-        let store: Box<dyn Store> = if hold.is_some() { Box::new(Hold) } else { Box::new(Null) };
+        Self::open_with(dir, plan, setting, store_of(plan, hold)?)
+    }
+
+    /// The same with a store of the caller's.
+    ///
+    /// # Errors
+    /// As the engine says.
+    pub fn open_with(dir: &Path, plan: &Plan, setting: Setting, store: Box<dyn Store>) -> Result<Self> {
         Ok(Self { engine: Engine::open_with(config(dir, plan, setting), store)? })
     }
 
@@ -41,6 +48,32 @@ impl EngineTarget {
     pub fn close(self) -> Result<()> {
         Ok(self.engine.close()?)
     }
+}
+
+/// The store that the plan asks for.
+fn store_of(plan: &Plan, hold: Option<&str>) -> Result<Box<dyn Store>> {
+    match (plan.store, hold) {
+        (StoreKind::Parquet, _) => parquet(plan),
+        (StoreKind::None, Some(_)) => Ok(Box::new(Hold)),
+        (StoreKind::None, None) => Ok(Box::new(Null)),
+    }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet(plan: &Plan) -> Result<Box<dyn Store>> {
+    use forebay::data::parquet::{ParquetOptions, ParquetStore};
+
+    let mut options = ParquetOptions::default();
+    // A line that the input itself repeats would be taken for a client's retry: a merge would drop one.
+    if plan.verify && matches!(plan.workload, crate::args::Workload::Input(..)) {
+        options.upkeep.merge_percent = 0;
+    }
+    Ok(Box::new(ParquetStore::new(options)))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(_: &Plan) -> Result<Box<dyn Store>> {
+    anyhow::bail!("--store parquet: not built into this program: build it with the feature 'parquet', or use none")
 }
 
 /// Opens the store again and shows the verifier every block in it.
@@ -80,6 +113,9 @@ fn config(dir: &Path, plan: &Plan, setting: Setting) -> Config {
     if let Some(bytes) = sizes.wal_bytes_max {
         config = config.wal_bytes_max(bytes);
     }
+    if let Some(bytes) = sizes.buffer_bytes {
+        config = config.buffer_bytes(bytes);
+    }
     config
 }
 
@@ -96,7 +132,8 @@ impl Target for EngineTarget {
 
     fn counts(&self) -> Counts {
         let stats = self.engine.stats();
-        let marks = self.engine.marks().into_iter().map(|marks| {
+        let all = self.engine.marks();
+        let marks = all.iter().map(|marks| {
             json!({
                 "shard": marks.shard.0,
                 "accepted": marks.accepted.0,
@@ -116,6 +153,9 @@ impl Target for EngineTarget {
             unsynced_max_bytes: stats.unsynced_max_bytes,
             unsynced_max_ms: stats.unsynced_max_ms,
             wal_bytes: (stats.wal_bytes_used, stats.wal_bytes_max),
+            stalls: stats.stalls,
+            accepted: all.iter().map(|marks| marks.accepted).collect(),
+            flushed: all.iter().map(|marks| marks.flushed).collect(),
             marks: marks.collect(),
         }
     }
@@ -130,9 +170,8 @@ impl TargetWriter for EngineWriter {
     type Ticket = EngineTicket;
 
     #[inline]
-    fn append(&mut self, block: Block) -> Result<()> {
-        self.writer.append(block)?;
-        Ok(())
+    fn append(&mut self, block: Block) -> Result<Option<Receipt>> {
+        Ok(Some(self.writer.append(block)?))
     }
 
     fn submit(&mut self, block: Block) -> Result<std::result::Result<EngineTicket, Block>> {
@@ -148,9 +187,9 @@ impl TargetWriter for EngineWriter {
 pub struct EngineTicket(Ticket);
 
 impl Future for EngineTicket {
-    type Output = Result<()>;
+    type Output = Result<Option<Receipt>>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.0).poll(context).map(|outcome| outcome.map(|_| ()).map_err(Into::into))
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|outcome| outcome.map(Some).map_err(Into::into))
     }
 }

@@ -4,10 +4,14 @@
 
 mod args;
 mod baseline;
+mod columns;
+#[cfg(feature = "parquet")]
+mod data_files;
 mod engine;
 mod env;
 mod input;
 mod interrupt;
+mod meters;
 mod plot;
 mod progress;
 mod report;
@@ -17,6 +21,7 @@ mod stats;
 mod tables;
 mod target;
 mod verify;
+mod verify_rows;
 mod workload;
 
 use std::process::ExitCode;
@@ -30,8 +35,8 @@ const CHECK_FAILED: u8 = 3;
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let plan = match args::Args::parse().plan() {
-        Ok(plan) => plan,
+    let job = match args::Args::parse().job() {
+        Ok(job) => job,
         Err(message) => {
             eprintln!("error: {message}\n\nFor more information, try '--help'.");
             return ExitCode::from(USAGE);
@@ -44,7 +49,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match session::run(&plan, &interrupt) {
+    match session::run(&job, &interrupt) {
         Ok(session::Outcome::Done) => ExitCode::SUCCESS,
         Ok(session::Outcome::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
         Ok(session::Outcome::CheckFailed) => ExitCode::from(CHECK_FAILED),

@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::args::Plan;
 use crate::report::{EngineName, Report};
 use crate::stats::median;
-use crate::tables::grouped;
+use crate::tables::{grouped, title};
 
 const SIZE: (u32, u32) = (960, 820);
 const FONT: &str = "sans-serif";
@@ -32,19 +32,22 @@ struct Row {
     ack_us: [f64; 6],
 }
 
-/// Draws all runs.
+/// Draws all runs, one table below the other.
 ///
 /// # Errors
 /// Where the file cannot be written, or there is nothing to draw.
-pub fn draw(path: &Path, plan: &Plan, reports: &[Report]) -> Result<()> {
-    let rows = rows(plan, reports);
-    anyhow::ensure!(!rows.is_empty(), "no run to draw");
+pub fn draw(path: &Path, tables: &[(&Plan, &[Report])]) -> Result<()> {
+    let tables: Vec<_> = tables.iter().map(|(plan, reports)| (*plan, rows(plan, reports))).collect();
+    let tables: Vec<_> = tables.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
+    anyhow::ensure!(!tables.is_empty(), "no run to draw");
     let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", path.display());
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    let root = SVGBackend::new(path, (SIZE.0, SIZE.1 * tables.len() as u32)).into_drawing_area();
     root.fill(&WHITE).map_err(|error| failed(&error))?;
-    let (bars, curves) = root.split_vertically(SIZE.1 / 2);
-    draw_bars(&bars, &rows).map_err(|error| failed(&error))?;
-    draw_curves(&curves, &rows).map_err(|error| failed(&error))?;
+    for ((plan, rows), area) in tables.iter().zip(root.split_evenly((tables.len(), 1))) {
+        let (bars, curves) = area.split_vertically(SIZE.1 / 2);
+        draw_bars(&bars, &title(plan), rows).map_err(|error| failed(&error))?;
+        draw_curves(&curves, rows).map_err(|error| failed(&error))?;
+    }
     root.present().map_err(|error| failed(&error))
 }
 
@@ -76,10 +79,10 @@ fn rows(plan: &Plan, reports: &[Report]) -> Vec<Row> {
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn<'a> = std::result::Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
-fn draw_bars<'a>(area: &Area<'a>, rows: &[Row]) -> Drawn<'a> {
+fn draw_bars<'a>(area: &Area<'a>, title: &str, rows: &[Row]) -> Drawn<'a> {
     let top = rows.iter().map(|row| row.blocks_per_s).fold(1.0, f64::max) * 1.1;
     let mut chart = ChartBuilder::on(area)
-        .caption("blocks per second", (FONT, 22))
+        .caption(format!("{title}: blocks per second"), (FONT, 22))
         .margin(16)
         .x_label_area_size(36)
         .y_label_area_size(90)
@@ -153,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_picture_names_every_setting_and_percentile() {
-        let plan = Args::try_parse_from(["load-test"]).expect("sound").plan().expect("sound");
+        let plans = Args::try_parse_from(["load-test"]).expect("sound").job().expect("sound").plans;
+        let plan = &plans[0];
         let reports: Vec<Report> = plan
             .settings
             .iter()
@@ -165,11 +169,13 @@ mod tests {
             .collect();
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("x.svg");
-        draw(&path, &plan, &reports).expect("drawn");
+        let tables: Vec<_> = plans.iter().map(|plan| (plan, &reports[..])).collect();
+        draw(&path, &tables).expect("drawn");
         let svg = std::fs::read_to_string(&path).expect("a picture");
         for text in ["(1)", "(2,3000)", "(2,0)", "p99.9", "blocks per second", "500"] {
             assert!(svg.contains(text), "{text}");
         }
-        assert!(draw(&path, &plan, &[]).is_err());
+        assert_eq!(svg.matches("blocks per second").count(), plans.len());
+        assert!(draw(&path, &[(plan, &[])]).is_err());
     }
 }

@@ -3,16 +3,20 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::args::{Plan, Setting, Workload};
+use crate::args::{Plan, Setting, StoreKind, Workload};
+use crate::columns::Compared;
 use crate::env::Env;
 use crate::run::Measured;
 use crate::stats::Percentiles;
+use crate::target::Counts;
 use crate::verify::Verdict;
 
 /// The name of this shape; a field may be added under it, never changed.
 pub const SCHEMA: &str = "forebay.load-test/1";
 /// A run is bound by the making of its blocks where that took more than this share of all cores' time.
 const MAKING_SHARE_MAX: f64 = 0.5;
+/// A run is bound by the store where its shards took nothing for more than this share of the time.
+const STORE_WAIT_SHARE_MAX: f64 = 0.1;
 /// A flush that is faster than this in the median, in microseconds, reached no device.
 const FLUSH_US_MIN: f64 = 20.0;
 
@@ -60,6 +64,21 @@ pub struct UnsyncedMax {
     ms: f64,
 }
 
+/// What the store took in, while blocks were written and then up to the end of the close.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Stored {
+    /// Rows, also those of the warm-up that it had not taken before.
+    pub rows: u64,
+    /// From the first measured block to the end of the close.
+    pub seconds: f64,
+    /// Rows a second.
+    pub rows_per_s: f64,
+    /// The part of these seconds that the close took.
+    pub close_seconds: f64,
+    /// The share of the measured time in which a shard took nothing, its log being full.
+    pub wait_share: f64,
+}
+
 /// Blocks of the least and of the most served writer.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct WriterBlocks {
@@ -103,6 +122,8 @@ pub struct Report {
     pub blocks_per_batch: f64,
     unsynced_max: UnsyncedMax,
     writer_blocks: WriterBlocks,
+    /// What the store took in; `None` where there is none.
+    pub stored: Option<Stored>,
     marks: Value,
     /// Where verified: acknowledged blocks that are there.
     pub verified_blocks: Option<u64>,
@@ -110,6 +131,11 @@ pub struct Report {
     pub lost_blocks: Option<u64>,
     /// Where verified: what else is wrong.
     pub wrong_blocks: Option<u64>,
+    /// Where data files were verified: acknowledged rows that are in them.
+    pub verified_rows: Option<u64>,
+    /// Where data files were verified against an input: its columns and theirs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<Compared>,
     /// What the figure measures instead of the log.
     pub bound_by: Option<&'static str>,
     /// Why it ended before its time.
@@ -147,7 +173,7 @@ impl Report {
         Self {
             schema: SCHEMA,
             engine,
-            settings: Settings::of(plan, setting, after),
+            settings: Settings::of(engine, plan, setting, after),
             setting,
             repeat,
             seconds: round3(measured.seconds),
@@ -166,11 +192,18 @@ impl Report {
             },
             unsynced_max: UnsyncedMax { bytes: after.unsynced_max_bytes, ms: round3(after.unsynced_max_ms) },
             writer_blocks: WriterBlocks { min: measured.served.0, max: measured.served.1 },
+            stored: (engine == EngineName::Forebay && plan.store == StoreKind::Parquet).then(|| Stored::of(measured)),
             marks: after.marks.clone(),
             verified_blocks: verdict.map(|verdict| verdict.verified),
             lost_blocks: verdict.map(|verdict| verdict.lost),
             wrong_blocks: verdict.map(|verdict| verdict.wrong),
-            bound_by: (measured.making_share > MAKING_SHARE_MAX).then_some("generator"),
+            verified_rows: verdict.and_then(|verdict| verdict.rows),
+            columns: verdict.map(|verdict| verdict.columns.clone()).unwrap_or_default(),
+            bound_by: match measured {
+                _ if measured.store_wait_share > STORE_WAIT_SHARE_MAX => Some("store"),
+                _ if measured.making_share > MAKING_SHARE_MAX => Some("generator"),
+                _ => None,
+            },
             ended_early: measured.ended_early.clone(),
             warnings,
             env: env.clone(),
@@ -184,7 +217,7 @@ impl Report {
 }
 
 impl Settings {
-    fn of(plan: &Plan, setting: Setting, counts: &crate::target::Counts) -> Self {
+    fn of(engine: EngineName, plan: &Plan, setting: Setting, counts: &Counts) -> Self {
         let (block_bytes, rows_per_block, input) = match &plan.workload {
             Workload::Raw(bytes) => (Some(*bytes), None, None),
             Workload::Meters(rows) => (None, Some(*rows), None),
@@ -202,8 +235,29 @@ impl Settings {
             shards: counts.shards,
             cpus: counts.cpus.clone(),
             io: counts.io.clone(),
-            store: "none",
+            store: match engine {
+                EngineName::Forebay => plan.store.word(),
+                EngineName::File => StoreKind::None.word(),
+            },
             repeat: plan.repeat,
+        }
+    }
+}
+
+impl Stored {
+    fn of(measured: &Measured) -> Self {
+        let (before, after) = &measured.counts;
+        // What is accepted at the end is stored at the end of the close; blocks have the rows of the measured ones.
+        let pairs = after.accepted.iter().zip(&before.flushed);
+        let blocks: u64 = pairs.map(|(end, begin)| end.0.saturating_sub(begin.0)).sum();
+        let rows = blocks as f64 * measured.done.rows as f64 / measured.done.blocks.max(1) as f64;
+        let seconds = measured.seconds + measured.close_seconds;
+        Self {
+            rows: rows.round() as u64,
+            seconds: round3(seconds),
+            rows_per_s: round3(rows / seconds),
+            close_seconds: round3(measured.close_seconds),
+            wait_share: round3(measured.store_wait_share),
         }
     }
 }
@@ -217,17 +271,22 @@ pub mod tests {
     use std::path::Path;
 
     use clap::Parser;
+    use forebay::types::Seq;
 
     use super::*;
     use crate::args::Args;
     use crate::run::Done;
     use crate::stats::{histogram_ns, histogram_us};
-    use crate::target::Counts;
 
     /// A made-up run of 2 s.
     pub fn report(options: &str, blocks: u64, sync_us: u64, making_share: f64) -> Report {
+        report_of(options, blocks, sync_us, (making_share, 0.0))
+    }
+
+    /// The same with the share of the time in which writers waited for the store.
+    pub fn report_of(options: &str, blocks: u64, sync_us: u64, (making_share, store_wait_share): (f64, f64)) -> Report {
         let words = std::iter::once("load-test").chain(options.split_whitespace());
-        let plan = Args::try_parse_from(words).expect("sound").plan().expect("sound");
+        let plan = Args::try_parse_from(words).expect("sound").job().expect("sound").plans.remove(0);
         let mut counts = Counts {
             io: "uring".into(),
             shards: 2,
@@ -238,11 +297,15 @@ pub mod tests {
             unsynced_max_bytes: 4096,
             unsynced_max_ms: 1.5,
             wal_bytes: (0, 1),
+            stalls: 0,
+            accepted: vec![Seq(60), Seq(40)],
+            flushed: vec![Seq(60), Seq(0)],
             marks: Value::Array(Vec::new()),
         };
         let before = counts.clone();
         counts.batches += blocks / 10;
         counts.blocks_written += blocks;
+        counts.accepted[0].0 += blocks;
         counts.sync_us.record_n(sync_us, blocks / 10).expect("within bounds");
         let mut service = histogram_ns();
         service.record_n(150, blocks).expect("within bounds");
@@ -253,9 +316,12 @@ pub mod tests {
             service,
             counts: (before, counts),
             making_share,
+            store_wait_share,
+            close_seconds: 3.0,
             served: (1, 2),
             ended_early: None,
             ledgers: Vec::new(),
+            rows: Vec::new(),
         };
         let verdict = plan.verify.then(|| Verdict { verified: blocks, ..Verdict::default() });
         let env = Env::of(Path::new("."));
@@ -316,6 +382,29 @@ pub mod tests {
         let json = serde_json::to_value(report("--rate 500/s --verify", 1000, 900, 0.0)).expect("json");
         assert_eq!(json["ack_us_corrected"]["p99"], 0.15);
         assert_eq!((&json["verified_blocks"], &json["lost_blocks"]), (&1000.into(), &0.into()));
+    }
+
+    #[test]
+    #[cfg(feature = "parquet")]
+    fn what_a_store_took_is_timed_to_the_end_of_the_close() {
+        let json = serde_json::to_value(report("--store parquet --verify", 960, 900, 0.0)).expect("json");
+        assert_eq!(
+            (&json["settings"]["store"], &json["settings"]["rows_per_block"]),
+            (&"parquet".into(), &1000.into())
+        );
+        let stored = &json["stored"];
+        // 40 blocks of the warm-up were not stored before.
+        assert_eq!(
+            (&stored["rows"], &stored["seconds"], &stored["rows_per_s"]),
+            (&1000.into(), &5.0.into(), &200.0.into())
+        );
+        assert!(serde_json::to_value(report("", 960, 900, 0.0)).expect("json")["stored"].is_null());
+    }
+
+    #[test]
+    fn a_run_whose_writers_waited_for_the_store_is_bound_by_it() {
+        assert_eq!(report_of("", 1000, 900, (0.9, 0.2)).bound_by, Some("store"));
+        assert_eq!(report_of("", 1000, 900, (0.1, 0.05)).bound_by, None);
     }
 
     #[test]

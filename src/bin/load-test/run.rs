@@ -14,19 +14,23 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use crossbeam_utils::CachePadded;
+use forebay::Receipt;
+use forebay::types::Seq;
 use hdrhistogram::Histogram;
 
-use crate::args::{Plan, Workload};
+use crate::args::{Plan, StoreKind, Workload};
 use crate::input::{Piece, deal};
 use crate::interrupt::Interrupt;
+use crate::meters::Meters;
 use crate::progress::Progress;
 use crate::stats::histogram_ns;
 use crate::target::{Counts, Target, TargetWriter};
 use crate::verify::Ledger;
+use crate::verify_rows::RowLedger;
 use crate::workload::{Source, hash_of};
 
 /// One in so many ready-made blocks is timed while it is taken; others are timed each.
@@ -37,6 +41,8 @@ const WATCH: Duration = Duration::from_millis(20);
 const PIECES_AHEAD: usize = 2;
 /// A writer needs little stack.
 const STACK_BYTES: usize = 256 << 10;
+/// A log that is less full than this holds nobody up, whatever the reserve within its bound.
+const FULL_LOG_SHARE: f64 = 0.25;
 /// A run over a log that is held ends when that is this full.
 const HELD_LOG_SHARE: f64 = 0.75;
 
@@ -55,12 +61,18 @@ pub struct Measured {
     pub counts: (Counts, Counts),
     /// The share of all cores' time that went into making and checking blocks.
     pub making_share: f64,
+    /// The share of the time in which a shard took nothing, because what the store had not taken filled its log.
+    pub store_wait_share: f64,
+    /// Seconds from the final sync to the end of the close, in which the store took the rest.
+    pub close_seconds: f64,
     /// Blocks of the least and of the most served writer.
     pub served: (u64, u64),
     /// Why it ended before its time.
     pub ended_early: Option<String>,
     /// What each writer did, warm-up included.
     pub ledgers: Vec<Ledger>,
+    /// What each writer remembers for the proof of data files; empty without one.
+    pub rows: Vec<RowLedger>,
 }
 
 /// Blocks, rows and bytes.
@@ -131,10 +143,13 @@ pub fn measure<T: Target>(
         let max = plan.sizes.block_bytes_max.unwrap_or(16 << 20) as usize;
         dealer = Some(move || deal(path, *rows, max, &senders));
     }
+    let writers = plan.writers as u32;
+    // From now on: in a store that is used again, too, no row comes twice.
+    let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64 * 1_000_000;
     let made = receivers.into_iter().enumerate().map(|(number, receiver)| {
         let source = match (&plan.workload, receiver) {
             (_, Some(pieces)) => Source::Input(pieces),
-            (Workload::Meters(rows), _) => Source::meters(*rows, number as u32, run),
+            (Workload::Meters(rows), _) => Source::Meters(Meters::new(*rows, (number as u32, writers), start_ns)),
             (Workload::Raw(bytes), _) => Source::raw(*bytes as usize, number as u32, run),
             (Workload::Input(..), None) => unreachable!("each writer of an input has a receiver"),
         };
@@ -143,9 +158,10 @@ pub fn measure<T: Target>(
     let before_any = |cause| Failed { cause, done: Done::default() };
     let mut lanes = made.collect::<Result<Vec<_>>>().map_err(before_any)?;
     let mut over = None;
+    let mut waits = StoreWaits::default();
     if plan.warmup > 0.0 && dealer.is_none() {
         let warm = Lap { seconds: plan.warmup, bytes_min: 0, hold, interrupt };
-        over = warm.go(target, plan, &mut lanes, progress, None::<fn() -> Result<()>>)?;
+        over = warm.go(target, plan, &mut lanes, progress, None::<fn() -> Result<()>>)?.0;
         over = over.map(|why| format!("{why}, already in the warm-up"));
         target.sync().map_err(before_any)?;
         lanes.iter_mut().for_each(|lane| lane.tally.forget_figures(plan));
@@ -156,7 +172,9 @@ pub fn measure<T: Target>(
     let ended_early = if over.is_none() {
         let lap = Lap { seconds, bytes_min: plan.bytes_min, hold, interrupt };
         let dealer = dealer.map(|deal| move || deal().map_err(anyhow::Error::from));
-        lap.go(target, plan, &mut lanes, progress, dealer)?
+        let (early, found) = lap.go(target, plan, &mut lanes, progress, dealer)?;
+        waits = found;
+        early
     } else {
         over
     };
@@ -165,7 +183,8 @@ pub fn measure<T: Target>(
     target.sync().map_err(|cause| Failed { cause, done })?;
     let seconds = started.elapsed().as_secs_f64();
     let after = target.counts();
-    Ok(gather(tallies, seconds, (before, after), ended_early))
+    let measured = gather(tallies, seconds, (before, after), ended_early);
+    Ok(Measured { store_wait_share: waits.share(), ..measured })
 }
 
 fn sum(tallies: &[Tally]) -> Done {
@@ -189,15 +208,31 @@ fn gather(tallies: Vec<Tally>, seconds: f64, counts: (Counts, Counts), ended_ear
     let mut service = histogram_ns();
     let mut corrected = None;
     let mut ledgers = Vec::with_capacity(tallies.len());
+    let mut rows = Vec::new();
     for tally in tallies {
         service.add(&tally.service).expect("same bounds");
         if let Some(own) = tally.corrected {
             corrected.get_or_insert_with(histogram_ns).add(own).expect("same bounds");
         }
         ledgers.push(tally.ledger);
+        rows.extend(tally.rows);
     }
     let making_share = making / 1e9 / seconds / cores;
-    Measured { seconds, done, service, corrected, counts, making_share, served, ended_early, ledgers }
+    let (store_wait_share, close_seconds) = (0.0, 0.0);
+    Measured {
+        seconds,
+        done,
+        service,
+        corrected,
+        counts,
+        making_share,
+        store_wait_share,
+        close_seconds,
+        served,
+        ended_early,
+        ledgers,
+        rows,
+    }
 }
 
 /// A stretch of time in which all writers write.
@@ -210,7 +245,7 @@ struct Lap<'a> {
 
 impl Lap<'_> {
     /// Returns when all writers have stopped and all their blocks are acknowledged; with the reason
-    /// if that was early.
+    /// if that was early, and with how long they waited for the store.
     fn go<T: Target>(
         &self,
         target: &T,
@@ -218,7 +253,7 @@ impl Lap<'_> {
         lanes: &mut [Lane<T::Writer>],
         progress: &Progress,
         dealer: Option<impl FnOnce() -> Result<()> + Send>,
-    ) -> Result<Option<String>, Failed> {
+    ) -> Result<(Option<String>, StoreWaits), Failed> {
         let shared = Shared {
             plan,
             stop: AtomicBool::new(false),
@@ -226,7 +261,7 @@ impl Lap<'_> {
             failed: Mutex::new(None),
         };
         let started = Instant::now();
-        let early = thread::scope(|scope| {
+        let watched = thread::scope(|scope| {
             let shared = &shared;
             let mut writers = Vec::with_capacity(lanes.len());
             for lane in lanes.iter_mut() {
@@ -243,13 +278,13 @@ impl Lap<'_> {
             if let Some(dealer) = dealer {
                 scope.spawn(move || dealer().map_err(|cause| shared.fail_later(cause)));
             }
-            let early = self.watch(target, shared, progress, started, || writers.iter().all(|w| w.is_finished()));
+            let watched = self.watch(target, shared, progress, started, || writers.iter().all(|w| w.is_finished()));
             shared.stop.store(true, Ordering::Relaxed);
             writers.iter().for_each(|writer| writer.thread().unpark());
-            early
+            watched
         });
         match shared.failed() {
-            None => Ok(early),
+            None => Ok(watched),
             Some(cause) => {
                 let blocks = lanes.iter().map(|lane| lane.tally.ledger.acked).sum();
                 let rows = lanes.iter().map(|lane| lane.tally.done.rows).sum();
@@ -266,8 +301,9 @@ impl Lap<'_> {
         progress: &Progress,
         started: Instant,
         finished: impl Fn() -> bool,
-    ) -> Option<String> {
-        loop {
+    ) -> (Option<String>, StoreWaits) {
+        let mut waits = StoreWaits::default();
+        let early = loop {
             let spent = started.elapsed().as_secs_f64();
             let rest = Duration::from_secs_f64((self.seconds - spent).clamp(0.0005, WATCH.as_secs_f64()));
             thread::sleep(rest);
@@ -275,21 +311,60 @@ impl Lap<'_> {
             let spent = started.elapsed().as_secs_f64();
             progress.at(spent, bytes);
             if finished() || shared.stop.load(Ordering::Relaxed) {
-                return None;
+                break None;
             }
             if self.interrupt.has_come() {
-                return Some("interrupted".into());
+                break Some("interrupted".into());
+            }
+            if shared.plan.store == StoreKind::Parquet {
+                waits.look(&target.counts());
             }
             if let Some(what) = self.hold {
                 let (used, max) = target.counts().wal_bytes;
                 if used as f64 >= max as f64 * HELD_LOG_SHARE {
-                    return Some(format!("the log, held for {what}, is 3/4 full ({used} of {max} bytes)"));
+                    break Some(format!("the log, held for {what}, is 3/4 full ({used} of {max} bytes)"));
                 }
             }
             if spent >= self.seconds && bytes >= self.bytes_min {
-                return None;
+                break None;
             }
+        };
+        (early, waits)
+    }
+}
+
+/// How long the writers of a lap waited for the store.
+#[derive(Debug, Default)]
+struct StoreWaits {
+    first_stalls: Option<u64>,
+    /// The first and the last block that was accepted by each shard when the watch looked.
+    accepted: Vec<(Seq, Seq)>,
+    looks: u64,
+    waits: u64,
+}
+
+impl StoreWaits {
+    /// Counts each shard that is written to and has taken nothing since the last look, though or because
+    /// its log has been full before.
+    fn look(&mut self, counts: &Counts) {
+        let first_stalls = *self.first_stalls.get_or_insert(counts.stalls);
+        self.accepted.resize(counts.accepted.len(), (Seq(0), Seq(0)));
+        let (used, max) = counts.wal_bytes;
+        let was_full = counts.stalls > first_stalls && used as f64 >= max as f64 * FULL_LOG_SHARE;
+        for ((first, last), &now) in self.accepted.iter_mut().zip(&counts.accepted) {
+            if self.looks == 0 {
+                *first = now;
+            } else if now > *first {
+                self.waits += u64::from(was_full && now == *last);
+            }
+            *last = now;
         }
+        self.looks += 1;
+    }
+
+    fn share(&self) -> f64 {
+        let shards = self.accepted.iter().filter(|(first, last)| last > first).count() as u64;
+        self.waits as f64 / (self.looks * shards).max(1) as f64
     }
 }
 
@@ -318,6 +393,8 @@ struct Tally {
     /// Whether hashes of blocks are kept.
     hashes: bool,
     ledger: Ledger,
+    /// In a run whose data files are to be proven.
+    rows: Option<RowLedger>,
 }
 
 impl Tally {
@@ -328,15 +405,19 @@ impl Tally {
             corrected: plan.rate.map(|_| histogram_ns()),
             making_ns: 0,
             samples: 0,
-            hashes: verified && !matches!(plan.workload, Workload::Raw(_)),
+            hashes: verified && plan.store == StoreKind::None && !matches!(plan.workload, Workload::Raw(_)),
             ledger: Ledger::default(),
+            rows: (verified && plan.store == StoreKind::Parquet).then(|| match plan.workload {
+                Workload::Input(..) => RowLedger::with_columns(),
+                Workload::Raw(_) | Workload::Meters(_) => RowLedger::default(),
+            }),
         }
     }
 
     fn forget_figures(&mut self, plan: &Plan) {
-        let ledger = std::mem::take(&mut self.ledger);
+        let (ledger, rows) = (std::mem::take(&mut self.ledger), self.rows.take());
         let hashes = self.hashes;
-        *self = Self { ledger, hashes, ..Self::new(plan, false) };
+        *self = Self { ledger, rows, hashes, ..Self::new(plan, false) };
     }
 }
 
@@ -371,9 +452,9 @@ impl<W: TargetWriter> Lane<W> {
         let mut at = Instant::now();
         while !shared.stop.load(Ordering::Relaxed) {
             let Some((block, started)) = self.make(at)? else { return Ok(()) };
-            self.writer.append(block)?;
+            let receipt = self.writer.append(block)?;
             at = Instant::now();
-            self.acked(shared, started, at);
+            self.acked(shared, started, at, receipt);
         }
         Ok(())
     }
@@ -392,10 +473,10 @@ impl<W: TargetWriter> Lane<W> {
         loop {
             while let Some((ticket, started)) = under_way.front_mut() {
                 let Poll::Ready(outcome) = Pin::new(ticket).poll(&mut context) else { break };
-                outcome?;
+                let receipt = outcome?;
                 let started = *started;
                 under_way.pop_front();
-                self.acked(shared, started, Instant::now());
+                self.acked(shared, started, Instant::now(), receipt);
             }
             at_end |= shared.stop.load(Ordering::Relaxed);
             if at_end && under_way.is_empty() {
@@ -424,13 +505,13 @@ impl<W: TargetWriter> Lane<W> {
                 Ok(ticket) => under_way.push_back((ticket, started)),
                 Err(block) => {
                     // No room: wait for it as an append does. What is under way was accepted before.
-                    self.writer.append(block)?;
+                    let receipt = self.writer.append(block)?;
                     let end = Instant::now();
                     for (ticket, started) in under_way.drain(..) {
-                        wait_for(ticket, &mut context)?;
-                        self.tally.take(shared, self.number, started, Instant::now());
+                        let receipt = wait_for(ticket, &mut context)?;
+                        self.tally.take(shared, self.number, started, Instant::now(), receipt);
                     }
-                    self.acked(shared, started, end);
+                    self.acked(shared, started, end, receipt);
                 }
             }
         }
@@ -454,26 +535,32 @@ impl<W: TargetWriter> Lane<W> {
         if self.tally.hashes {
             self.tally.ledger.hashes.push(hash_of(block.payload()));
         }
+        if let Some(rows) = &mut self.tally.rows {
+            rows.submitted(&block);
+        }
         let at = if ready_made { at } else { Instant::now() };
         let started = Started { intended: None, at, rows: block.rows(), bytes: block.payload().len() };
         Ok(Some((block, started)))
     }
 
     #[inline(always)]
-    fn acked(&mut self, shared: &Shared<'_>, started: Started, end: Instant) {
-        self.tally.take(shared, self.number, started, end);
+    fn acked(&mut self, shared: &Shared<'_>, started: Started, end: Instant, receipt: Option<Receipt>) {
+        self.tally.take(shared, self.number, started, end, receipt);
     }
 }
 
 impl Tally {
     #[inline(always)]
-    fn take(&mut self, shared: &Shared<'_>, writer: usize, started: Started, end: Instant) {
+    fn take(&mut self, shared: &Shared<'_>, writer: usize, started: Started, end: Instant, receipt: Option<Receipt>) {
         let ns = |from: Instant| end.saturating_duration_since(from).as_nanos() as u64;
         self.service.saturating_record(ns(started.at));
         if let (Some(corrected), Some(intended)) = (&mut self.corrected, started.intended) {
             corrected.saturating_record(ns(intended));
         }
         self.ledger.acked += 1;
+        if let (Some(rows), Some(receipt)) = (&mut self.rows, receipt) {
+            rows.acknowledged(receipt);
+        }
         self.done.blocks += 1;
         self.done.rows += u64::from(started.rows);
         self.done.bytes += started.bytes as u64;
@@ -487,7 +574,7 @@ fn thread_cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-fn wait_for(mut ticket: impl Future<Output = Result<()>> + Unpin, context: &mut Context<'_>) -> Result<()> {
+fn wait_for<T>(mut ticket: impl Future<Output = Result<T>> + Unpin, context: &mut Context<'_>) -> Result<T> {
     loop {
         match Pin::new(&mut ticket).poll(context) {
             Poll::Ready(outcome) => return outcome,
@@ -528,7 +615,7 @@ mod tests {
 
     fn measured(options: &str, run: Option<u64>) -> Result<Measured, Failed> {
         let words = std::iter::once("load-test").chain(options.split_whitespace());
-        let plan = Args::try_parse_from(words).expect("sound options").plan().expect("a sound plan");
+        let plan = Args::try_parse_from(words).expect("sound options").job().expect("a sound plan").plans.remove(0);
         let dir = tempfile::tempdir().expect("a folder");
         let file = PlainFile::create(&dir.path().join("file"), plan.settings[0]).expect("a file");
         assert_eq!(plan.settings[0], Setting::Level1);
@@ -578,11 +665,32 @@ mod tests {
     fn an_input_is_written_once() {
         let input = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/nyc-weather-2000.lp");
         for in_flight in [1, 4] {
-            let options = format!("--input {input} --rows-per-block 30 --in-flight {in_flight} --wal-level 1");
+            let options = format!("--input {input} --rows-per-block 30 --in-flight {in_flight} --store none");
             let found = measured(&options, Some(1)).expect("ran");
             assert_eq!((found.done.rows, found.done.blocks), (2000, 67));
             assert_eq!(found.ledgers.iter().map(|ledger| ledger.hashes.len()).sum::<usize>(), 67);
         }
+    }
+
+    #[test]
+    fn a_shard_waits_for_the_store_where_it_takes_nothing_and_its_log_was_full() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = PlainFile::create(&dir.path().join("file"), Setting::Level1).expect("a file");
+        let share = |stalls: u64, used: u64, accepted: &[[u64; 3]]| {
+            let mut waits = StoreWaits::default();
+            for (at, accepted) in accepted.iter().enumerate() {
+                let accepted = accepted.iter().map(|seq| Seq(*seq)).collect();
+                let stalls = if at == 0 { 7 } else { 7 + stalls };
+                waits.look(&Counts { stalls, accepted, wal_bytes: (used, 100), ..file.counts() });
+            }
+            waits.share()
+        };
+        // The third shard has no writers; of the others one waits at every other look, one never does.
+        let looks = [[5, 5, 5], [6, 6, 5], [6, 7, 5], [7, 8, 5], [7, 9, 5], [8, 10, 5], [8, 11, 5], [9, 12, 5]];
+        assert_eq!(share(1, 50, &looks), 3.0 / 16.0);
+        assert_eq!(share(0, 50, &looks), 0.0, "a device may be slow too");
+        assert_eq!(share(1, 20, &looks), 0.0, "so may the making of segments");
+        assert_eq!(StoreWaits::default().share(), 0.0);
     }
 
     #[test]

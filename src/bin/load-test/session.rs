@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
@@ -12,21 +12,26 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::args::{Plan, Setting, Workload};
+use crate::args::{Job, Plan, Setting, StoreKind, Workload};
 use crate::baseline::PlainFile;
-use crate::engine::{EngineTarget, read_back};
+#[cfg(feature = "parquet")]
+use crate::data_files::each_row;
+use crate::engine::{EngineTarget, NAMESPACE, read_back};
 use crate::env::Env;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::report::{EngineName, Report};
 use crate::run::{Measured, measure};
 use crate::verify::{Verdict, Verifier};
+use crate::verify_rows::RowVerifier;
 use crate::{plot, tables};
 
 /// Stands in a folder that this program made, and may therefore empty; locked while it works there.
 const MARKER: &str = "LOAD-TEST";
 /// Stands in every store.
 const STORE_FILE: &str = "IDENTITY";
+/// Stands in every store that has data files.
+const DATA_FOLDER: &str = "data/manifest";
 
 /// How a session ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +44,13 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// Does what the plan says.
+/// Does the job.
 ///
 /// # Errors
 /// The first run that failed.
-pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Outcome> {
-    let place = Place::prepare(plan)?;
-    let outcome = run_in(plan, &place, interrupt);
+pub fn run(job: &Job, interrupt: &Interrupt) -> Result<Outcome> {
+    let place = Place::prepare(job)?;
+    let outcome = run_in(job, &place, interrupt);
     match &outcome {
         Ok(Outcome::Done | Outcome::Interrupted) => place.remove()?,
         _ => place.leave(),
@@ -53,20 +58,20 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Outcome> {
     outcome
 }
 
-fn run_in(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<Outcome> {
-    let env = Env::of(&plan.dir);
-    let mut outputs = Outputs::open(plan)?;
-    let mut reports = Vec::new();
+fn run_in(job: &Job, place: &Place, interrupt: &Interrupt) -> Result<Outcome> {
+    let env = Env::of(&job.dir);
+    let mut outputs = Outputs::open(job)?;
+    let mut reports: Vec<Vec<Report>> = job.plans.iter().map(|_| Vec::new()).collect();
     let mut outcome = Outcome::Done;
-    let runs: Vec<_> =
-        (1..=plan.repeat).flat_map(|repeat| turns(plan, repeat).into_iter().map(move |turn| (repeat, turn))).collect();
-    for &(repeat, (setting, engine)) in &runs {
+    let runs: Vec<_> = job.plans.iter().enumerate().flat_map(|(table, plan)| runs_of(plan, table)).collect();
+    for &(table, repeat, (setting, engine)) in &runs {
+        let plan = &job.plans[table];
         let (measured, verdict) = one_run(plan, place, engine, setting, repeat, interrupt)?;
         // What was interrupted before its measurement began has no figures.
         if !interrupt.has_come() || measured.done.blocks > 0 {
             let report = Report::new(engine, plan, setting, repeat, &measured, verdict.as_ref(), &env);
-            outputs.write(&report, &measured)?;
-            reports.push(report);
+            outputs.write(&report, plan, &measured)?;
+            reports[table].push(report);
         }
         if let Some(verdict) = verdict.filter(|verdict| !verdict.holds()) {
             outcome = Outcome::CheckFailed;
@@ -78,20 +83,28 @@ fn run_in(plan: &Plan, place: &Place, interrupt: &Interrupt) -> Result<Outcome> 
             break;
         }
     }
-    let interrupted = interrupt.has_come().then(|| format!("Interrupted: {} of {} runs", reports.len(), runs.len()));
+    let done: usize = reports.iter().map(Vec::len).sum();
+    let interrupted = interrupt.has_come().then(|| format!("Interrupted: {done} of {} runs", runs.len()));
     if interrupted.is_some() && outcome == Outcome::Done {
         outcome = Outcome::Interrupted;
     }
-    let text = tables::render(plan, &reports, interrupted.as_deref());
-    if plan.json_on_stdout() {
+    let tables: Vec<(&Plan, &[Report])> = job.plans.iter().zip(reports.iter().map(Vec::as_slice)).collect();
+    let text = tables::render(&tables, interrupted.as_deref());
+    if job.json_on_stdout() {
         eprint!("{text}")
     } else {
         print!("{text}")
     }
-    if let Some(path) = plan.plot.as_ref().filter(|_| !reports.is_empty()) {
-        plot::draw(path, plan, &reports)?;
+    if let Some(path) = job.plot.as_ref().filter(|_| done > 0) {
+        plot::draw(path, &tables)?;
     }
     Ok(outcome)
+}
+
+/// All runs of a table, in turn: table, repeat, and what is run.
+fn runs_of(plan: &Plan, table: usize) -> impl Iterator<Item = (usize, u32, (Setting, EngineName))> {
+    let of_repeat = move |repeat| turns(plan, repeat).into_iter().map(move |turn| (table, repeat, turn));
+    (1..=plan.repeat).flat_map(of_repeat)
 }
 
 /// The runs of one repeat. Every other repeat goes backwards, so that no setting always runs behind
@@ -120,7 +133,7 @@ fn one_run(
     };
     let name = if engine == EngineName::File { "plain file" } else { "forebay" };
     let progress = Progress::new(&format!("{} {name}, {repeat}/{}", setting.label(), plan.repeat), seconds);
-    let dir = place.for_run(engine, setting, repeat)?;
+    let dir = place.for_run(engine, plan.store, setting, repeat)?;
     let result = match engine {
         EngineName::File => {
             let file = PlainFile::create(&dir, setting)?;
@@ -130,12 +143,13 @@ fn one_run(
             let run = plan.verify.then(run_number);
             progress.say("opening");
             // Without a sink the log is trimmed; what is already there is not ours to take away.
-            let hold = match place.existing_store {
-                true => Some("what was there before"),
-                false => plan.verify.then_some("--verify"),
+            let hold = match (plan.store, place.existing_store) {
+                (StoreKind::Parquet, _) => None,
+                (StoreKind::None, true) => Some("what was there before"),
+                (StoreKind::None, false) => plan.verify.then_some("--verify"),
             };
             let target = EngineTarget::open(&dir, plan, setting, hold)?;
-            let measured = match measure(&target, plan, run, hold, &progress, interrupt) {
+            let mut measured = match measure(&target, plan, run, hold, &progress, interrupt) {
                 Ok(measured) => measured,
                 Err(failed) => {
                     // What was acknowledged is to be kept, whatever the close says beside that.
@@ -143,21 +157,54 @@ fn one_run(
                     return Err(failed.into());
                 }
             };
+            progress.say("closing");
+            let closing = Instant::now();
             target.close()?;
+            measured.close_seconds = closing.elapsed().as_secs_f64();
             let verdict = match run {
                 None => None,
                 Some(run) => {
                     progress.say("verifying");
-                    let mut verifier = Verifier::new(run, &measured.ledgers, !place.existing_store);
-                    read_back(&dir, plan, setting, &mut verifier)?;
-                    Some(verifier.finish())
+                    Some(verified(plan, &dir, setting, run, &measured, place)?)
                 }
             };
             (measured, verdict)
         }
     };
-    place.after_run(plan, &dir)?;
+    place.after_run(&dir)?;
     Ok(result)
+}
+
+/// Proves what the log holds, or what the data files do.
+fn verified(
+    plan: &Plan,
+    dir: &Path,
+    setting: Setting,
+    run: u64,
+    measured: &Measured,
+    place: &Place,
+) -> Result<Verdict> {
+    match plan.store {
+        StoreKind::None => {
+            let mut verifier = Verifier::new(run, &measured.ledgers, !place.existing_store);
+            read_back(dir, plan, setting, &mut verifier)?;
+            Ok(verifier.finish())
+        }
+        StoreKind::Parquet => {
+            let mut verifier = RowVerifier::new(&measured.rows, NAMESPACE, !place.existing_store);
+            let read = each_row(dir, &mut |row| verifier.see(row));
+            let mut verdict = verifier.finish();
+            if let Err(error) = read {
+                verdict.problem(|| format!("the data files: {error:#}"));
+            }
+            Ok(verdict)
+        }
+    }
+}
+
+#[cfg(not(feature = "parquet"))]
+fn each_row(_: &Path, _: &mut dyn FnMut(&crate::verify_rows::DataRow<'_>)) -> Result<()> {
+    bail!("no data files can be read: this program is built without the feature 'parquet'")
 }
 
 /// Tells one run's blocks from another's.
@@ -180,11 +227,16 @@ struct Place {
 }
 
 impl Place {
-    fn prepare(plan: &Plan) -> Result<Self> {
-        let dir = plan.dir.clone();
+    fn prepare(job: &Job) -> Result<Self> {
+        let dir = job.dir.clone();
         let named = || format!("--dir {}", dir.display());
         let existing_store = dir.join(STORE_FILE).exists() && !dir.join(MARKER).exists();
-        let single = plan.settings.len() == 1 && plan.repeat == 1 && !plan.baseline;
+        let stores = job.plans.iter().any(|plan| plan.store == StoreKind::Parquet);
+        ensure!(
+            !existing_store || !stores || dir.join(DATA_FOLDER).exists(),
+            "--dir {}: a store without data files: use --store none, or name another folder",
+            dir.display()
+        );
         let mut made = false;
         let mut marker = None;
         if !existing_store {
@@ -197,30 +249,35 @@ impl Place {
             fs::create_dir_all(&dir).with_context(named)?;
             made = true;
             // A folder that is to be kept belongs to the user from the start.
-            if !plan.keep {
+            if !job.keep {
                 fs::write(dir.join(MARKER), "Made by load-test; it may be removed.\n").with_context(named)?;
                 marker = Some(lock_marker(&dir)?);
             }
         }
-        Ok(Self { dir, made, _marker: marker, existing_store, keep: plan.keep, single })
+        Ok(Self { dir, made, _marker: marker, existing_store, keep: job.keep, single: job.is_single() })
     }
 
-    fn for_run(&self, engine: EngineName, setting: Setting, repeat: u32) -> Result<PathBuf> {
+    fn for_run(&self, engine: EngineName, store: StoreKind, setting: Setting, repeat: u32) -> Result<PathBuf> {
         if engine == EngineName::Forebay && self.existing_store {
             return Ok(self.dir.clone());
         }
         if engine == EngineName::Forebay && self.single && self.keep {
             return Ok(self.dir.clone());
         }
-        let kind = if engine == EngineName::File { "file" } else { "store" };
+        let kind = match (engine, store) {
+            (EngineName::File, StoreKind::None) => "file",
+            (EngineName::File, StoreKind::Parquet) => "file-beside-parquet",
+            (EngineName::Forebay, StoreKind::None) => "store",
+            (EngineName::Forebay, StoreKind::Parquet) => "parquet",
+        };
         let period = setting.period_ms().map_or(String::new(), |ms| format!("-{ms}"));
         let path = self.dir.join(format!("{kind}-{}{period}-run-{repeat}", setting.wal_level()));
         ensure!(!path.exists(), "{} is there already; remove it or name another --dir", path.display());
         Ok(path)
     }
 
-    fn after_run(&self, plan: &Plan, path: &Path) -> Result<()> {
-        if plan.keep || path == self.dir {
+    fn after_run(&self, path: &Path) -> Result<()> {
+        if self.keep || path == self.dir {
             return Ok(());
         }
         let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
@@ -270,18 +327,18 @@ struct Outputs {
 }
 
 impl Outputs {
-    fn open(plan: &Plan) -> Result<Self> {
+    fn open(job: &Job) -> Result<Self> {
         let create = |path: &PathBuf| File::create(path).with_context(|| format!("cannot make {}", path.display()));
-        let json: Option<Box<dyn Write>> = match &plan.json {
+        let json: Option<Box<dyn Write>> = match &job.json {
             Some(path) if path.as_os_str() == "-" => Some(Box::new(std::io::stdout())),
             Some(path) => Some(Box::new(create(path)?)),
             None => None,
         };
-        plan.hdr.as_ref().map(create).transpose()?;
-        Ok(Self { json, hdr: plan.hdr.clone(), histograms: Vec::new(), clock: Duration::ZERO })
+        job.hdr.as_ref().map(create).transpose()?;
+        Ok(Self { json, hdr: job.hdr.clone(), histograms: Vec::new(), clock: Duration::ZERO })
     }
 
-    fn write(&mut self, report: &Report, measured: &Measured) -> Result<()> {
+    fn write(&mut self, report: &Report, plan: &Plan, measured: &Measured) -> Result<()> {
         if let Some(json) = &mut self.json {
             let mut line = serde_json::to_string(report)?;
             line.push('\n');
@@ -292,7 +349,8 @@ impl Outputs {
             let engine = if report.engine == EngineName::File { "file" } else { "forebay" };
             let period = report.setting.period_ms().map_or(String::new(), |ms| format!("-{ms}"));
             // A tag cannot hold commas and spaces.
-            let tag = format!("{engine}-{}{period}-run-{}", report.setting.wal_level(), report.repeat);
+            let store = if plan.store == StoreKind::Parquet { "-parquet" } else { "" };
+            let tag = format!("{engine}{store}-{}{period}-run-{}", report.setting.wal_level(), report.repeat);
             let latencies = measured.corrected.as_ref().unwrap_or(&measured.service).clone();
             self.histograms.push((tag, self.clock, length, latencies));
             self.clock += length;

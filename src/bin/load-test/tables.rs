@@ -1,44 +1,94 @@
 //! What a person reads: a table of medians, both drops, and the two lines that users of other load
 //! tools look for.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::args::{Plan, Setting, Workload};
+use crate::args::{Plan, Setting, StoreKind, Workload};
 use crate::report::{EngineName, Report};
 use crate::stats::{drop_percent, median};
 
-/// Everything that is said about all runs of a plan; first of all the note, if there is one.
-pub fn render(plan: &Plan, reports: &[Report], note: Option<&str>) -> String {
-    let mut text = format!("\nThe log alone: {}, store none\n", workload(plan));
-    if let Some(note) = note {
-        let _ = writeln!(text, "{note}");
+/// Everything that is said about all runs, table by table; first of all the note, if there is one.
+pub fn render(tables: &[(&Plan, &[Report])], note: Option<&str>) -> String {
+    let mut text = note.map_or(String::new(), |note| format!("\n{note}\n"));
+    for (plan, reports) in tables {
+        one_table(plan, reports, &mut text);
     }
-    if let Some(report) = reports.first() {
-        let _ = writeln!(
-            text,
-            "{} writers, {} in flight each, {}, {} of {}",
-            plan.writers,
-            plan.in_flight,
-            plan.rate.map_or("closed loop".into(), |rate| format!("open loop at {rate} blocks/s")),
-            if plan.repeat == 1 { "1 run".into() } else { format!("medians of {} runs", plan.repeat) },
-            match plan.workload {
-                Workload::Input(..) => "the whole input".into(),
-                _ => format!("{} s", plan.seconds),
-            },
-        );
-        let _ = writeln!(text, "{}", table(plan, reports, report.rows == report.blocks));
+    if let [(plan, _)] = tables
+        && plan.settings.len() > 1
+        && !cfg!(feature = "parquet")
+    {
+        let _ = writeln!(text, "\nThe whole path (meters, store parquet): not built into this program");
     }
+    let last = tables.iter().rfind(|(_, reports)| !reports.is_empty());
+    last.into_iter().for_each(|(plan, reports)| closing(plan, reports, &mut text));
+    text
+}
+
+fn one_table(plan: &Plan, reports: &[Report], text: &mut String) {
+    let _ = writeln!(text, "\n{}", title(plan));
+    let Some(first) = reports.first() else {
+        let _ = writeln!(text, "not measured");
+        return;
+    };
+    let _ = writeln!(
+        text,
+        "{} writers, {} in flight each, {}, {} of {}",
+        plan.writers,
+        plan.in_flight,
+        plan.rate.map_or("closed loop".into(), |rate| format!("open loop at {rate} blocks/s")),
+        if plan.repeat == 1 { "1 run".into() } else { format!("medians of {} runs", plan.repeat) },
+        match plan.workload {
+            Workload::Input(..) => "the whole input".into(),
+            _ => format!("{} s", plan.seconds),
+        },
+    );
+    let _ = writeln!(text, "{}", table(plan, reports, first.rows == first.blocks));
     for line in drops(plan, reports).into_iter().chain(ratios(plan, reports)).chain(remarks(plan, reports)) {
         let _ = writeln!(text, "{line}");
     }
-    if plan.settings.len() > 1 {
-        let _ =
-            writeln!(text, "The whole path (meters, store parquet): not available, this version has no parquet store");
+    for report in reports.iter().filter(|report| !report.columns.is_empty()) {
+        let _ = writeln!(text, "{}", columns(report));
     }
-    closing(plan, reports, &mut text);
-    text
+}
+
+/// What the runs of a table write, and where to.
+pub fn title(plan: &Plan) -> String {
+    let path = match plan.store {
+        StoreKind::Parquet => "The whole path",
+        StoreKind::None => "The log alone",
+    };
+    format!("{path}: {}, store {}", workload(plan), plan.store.word())
+}
+
+/// Every column of the input beside what the data files hold of it.
+fn columns(report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["table", "column", "type", "values", "sum", "values in files", "sum in files", "equal"]);
+    for column in &report.columns {
+        table.add_row([
+            column.table.clone(),
+            column.column.clone(),
+            column.kind.into(),
+            column.input.values.to_string(),
+            column.input.sum.clone(),
+            column.files.values.to_string(),
+            column.files.sum.clone(),
+            if column.equal { "yes" } else { "NO" }.into(),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(3).take(4) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let label = format!("{} run {}", report.setting.label(), report.repeat);
+    let rows = (grouped(report.rows as f64), grouped(report.verified_rows.unwrap_or(0) as f64));
+    format!(
+        "{label}: {} rows of input, {} rows in data files; sums of texts are of their bytes\n{table}",
+        rows.0, rows.1
+    )
 }
 
 fn workload(plan: &Plan) -> String {
@@ -65,6 +115,10 @@ fn table(plan: &Plan, reports: &[Report], rows_are_blocks: bool) -> Table {
     header.extend(["fsync p50", "blocks/batch"]);
     if rows_are_blocks {
         header.retain(|name| *name != "rows/s");
+    }
+    let is_stored = plan.store == StoreKind::Parquet;
+    if is_stored {
+        header.extend(["stored rows/s", "close"]);
     }
     table.set_header(&header);
     for &setting in &plan.settings {
@@ -96,6 +150,12 @@ fn table(plan: &Plan, reports: &[Report], rows_are_blocks: bool) -> Table {
                 },
                 format!("{:.1}", middle(|run| run.blocks_per_batch)),
             ]);
+            if is_stored && engine == EngineName::Forebay {
+                row.push(grouped(middle(|run| run.stored.map_or(0.0, |stored| stored.rows_per_s))));
+                row.push(time(middle(|run| run.stored.map_or(0.0, |stored| stored.close_seconds * 1e6))));
+            } else if is_stored {
+                row.extend(["-".into(), "-".into()]);
+            }
             table.add_row(row);
         }
     }
@@ -137,13 +197,13 @@ fn ratios(plan: &Plan, reports: &[Report]) -> Vec<String> {
 
 fn remarks(plan: &Plan, reports: &[Report]) -> Vec<String> {
     let mut lines = Vec::new();
-    let all_bound = !reports.is_empty() && reports.iter().all(|report| report.bound_by.is_some());
+    let bounds: BTreeSet<_> = reports.iter().map(|report| report.bound_by).collect();
+    let all_bound = !reports.is_empty() && !bounds.contains(&None);
     if all_bound {
-        lines.push(
-            "All settings are bound by the generator (making and checking blocks took more than half of \
-                    all cores' time): the table says little about the log"
-                .to_string(),
-        );
+        let by: Vec<&str> = bounds.into_iter().flatten().collect();
+        let why = by.iter().map(|bound| reason(bound)).collect::<Vec<_>>().join("; ");
+        let by = by.join(" or the ");
+        lines.push(format!("All settings are bound by the {by} ({why}): the table says little about the log"));
     }
     for report in reports {
         let label = format!("{} run {}", report.setting.label(), report.repeat);
@@ -156,9 +216,10 @@ fn remarks(plan: &Plan, reports: &[Report]) -> Vec<String> {
         if let (Some(verified), Some(lost), Some(wrong)) =
             (report.verified_blocks, report.lost_blocks, report.wrong_blocks)
         {
-            let rows = match plan.workload {
-                Workload::Input(..) => format!(" with {} rows", report.rows),
-                _ => String::new(),
+            let rows = match (report.verified_rows, &plan.workload) {
+                (Some(rows), _) => format!(" with {rows} rows in data files"),
+                (None, Workload::Input(..)) => format!(" with {} rows", report.rows),
+                (None, _) => String::new(),
             };
             lines.push(format!("{label}: verified {verified} blocks{rows}; lost {lost}, wrong {wrong}"));
         }
@@ -167,6 +228,14 @@ fn remarks(plan: &Plan, reports: &[Report]) -> Vec<String> {
     warnings.dedup();
     lines.extend(warnings.first().map(|warning| format!("warning: {warning}")));
     lines
+}
+
+/// What a bound means.
+fn reason(bound: &str) -> &'static str {
+    match bound {
+        "store" => "appends waited because what the store had not taken filled the log",
+        _ => "making and checking blocks took more than half of all cores' time",
+    }
 }
 
 /// Two lines for the last setting of the table, of its middle run.
@@ -227,11 +296,17 @@ mod tests {
 
     use super::*;
     use crate::args::Args;
-    use crate::report::tests::report;
+    use crate::columns::Columns;
+    use crate::report::tests::{report, report_of};
 
-    fn plan(options: &str) -> Plan {
+    fn plans(options: &str) -> Vec<Plan> {
         let words = std::iter::once("load-test").chain(options.split_whitespace());
-        Args::try_parse_from(words).expect("sound").plan().expect("sound")
+        Args::try_parse_from(words).expect("sound").job().expect("sound").plans
+    }
+
+    /// The first table of these options.
+    fn render_one(options: &str, reports: &[Report], note: Option<&str>) -> String {
+        render(&[(&plans(options)[0], reports)], note)
     }
 
     fn runs() -> Vec<Report> {
@@ -252,10 +327,49 @@ mod tests {
 
     #[test]
     fn both_drops_are_of_medians() {
-        let text = render(&plan(""), &runs(), None);
+        let text = render_one("", &runs(), None);
         assert!(text.contains("(2,3000) against (1): 10.0 % slower"), "{text}");
         assert!(text.contains("(2,0) against (2,3000): 50.0 % slower"), "{text}");
-        assert!(text.contains("The whole path (meters, store parquet): not available"), "{text}");
+        assert_eq!(text.contains("(meters, store parquet): not built"), !cfg!(feature = "parquet"), "{text}");
+    }
+
+    #[test]
+    #[cfg(feature = "parquet")]
+    fn without_options_the_log_alone_comes_first_and_the_whole_path_has_the_last_word() {
+        let plans = plans("");
+        let mut stored = runs();
+        for run in &mut stored {
+            let mut other = report("--store parquet", run.blocks, 900, 0.0);
+            (other.setting, other.repeat, other.rows) = (run.setting, run.repeat, run.blocks * 1000);
+            *run = other;
+        }
+        let text = render(&[(&plans[0], &runs()), (&plans[1], &stored)], None);
+        let (log, whole) =
+            (text.find("The log alone: raw blocks of 4096 bytes, store none"), text.find("The whole path: "));
+        assert!(log < whole && log.is_some(), "{text}");
+        assert!(text.contains("blocks of 1000 rows of the meters table, store parquet"), "{text}");
+        assert_eq!(text.matches("(2,0) against (2,3000): 50.0 % slower").count(), 2, "{text}");
+        assert_eq!(text.matches("stored rows/s").count(), 1, "{text}");
+        assert_eq!(text.matches("insert delay").count(), 1, "{text}");
+        assert!(text.contains("insert rows: 900000 with"), "{text}");
+        let interrupted = render(&[(&plans[0], &runs()), (&plans[1], &[])], Some("Interrupted: 9 of 18 runs"));
+        assert!(interrupted.contains("store parquet\nnot measured"), "{interrupted}");
+        assert!(interrupted.contains("insert rows: 900 with"), "{interrupted}");
+    }
+
+    #[test]
+    fn columns_stand_beside_each_other_and_one_that_differs_stands_out() {
+        let mut run = report("--wal-level 1 --verify", 1000, 900, 0.0);
+        let mut input = Columns::default();
+        input.add("weather", "temp", crate::columns::Value::Float(21.5));
+        run.verified_rows = Some(1000);
+        run.columns = input.compare(&input);
+        run.columns.extend(input.compare(&Columns::default()));
+        let text = render_one("--wal-level 1 --verify", &[run], None);
+        assert!(text.contains("(1) run 1: 1,000 rows of input, 1,000 rows in data files"), "{text}");
+        let line =
+            |end: &str| text.lines().any(|line| line.contains("| weather | temp   | float | ") && line.ends_with(end));
+        assert!(line("| yes   |") && line("| NO    |"), "{text}");
     }
 
     #[test]
@@ -264,13 +378,13 @@ mod tests {
         let mut file = reports[0].clone();
         (file.engine, file.blocks_per_s) = (EngineName::File, 250.0);
         reports.push(file);
-        let text = render(&plan("--baseline"), &reports, None);
+        let text = render_one("--baseline", &reports, None);
         assert!(text.contains("(1): 4.00 x the plain file"), "{text}");
     }
 
     #[test]
     fn what_was_interrupted_is_compared_as_far_as_it_was_measured() {
-        let text = render(&plan(""), &runs()[..6], Some("Interrupted: 6 of 9 runs"));
+        let text = render_one("", &runs()[..6], Some("Interrupted: 6 of 9 runs"));
         assert!(text.contains("\nInterrupted: 6 of 9 runs\n"), "{text}");
         assert!(text.contains("(2,3000) against (1)") && !text.contains("(2,0)"), "{text}");
         assert!(text.contains("into forebay (2,3000) at"), "{text}");
@@ -278,7 +392,7 @@ mod tests {
 
     #[test]
     fn the_closing_lines_are_of_the_last_setting() {
-        let text = render(&plan(""), &runs(), None);
+        let text = render_one("", &runs(), None);
         let lines: Vec<&str> = text.trim_end().lines().rev().take(2).collect();
         assert!(lines[1].starts_with("Spent 2.000000 seconds to insert rows: 900 with 50 thread(s)"), "{text}");
         assert!(lines[1].ends_with("450.00 records/second"), "{text}");
@@ -288,7 +402,20 @@ mod tests {
     #[test]
     fn a_table_that_measures_the_generator_says_so() {
         let bound = [report("--wal-level 1", 1000, 900, 0.9)];
-        assert!(render(&plan("--wal-level 1"), &bound, None).contains("bound by the generator"));
+        assert!(render_one("--wal-level 1", &bound, None).contains("bound by the generator"));
+    }
+
+    #[test]
+    fn a_table_that_measures_the_store_says_so() {
+        let mut reports = vec![report_of("--wal-level 1", 1000, 900, (0.0, 0.5))];
+        let text = render_one("--wal-level 1", &reports, None);
+        assert!(text.contains("All settings are bound by the store (appends waited"), "{text}");
+        reports.push(report("--wal-level 1", 1000, 900, 0.9));
+        let text = render_one("--wal-level 1", &reports, None);
+        assert!(text.contains("bound by the generator or the store (making"), "{text}");
+        reports.push(report("--wal-level 1", 1000, 900, 0.0));
+        let text = render_one("--wal-level 1", &reports, None);
+        assert!(!text.contains("All settings") && text.contains("(1) run 1: bound by the store, not by"), "{text}");
     }
 
     #[test]

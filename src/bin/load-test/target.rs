@@ -4,7 +4,8 @@ use std::fmt::Debug;
 use std::future::Future;
 
 use anyhow::Result;
-use forebay::Block;
+use forebay::types::Seq;
+use forebay::{Block, Receipt};
 use hdrhistogram::Histogram;
 use serde_json::Value;
 
@@ -32,13 +33,13 @@ pub trait Target: Sync {
 /// One writer's end of a [`Target`].
 pub trait TargetWriter: Send {
     /// A block under way; ready when it is acknowledged.
-    type Ticket: Future<Output = Result<()>> + Unpin;
+    type Ticket: Future<Output = Result<Option<Receipt>>> + Unpin;
 
-    /// Waits for the acknowledgement.
+    /// Waits for the acknowledgement; says where the block stands, if the target gives receipts.
     ///
     /// # Errors
     /// As the target says; the block may or may not be there.
-    fn append(&mut self, block: Block) -> Result<()>;
+    fn append(&mut self, block: Block) -> Result<Option<Receipt>>;
 
     /// Does not wait; gives the block back where there is no room now.
     ///
@@ -68,6 +69,12 @@ pub struct Counts {
     pub unsynced_max_ms: f64,
     /// The log's size, and its bound; in bytes.
     pub wal_bytes: (u64, u64),
+    /// How often a shard took nothing more because its log was full.
+    pub stalls: u64,
+    /// The last block accepted by each shard.
+    pub accepted: Vec<Seq>,
+    /// The last block of each shard that is in data files, and all before it.
+    pub flushed: Vec<Seq>,
     /// The marks of each shard.
     pub marks: Value,
 }

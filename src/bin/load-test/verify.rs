@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use forebay::Block;
 
+use crate::columns::Compared;
 use crate::workload::{hash_of, identity_of, marked_payload};
 
 /// Problems that are told in full; more are only counted.
@@ -35,6 +36,10 @@ pub struct Verdict {
     pub wrong: u64,
     /// The first few of all these, in words.
     pub problems: Vec<String>,
+    /// Rows of acknowledged blocks that are in data files, where those are what was proven.
+    pub rows: Option<u64>,
+    /// Columns of the input and of the data files, side by side.
+    pub columns: Vec<Compared>,
 }
 
 impl Verdict {
@@ -43,12 +48,14 @@ impl Verdict {
         self.lost == 0 && self.wrong == 0
     }
 
-    fn problem(&mut self, text: impl FnOnce() -> String) {
+    /// Counts something wrong.
+    pub fn problem(&mut self, text: impl FnOnce() -> String) {
         self.wrong += 1;
         self.tell(text);
     }
 
-    fn tell(&mut self, text: impl FnOnce() -> String) {
+    /// Says why, the first few times.
+    pub fn tell(&mut self, text: impl FnOnce() -> String) {
         if self.problems.len() < PROBLEMS_TOLD {
             self.problems.push(text());
         }

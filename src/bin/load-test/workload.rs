@@ -1,16 +1,17 @@
 //! Where a writer's blocks come from: made up ahead of time, or the lines of a file.
 //!
 //! Where a run is to be verified, each raw block is made anew and bears its identity, so that it can
-//! be made again for comparison, byte for byte; blocks of lines are remembered by a hash each.
+//! be made again for comparison, byte for byte; blocks of lines, no two of which are alike, are remembered
+//! by a hash each.
 
 use std::sync::mpsc::Receiver;
 
 use anyhow::Result;
-use bytes::Bytes;
 use forebay::Block;
 use forebay::types::mix64;
 
 use crate::input::{Piece, check_piece};
+use crate::meters::Meters;
 
 /// Bytes at the start of a verified raw block: magic, run, writer, counter.
 pub const IDENTITY_BYTES: usize = 32;
@@ -19,22 +20,6 @@ const MAGIC: u64 = 0x5ee0_f0eb_a7b1_0c51;
 const RAW_TABLE: &str = "blobs";
 /// Blocks that a writer goes round in.
 const TEMPLATES: usize = 4;
-/// Meters of the meters workload, all writers together.
-const METERS: u64 = 10_000;
-const LOCATIONS: [&str; 10] = [
-    "California.SanFrancisco",
-    "California.LosAngles",
-    "California.SanDiego",
-    "California.SanJose",
-    "California.PaloAlto",
-    "California.Campbell",
-    "California.MountainView",
-    "California.Sunnyvale",
-    "California.SantaClara",
-    "California.Cupertino",
-];
-/// The first time of the meters, in nanoseconds: 2020-10-03T08:38:05Z.
-const METERS_START_NS: u64 = 1_601_714_285_000_000_000;
 
 /// One writer's blocks.
 pub enum Source {
@@ -45,15 +30,8 @@ pub enum Source {
         /// Which comes next.
         at: usize,
     },
-    /// Lines, checked anew for each block as any client's are.
-    Lines {
-        /// Texts to go round in.
-        texts: Vec<Bytes>,
-        /// The counter of the next block.
-        counter: u64,
-        /// In a verified run: what makes each text another one.
-        identity: Option<(u64, u32)>,
-    },
+    /// Rows of meters, checked anew for each block as any client's are.
+    Meters(Meters),
     /// Raw blocks that bear their identity.
     Marked {
         /// The run.
@@ -87,13 +65,6 @@ impl Source {
         }
     }
 
-    /// Blocks of `rows` rows of the meters table.
-    pub fn meters(rows: u32, writer: u32, verified_run: Option<u64>) -> Self {
-        let text = |at: usize| Bytes::from(meters_text(rows, writer, at as u64));
-        let identity = verified_run.map(|run| (run, writer));
-        Self::Lines { texts: (0..TEMPLATES).map(text).collect(), counter: 0, identity }
-    }
-
     /// The next block; `None` at the end of the input.
     ///
     /// # Errors
@@ -112,19 +83,7 @@ impl Source {
     fn make(&mut self) -> Result<Option<Block>> {
         match self {
             Self::Templates { .. } => unreachable!("these are made ahead of time"),
-            Self::Lines { texts, counter, identity } => {
-                let text = &texts[*counter as usize % texts.len()];
-                let text = match identity {
-                    None => text.clone(),
-                    Some((run, writer)) => {
-                        let mut marked = format!("# {run:x} {writer} {counter}\n").into_bytes();
-                        marked.extend_from_slice(text);
-                        marked.into()
-                    }
-                };
-                *counter += 1;
-                Ok(Some(Block::lines(text)?))
-            }
+            Self::Meters(meters) => Ok(Some(Block::lines(meters.next())?)),
             Self::Marked { run, writer, counter, bytes } => {
                 let payload = marked_payload(*run, *writer, *counter, *bytes);
                 *counter += 1;
@@ -191,26 +150,6 @@ fn fill(bytes: &mut [u8], seed: u64) {
     }
 }
 
-fn meters_text(rows: u32, writer: u32, template: u64) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(rows as usize * 110);
-    for row in 0..u64::from(rows) {
-        let number = (u64::from(writer) * TEMPLATES as u64 + template) * u64::from(rows) + row;
-        let meter = number % METERS;
-        let noise = mix64(7, number);
-        let (group, location) = (meter % 10 + 1, LOCATIONS[(meter / 10 % 10) as usize]);
-        let current = 8.0 + (noise % 1000) as f64 / 200.0;
-        let voltage = 200 + (noise >> 20) % 50;
-        let phase = ((noise >> 40) % 100) as f64 / 100.0;
-        let time = METERS_START_NS + number * 1_000_000;
-        let _ = writeln!(
-            text,
-            "meters,groupid={group},location={location} current={current},voltage={voltage}i,phase={phase} {time}"
-        );
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,18 +162,6 @@ mod tests {
         assert_ne!(payload[IDENTITY_BYTES..], marked_payload(9, 3, 78, 100)[IDENTITY_BYTES..]);
         assert_eq!(identity_of(&[0; 100]), None);
         assert_eq!(identity_of(&payload[..20]), None);
-    }
-
-    #[test]
-    fn meters_are_sound_line_protocol_and_differ_where_they_must() {
-        let mut source = Source::meters(100, 1, None);
-        let block = source.next().expect("sound").expect("endless");
-        assert_eq!((block.table(), block.rows()), ("meters", 100));
-        let mut verified = Source::meters(100, 1, Some(5));
-        let hashes: Vec<u64> =
-            (0..9).map(|_| hash_of(verified.next().expect("sound").expect("endless").payload())).collect();
-        let distinct: std::collections::HashSet<_> = hashes.iter().collect();
-        assert_eq!(distinct.len(), 9);
     }
 
     #[test]
