@@ -323,6 +323,21 @@ impl Tree for SimTree {
         Ok(Box::new(SimFile { tree: self.clone(), file, path: path.to_owned() }))
     }
 
+    fn make_folder(&self, path: &str) -> io::Result<()> {
+        let full = self.is_full();
+        self.change(
+            || format!("make folder {path}"),
+            |state| {
+                if full && !state.folders.contains(path) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                state.make_folders(&format!("{path}/"));
+                Ok(())
+            },
+        )?;
+        self.sync_folders(&[path.to_owned()])
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let full = self.is_full();
         self.change(

@@ -132,6 +132,8 @@ struct World {
     life: u32,
     /// Bits of the manifest were flipped: an opening may refuse.
     rotten: bool,
+    /// A salvage was cut short: what it has said already it need not say again.
+    salvaging: bool,
     summary: FilesSummary,
 }
 
@@ -182,6 +184,7 @@ impl World {
             boot: 1,
             life: 0,
             rotten: false,
+            salvaging: false,
             summary: FilesSummary::default(),
         }
     }
@@ -259,7 +262,7 @@ impl World {
     /// was refused for good.
     fn open(&mut self, mut deaths: u32) -> Result<Option<DataFiles>, String> {
         let mut on_damage = OnDamage::Refuse;
-        if deaths == CRASH_LOOP && self.chance.percent(50) {
+        if self.summary.openings > 0 && deaths == CRASH_LOOP && self.chance.percent(50) {
             self.medium.lock().faults.full = true;
         }
         for _ in 0..ATTEMPTS_MAX {
@@ -268,6 +271,7 @@ impl World {
             let opened = self.try_open(on_damage);
             if self.is_dead() {
                 deaths = deaths.saturating_sub(1);
+                self.salvaging |= on_damage == OnDamage::Salvage;
                 self.summary.cut_openings += 1;
                 self.crash();
                 continue;
@@ -333,7 +337,7 @@ impl World {
         on_damage: OnDamage,
     ) -> Result<(), String> {
         if on_damage == OnDamage::Salvage {
-            if damages == 0 {
+            if damages == 0 && !std::mem::take(&mut self.salvaging) {
                 return Err("salvaged without a word".to_owned());
             }
             self.summary.salvaged += 1;
@@ -357,7 +361,7 @@ impl World {
     fn check_size(&self, files: &DataFiles) -> Result<(), String> {
         let names = self.medium.folder().list().map_err(|error| error.to_string())?;
         let room = self.plan.segment_bytes as usize - SEGMENT_HEADER_BYTES;
-        let state: usize = files.catalog().anew(room / 2).len() + 1;
+        let state: usize = files.catalog().anew(0, room / 2).len() + 1;
         let bound = 10 + 4 * state;
         if names.len() > bound {
             return Err(format!("{} files of the manifest for a state of at most {state}: {names:?}", names.len()));

@@ -201,7 +201,11 @@ impl FilesModel {
             return Err(format!("{path} is not in the manifest"));
         }
         match settled.missing.iter().find(|path| !self.by_hand.contains_key(*path)) {
-            Some(path) => Err(format!("{path} is missing, and nobody removed it")),
+            Some(path) => return Err(format!("{path} is missing, and nobody removed it")),
+            None => {}
+        }
+        match settled.damaged.iter().find(|path| !self.by_hand.contains_key(*path)) {
+            Some(path) => Err(format!("{path} has another length, and nobody shortened it")),
             None => Ok(()),
         }
     }
@@ -239,7 +243,7 @@ impl FilesModel {
             if file.no >= catalog.next_file {
                 return Err(format!("the number of {path} will be given again"));
             }
-            if settled.missing.contains(&path) {
+            if settled.missing.contains(&path) || settled.damaged.contains(&path) {
                 continue;
             }
             let bytes = tree.read(&path).ok_or_else(|| format!("{path} is not there"))?;
@@ -291,7 +295,7 @@ impl FilesModel {
     }
 
     fn check_rows(&mut self, seen: &BTreeMap<Row, FileNo>, settled: &Settled) -> Result<(), String> {
-        for path in &settled.missing {
+        for path in settled.missing.iter().chain(&settled.damaged) {
             let lost = self.by_hand.get(path).cloned().unwrap_or_default();
             self.rows = self.rows.difference(&lost).copied().collect();
         }

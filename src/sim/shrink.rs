@@ -11,10 +11,7 @@ const TRIES_MAX: u32 = 400;
 /// # Panics
 /// Where the history that is given does not fail.
 #[must_use]
-pub fn shrink<T>(
-    failing: &Run,
-    world: impl Fn(&Run) -> Result<T, Box<Violation>>,
-) -> (Run, Box<Violation>) {
+pub fn shrink<T>(failing: &Run, world: impl Fn(&Run) -> Result<T, Box<Violation>>) -> (Run, Box<Violation>) {
     let run = |run: &Run| world(run).err();
     let mut best = *failing;
     let mut violation = run(&best).expect("a failing history");

@@ -115,7 +115,8 @@ fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits) -> (Total, Opt
         while !over.load(Ordering::Relaxed) {
             let first = next.fetch_add(SEEDS_AT_ONCE, Ordering::Relaxed);
             for seed in first..(first + SEEDS_AT_ONCE).min(seeds.end) {
-                if let Err(found) = both(&Run { seed, mutant: options.mutant, limits, trace }, options.world, &mut sum) {
+                if let Err(found) = both(&Run { seed, mutant: options.mutant, limits, trace }, options.world, &mut sum)
+                {
                     over.store(true, Ordering::Relaxed);
                     return (sum, Some(found));
                 }
