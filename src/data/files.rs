@@ -35,6 +35,16 @@ pub enum FilesError {
 }
 
 impl FilesError {
+    /// The disk is full: nothing has changed, and it may be tried again.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Manifest(ManifestError::Log(error)) => error.is_no_space(),
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+
     /// Wraps a system error with what was being done.
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let context = context.into();

@@ -249,7 +249,8 @@ impl Manifest {
     }
 }
 
-const BOUNDS: LogBounds = LogBounds { segments_max: u64::MAX, reserve: RESERVE };
+/// One more is kept than an opening needs, so that files can be removed on a full disk.
+const BOUNDS: LogBounds = LogBounds { segments_max: u64::MAX, reserve: RESERVE + 1 };
 
 /// The longest record's text that an empty segment has room for, in bytes.
 const fn entry_bytes_max(segment_bytes: u64) -> usize {

@@ -75,6 +75,8 @@ impl Files {
         let Settled { missing, damaged, unknown, .. } = files.settle()?;
         if !unknown.is_empty() {
             lost_record(home, &root, &unknown)?;
+            // A power cut must not bring them back.
+            tree.sync_folders(&unknown).map_err(FilesError::io("syncing the folders of data files"))?;
         }
         if !missing.is_empty() {
             tracing::warn!(
@@ -83,7 +85,11 @@ impl Files {
                 missing.iter().take(3).cloned().collect::<Vec<_>>().join(", "),
                 if missing.len() > 3 { ", ..." } else { "" }
             );
-            files.forget(&missing)?;
+            match files.forget(&missing) {
+                // It is done at the next open.
+                Err(error) if error.is_no_space() => {}
+                other => other?,
+            }
         }
         if let Some(first) = damaged.first() {
             tracing::warn!(

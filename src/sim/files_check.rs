@@ -225,6 +225,12 @@ impl FilesModel {
         self.flushed = catalog.progress.iter().map(|(shard, at)| (shard.0, at.seq.0)).collect();
     }
 
+    /// There are rows of blocks that are not flushed yet.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        self.rows.iter().any(|row| row.1 > self.flushed(row.0))
+    }
+
     /// Compares a settled folder with the history, and goes on from what is there. Returns the rows.
     ///
     /// # Errors
