@@ -357,7 +357,7 @@ impl World {
                 return Err("salvaged without a word".to_owned());
             }
             self.summary.salvaged += 1;
-            self.model.salvaged(files.catalog(), &self.tree);
+            self.model.salvaged(files.catalog(), &self.tree, settled);
         } else {
             self.model.check_report(settled)?;
         }

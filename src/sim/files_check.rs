@@ -211,10 +211,14 @@ impl FilesModel {
     }
 
     /// The damage of the manifest was salvaged: what is left is what counts.
-    pub fn salvaged(&mut self, catalog: &Catalog, tree: &SharedTree) {
+    pub fn salvaged(&mut self, catalog: &Catalog, tree: &SharedTree, settled: &Settled) {
         let contents = std::mem::take(&mut self.contents);
         let by_hand = std::mem::take(&mut self.by_hand);
         *self = Self { contents, by_hand, ..Self::default() };
+        for path in &settled.missing {
+            // Its removal is in a transaction that was lost; on a full disk it is not forgotten yet.
+            self.by_hand.entry(path.clone()).or_default();
+        }
         for file in catalog.files.values() {
             let path = file.path();
             let rows = tree.read(&path).filter(|bytes| bytes.len() as u64 == file.bytes);
