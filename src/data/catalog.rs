@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::data::format::{DataFile, FileNo, Record, SchemaColumn, ShardProgress, StreamUpto};
-use crate::types::{Position, ShardId, Stream};
+use crate::types::{Position, SegmentNo, ShardId, Stream};
 
 /// Text of a record beside its rows at most, in bytes.
 const RECORD_BYTES: usize = 200;
@@ -33,38 +33,52 @@ pub struct Reading {
     /// After the last whole transaction.
     catalog: Catalog,
     parts: Vec<Record>,
-    began: bool,
+    /// The segment in which the last whole state begins, and the one of the transaction that is read.
+    anew: Option<SegmentNo>,
+    first: SegmentNo,
+    /// The records begin in the middle of a transaction.
+    headless: bool,
 }
 
 impl Reading {
-    /// Takes in the next record.
+    /// Takes in the next record, which stands in this segment.
     ///
     /// # Errors
     /// What is wrong with it: text that is no record, or parts that are not in order.
-    pub fn take(&mut self, payload: &[u8]) -> Result<(), String> {
+    pub fn take(&mut self, segment: SegmentNo, payload: &[u8]) -> Result<(), String> {
         let record: Record = serde_json::from_slice(payload)
             .map_err(|error| format!("a record of the manifest is unreadable: {error}"))?;
         if record.part == 0 {
             // A transaction that was cut short.
             self.parts.clear();
+            self.first = segment;
+        } else if self.parts.is_empty() && self.anew.is_none() {
+            // What it belongs to was given back with the segments before.
+            self.headless = true;
+            return Ok(());
         }
-        if record.part as usize != self.parts.len() {
+        let same = self.parts.first().is_none_or(|first| first.transaction == record.transaction);
+        if record.part as usize != self.parts.len() || !same {
             return Err(format!("part {} of a transaction follows part {}", record.part, self.parts.len()));
         }
         let last = record.last;
         self.parts.push(record);
         if last {
-            self.began |= self.parts[0].anew;
+            if self.parts[0].anew {
+                self.anew = Some(self.first);
+            }
             self.catalog.apply(&self.parts);
             self.parts.clear();
         }
         Ok(())
     }
 
-    /// The state; `None` where the records do not begin with a whole one, though there are any.
+    /// The state, and the first segment that it needs; `None` where the records do not begin with a
+    /// whole one, though there are any.
     #[must_use]
-    pub fn finish(self) -> Option<Catalog> {
-        (self.began || self.catalog == Catalog::default()).then_some(self.catalog)
+    pub fn finish(self) -> Option<(Catalog, Option<SegmentNo>)> {
+        let none = self.catalog == Catalog::default() && !self.headless;
+        (self.anew.is_some() || none).then_some((self.catalog, self.anew))
     }
 }
 
@@ -105,9 +119,10 @@ impl Catalog {
         }
     }
 
-    /// The whole state as one transaction that begins anew, in records as [`parts`] makes them.
+    /// The whole state as one transaction of this number that begins anew, in records as [`parts`]
+    /// makes them.
     #[must_use]
-    pub fn anew(&self, bytes_max: usize) -> Vec<Record> {
+    pub fn anew(&self, transaction: u64, bytes_max: usize) -> Vec<Record> {
         let column = |((namespace, table, key), kind): (&(String, String, String), &String)| SchemaColumn {
             namespace: namespace.clone(),
             table: table.clone(),
@@ -125,6 +140,7 @@ impl Catalog {
             }
         });
         let whole = Record {
+            transaction,
             anew: true,
             next_file: self.next_file,
             add: self.files.values().cloned().collect(),
@@ -140,8 +156,8 @@ impl Catalog {
 /// A transaction as records of at most `bytes_max` of text, but for a row that is longer by itself.
 #[must_use]
 pub fn parts(whole: Record, bytes_max: usize) -> Vec<Record> {
-    let Record { anew, next_file, .. } = whole;
-    let empty = Record { next_file, ..Record::default() };
+    let Record { transaction, anew, next_file, .. } = whole;
+    let empty = Record { transaction, next_file, ..Record::default() };
     let mut cut = Cutter { done: Vec::new(), bytes: RECORD_BYTES, current: empty, bytes_max };
     for file in whole.add {
         cut.record_for(&file).add.push(file);
@@ -193,7 +209,8 @@ impl Cutter {
     fn record_for(&mut self, row: &impl Serialize) -> &mut Record {
         let bytes = serde_json::to_vec(row).expect("plain fields").len() + 1;
         if self.bytes + bytes > self.bytes_max && self.bytes > RECORD_BYTES {
-            let next = Record { next_file: self.current.next_file, ..Record::default() };
+            let Record { transaction, next_file, .. } = self.current;
+            let next = Record { transaction, next_file, ..Record::default() };
             self.done.push(std::mem::replace(&mut self.current, next));
             self.bytes = RECORD_BYTES;
         }
@@ -233,24 +250,24 @@ mod tests {
         for record in records {
             let text = serde_json::to_vec(record).expect("plain fields");
             assert!(text.len() <= 100_000, "a record of {} bytes", text.len());
-            reading.take(&text).expect("a record");
+            reading.take(SegmentNo(1), &text).expect("a record");
         }
-        reading.finish()
+        reading.finish().map(|(catalog, _)| catalog)
     }
 
     #[test]
     fn the_whole_state_survives_its_records_in_bounded_parts() {
         let catalog = large();
-        assert_eq!(read(&catalog.anew(4_000)).as_ref(), Some(&catalog));
-        assert_eq!(read(&Catalog::default().anew(4_000)), Some(Catalog::default()));
+        assert_eq!(read(&catalog.anew(1, 4_000)).as_ref(), Some(&catalog));
+        assert_eq!(read(&Catalog::default().anew(1, 4_000)), Some(Catalog::default()));
     }
 
     #[test]
     fn a_transaction_counts_as_a_whole_or_not_at_all() {
         let before = Catalog { next_file: FileNo(1), ..Catalog::default() };
         let after = large();
-        let mut records = before.anew(4_000);
-        let whole = after.anew(100_000);
+        let mut records = before.anew(1, 4_000);
+        let whole = after.anew(2, 100_000);
         for cut in 0..whole.len() {
             let mut cut_short = records.clone();
             cut_short.extend_from_slice(&whole[..cut]);
@@ -266,7 +283,28 @@ mod tests {
         let later = Record { last: true, add: vec![file(3)], ..Record::default() };
         assert_eq!(read(&[later]), None);
         let mut reading = Reading::default();
-        assert!(reading.take(b"{\"part\":1}").is_err());
-        assert!(reading.take(b"not json").is_err());
+        assert!(reading.take(SegmentNo(1), b"not json").is_err());
+        let tail = &large().anew(1, 4_000)[1..];
+        assert_eq!(read(tail), None);
+    }
+
+    #[test]
+    fn the_rest_of_an_older_state_before_the_present_one_is_passed_over() {
+        let (older, present) = (large(), Catalog { next_file: FileNo(1), ..Catalog::default() });
+        let mut records = older.anew(1, 4_000).split_off(2);
+        records.extend(present.anew(2, 4_000));
+        assert_eq!(read(&records), Some(present));
+    }
+
+    #[test]
+    fn parts_of_two_transactions_are_not_one() {
+        let mut reading = Reading::default();
+        let (one, other) = (large().anew(1, 4_000), large().anew(2, 4_000));
+        let text = |record: &Record| serde_json::to_vec(record).expect("plain fields");
+        reading.take(SegmentNo(1), &text(&one[0])).expect("a beginning");
+        assert!(reading.take(SegmentNo(1), &text(&other[1])).is_err());
+        let mut began = Reading::default();
+        began.take(SegmentNo(1), &text(&Catalog::default().anew(1, 4_000)[0])).expect("a state");
+        assert!(began.take(SegmentNo(1), &text(&one[1])).is_err());
     }
 }

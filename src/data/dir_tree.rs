@@ -59,6 +59,11 @@ impl Tree for DirTree {
         Ok(Box::new(OnDisk(File::create(path)?)))
     }
 
+    fn make_folder(&self, path: &str) -> io::Result<()> {
+        fs::create_dir_all(self.root.join(path))?;
+        self.sync_folders(&[path.to_owned()])
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let to = self.root.join(to);
         self.make_folder_of(&to)?;

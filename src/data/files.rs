@@ -6,7 +6,7 @@
 //! manifest, and a row counts from the transaction on. [`DataFiles::settle`] finishes what a crash or
 //! an error left undone, and removes what no transaction named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -21,6 +21,9 @@ pub enum FilesError {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// An earlier commit is not carried out in full: [`DataFiles::settle`] comes first.
+    #[error("an earlier commit of data files is not finished yet")]
+    Unsettled,
     /// The file system.
     #[error("{context}: {source}")]
     Io {
@@ -32,6 +35,16 @@ pub enum FilesError {
 }
 
 impl FilesError {
+    /// The disk is full: nothing has changed, and it may be tried again.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Manifest(ManifestError::Log(error)) => error.is_no_space(),
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+
     /// Wraps a system error with what was being done.
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let context = context.into();
@@ -44,8 +57,10 @@ impl FilesError {
 pub struct Settled {
     /// Committed files that got their final names now.
     pub renamed: Vec<String>,
-    /// Committed files that are not there, or not of their length: deleted by hand, or damaged.
+    /// Committed files that are not there: deleted by hand.
     pub missing: Vec<String>,
+    /// Committed files that are not of their length. They keep their names and their places.
+    pub damaged: Vec<String>,
     /// Files named as ours are that no transaction names: the manifest has lost a record.
     pub unknown: Vec<String>,
     /// Temporary and replaced files that were removed.
@@ -60,6 +75,19 @@ pub struct DataFiles {
     unsettled: bool,
     /// The number of the next file; those of failed commits are not given again.
     next_file: FileNo,
+    /// Folders that are known to be there, durably.
+    folders: BTreeSet<String>,
+}
+
+/// Whether this bug is planted; never in a product.
+macro_rules! planted {
+    ($name:ident) => {{
+        #[cfg(feature = "sim")]
+        let planted = crate::planted::is_planted(crate::planted::Mutant::$name);
+        #[cfg(not(feature = "sim"))]
+        let planted = false;
+        planted
+    }};
 }
 
 impl DataFiles {
@@ -67,7 +95,7 @@ impl DataFiles {
     #[must_use]
     pub fn new(tree: Arc<dyn Tree>, manifest: Manifest) -> Self {
         let next_file = manifest.catalog().next_file;
-        Self { tree, manifest, unsettled: true, next_file }
+        Self { tree, manifest, unsettled: true, next_file, folders: BTreeSet::new() }
     }
 
     /// What is committed.
@@ -87,23 +115,24 @@ impl DataFiles {
     /// temporary file is being written.
     ///
     /// # Errors
-    /// [`FilesError::Io`]; it may be called again.
+    /// [`FilesError::Io`]; it may be called again. [`FilesError::Manifest`] where that has failed: it may
+    /// be ahead of the catalog, so nothing is known to belong to none.
     pub fn settle(&mut self) -> Result<Settled, FilesError> {
+        self.manifest.check()?;
         let mut settled = Settled::default();
         let listed = self.tree.list().map_err(FilesError::io("listing the data files"))?;
         let mut there: BTreeMap<String, u64> = listed.into_iter().collect();
         for file in self.manifest.catalog().files.values() {
             let (tmp, path) = (file.no.tmp_path(), file.path());
-            let whole = there.remove(&path) == Some(file.bytes);
-            if whole {
-                continue;
-            }
-            if there.get(&tmp) == Some(&file.bytes) {
-                self.rename(&tmp, &path)?;
-                there.remove(&tmp);
-                settled.renamed.push(path);
-            } else {
-                settled.missing.push(path);
+            match (there.remove(&path), there.get(&tmp)) {
+                (Some(bytes), _) if bytes == file.bytes => {}
+                (_, Some(&bytes)) if bytes == file.bytes && !planted!(RenamesUnfinished) => {
+                    self.rename(&tmp, &path)?;
+                    there.remove(&tmp);
+                    settled.renamed.push(path);
+                }
+                (Some(_), _) => settled.damaged.push(path),
+                (None, _) => settled.missing.push(path),
             }
         }
         for file in self.manifest.catalog().doomed.values() {
@@ -123,6 +152,7 @@ impl DataFiles {
         // A rename and a removal that an earlier process made may not be durable yet.
         touched.extend(self.manifest.catalog().files.values().map(DataFile::path));
         touched.extend(self.manifest.catalog().doomed.values().map(DataFile::path));
+        touched.push(FileNo(0).tmp_path());
         self.sync_folders(&touched)?;
         self.manifest.forget_doomed();
         self.unsettled = false;
@@ -134,23 +164,42 @@ impl DataFiles {
     ///
     /// # Errors
     /// [`FilesError`]. Where the catalog has the transaction all the same, [`settle`](Self::settle)
-    /// goes on with it.
+    /// goes on with it. [`FilesError::Unsettled`] where it must do so first, for another one.
     pub fn commit(&mut self, transaction: Record) -> Result<(), FilesError> {
+        if self.unsettled {
+            return Err(FilesError::Unsettled);
+        }
         let added: Vec<(String, String)> =
             transaction.add.iter().map(|file| (file.no.tmp_path(), file.path())).collect();
         let files = &self.manifest.catalog().files;
         let removed: Vec<String> =
             transaction.remove.iter().filter_map(|no| files.get(no)).map(DataFile::path).collect();
-        if let Some((first, _)) = added.first() {
+        if let Some((first, _)) = added.first()
+            && !planted!(TmpFolderNotSynced)
+        {
             self.sync_folders(std::slice::from_ref(first))?;
         }
+        // Before the record: on a full disk none can be made, and then the record could not be carried out.
+        self.make_folders(added.iter().map(|(_, path)| path))?;
         self.unsettled = true;
+        if planted!(RenameBeforeRecord) {
+            added.iter().try_for_each(|(tmp, path)| self.rename(tmp, path))?;
+        }
+        if planted!(RemoveBeforeRecord) {
+            self.remove(&removed)?;
+        }
+        if planted!(ProgressBeforeFiles) {
+            let progress = transaction.progress.clone();
+            self.manifest.append(Record { next_file: self.next_file, progress, ..Record::default() })?;
+        }
         self.manifest.append(Record { next_file: self.next_file, ..transaction })?;
-        for (tmp, path) in &added {
-            self.rename(tmp, path)?;
+        if !planted!(RenameBeforeRecord) {
+            added.iter().try_for_each(|(tmp, path)| self.rename(tmp, path))?;
         }
         let (from, to): (Vec<String>, Vec<String>) = added.into_iter().unzip();
-        self.sync_folders(&to)?;
+        if !planted!(FinalFolderNotSynced) {
+            self.sync_folders(&to)?;
+        }
         // The old names last: two names of one file would be two files to whoever reads the folder.
         self.remove(&removed)?;
         let touched: Vec<String> = from.into_iter().chain(removed).collect();
@@ -166,15 +215,33 @@ impl DataFiles {
         self.unsettled
     }
 
-    /// Takes files out of the catalog that are not there any more.
+    /// Takes files out of the catalog that are not there any more, though they are committed and settled.
     ///
     /// # Errors
     /// [`FilesError`].
     pub fn forget(&mut self, paths: &[String]) -> Result<(), FilesError> {
         let files = self.manifest.catalog().files.values();
         let gone: Vec<FileNo> = files.filter(|file| paths.contains(&file.path())).map(|file| file.no).collect();
+        if self.unsettled {
+            return Err(FilesError::Unsettled);
+        }
         if !gone.is_empty() {
+            // Whoever removed them may not have synced that; a file that came back would belong to nobody.
+            self.sync_folders(paths)?;
             self.commit(Record { forget: gone, ..Record::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Makes the folders of these paths, durably.
+    fn make_folders<'a>(&mut self, paths: impl Iterator<Item = &'a String>) -> Result<(), FilesError> {
+        for path in paths {
+            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            if self.folders.contains(folder) {
+                continue;
+            }
+            self.tree.make_folder(folder).map_err(FilesError::io(format!("making {folder}")))?;
+            self.folders.insert(folder.to_owned());
         }
         Ok(())
     }

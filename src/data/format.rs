@@ -240,6 +240,8 @@ impl StreamUpto {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
+    /// The transaction's number: no other transaction near it in the log has the same.
+    pub transaction: u64,
     /// The part's number in its transaction, from 0.
     pub part: u32,
     /// It is the last part.

@@ -11,7 +11,7 @@ use crate::data::catalog::{Catalog, Reading, parts};
 use crate::data::format::Record;
 use crate::io::disk::Folder;
 use crate::io::maker::Maker;
-use crate::limits::{SECTOR_BYTES, SECTOR_STREAM_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::{PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::{
     Appender, Ground, Intake, OpenError, Opened, Quarantine, ShardReport, ShardSetup, carry_out, examine, put_aside,
 };
@@ -31,7 +31,7 @@ const RECORD_BYTES: usize = 128 << 10;
 const BATCH_EXTRA_BYTES: usize = 1_024;
 /// The state is written anew after so many segments, and after twice as many as it fills itself.
 const SEGMENTS_BEFORE_ANEW: usize = 4;
-/// Segments that are kept ready, so that a transaction can be written on a full disk.
+/// Segments that no transaction takes, so that the manifest opens on a full disk.
 const RESERVE: u64 = 1;
 
 /// Why the manifest cannot be used.
@@ -76,8 +76,11 @@ pub struct Manifest {
     catalog: Catalog,
     /// Segments that the state filled when it was written anew.
     anew_segments: usize,
+    segment_bytes: u64,
     /// An empty segment has room for a record of so many bytes.
     entry_bytes_max: usize,
+    /// Counts transactions, beginning anywhere.
+    transactions: u64,
     failed: Option<String>,
 }
 
@@ -94,16 +97,22 @@ impl Manifest {
         draw: Box<dyn FnMut() -> u64 + Send>,
     ) -> Result<(Self, ShardReport), ManifestError> {
         let examined = examine(&*folder, &shard_setup(setup), None, &mut |_| {})?;
-        let catalog = read(&examined, &*folder)?;
+        let (catalog, needed_from) = read(&examined, &*folder)?;
         let epoch = Epoch(examined.epoch_max.0 + 1);
         put_aside(&examined, &*folder, &mut *quarantine(epoch), None)?;
         let own = Stream { origin: setup.store, shard: MANIFEST_SHARD, epoch, nonce: setup.nonce };
         let mut maker = Maker::new(setup.store, MANIFEST_SHARD, setup.segment_bytes, 4, draw);
         let Opened { log, report, .. } = carry_out(examined, &*folder, &mut maker, own, None)?;
         let log = Appender::new(log, own, BOUNDS, BATCH_BYTES.min(setup.segment_bytes as usize / 4));
-        let entry_bytes_max = entry_bytes_max(setup.segment_bytes);
-        let mut this = Self { folder, maker, log, catalog, anew_segments: 0, entry_bytes_max, failed: None };
-        this.write_anew()?;
+        let (segment_bytes, entry_bytes_max) = (setup.segment_bytes, entry_bytes_max(setup.segment_bytes));
+        let (anew_segments, transactions, failed) = (0, setup.nonce.0, None);
+        let mut this =
+            Self { folder, maker, log, catalog, anew_segments, segment_bytes, entry_bytes_max, transactions, failed };
+        if let Some(needed_from) = needed_from {
+            // What an earlier opening had no time to give back.
+            this.carry(|log, at| log.retire_before(at, needed_from))?;
+        }
+        this.write_anew_if_there_is_room()?;
         Ok((this, report))
     }
 
@@ -113,7 +122,15 @@ impl Manifest {
     /// [`ManifestError`].
     pub fn read(folder: &dyn Folder, setup: &ManifestSetup) -> Result<Catalog, ManifestError> {
         let examined = examine(folder, &shard_setup(setup), None, &mut |_| {})?;
-        read(&examined, folder)
+        read(&examined, folder).map(|(catalog, _)| catalog)
+    }
+
+    /// That it may be used.
+    ///
+    /// # Errors
+    /// [`ManifestError::Failed`]: then what the disk holds may be ahead of [`catalog`](Self::catalog).
+    pub fn check(&self) -> Result<(), ManifestError> {
+        self.failed.as_ref().map_or(Ok(()), |failed| Err(ManifestError::Failed(failed.clone())))
     }
 
     /// The state after the last transaction.
@@ -133,22 +150,42 @@ impl Manifest {
     /// [`ManifestError`]. Where the disk had no room nothing has changed and it may be tried again;
     /// any other error is final.
     pub fn append(&mut self, transaction: Record) -> Result<(), ManifestError> {
+        let transaction = Record { transaction: self.next_transaction(), ..transaction };
         let parts = parts(transaction, self.record_bytes());
         self.write(&parts)?;
         self.catalog.apply(&parts);
         if self.log.segments_behind() >= SEGMENTS_BEFORE_ANEW.max(2 * self.anew_segments) {
-            self.write_anew()?;
+            self.write_anew_if_there_is_room()?;
         }
         Ok(())
+    }
+
+    fn next_transaction(&mut self) -> u64 {
+        self.transactions = self.transactions.wrapping_add(1);
+        self.transactions
+    }
+
+    /// The log says the same without: on a full disk it grows a little longer.
+    fn write_anew_if_there_is_room(&mut self) -> Result<(), ManifestError> {
+        match self.write_anew() {
+            Err(ManifestError::Log(error)) if error.is_no_space() && self.failed.is_none() => Ok(()),
+            other => other,
+        }
     }
 
     /// Writes the whole state, and gives back the segments before it.
     fn write_anew(&mut self) -> Result<(), ManifestError> {
         let first = self.log.segment();
-        self.write(&self.catalog.anew(self.record_bytes()))?;
+        let transaction = self.next_transaction();
+        self.write(&self.catalog.anew(transaction, self.record_bytes()))?;
         self.anew_segments = (self.log.segment().0 - first.0) as usize + 1;
         self.carry(|log, at| log.retire_before(at, first))?;
         self.carry(Appender::make_reserve)
+    }
+
+    /// Room in an empty segment, in bytes.
+    const fn segment_room(&self) -> usize {
+        self.segment_bytes as usize - SEGMENT_HEADER_BYTES
     }
 
     fn record_bytes(&self) -> usize {
@@ -161,6 +198,19 @@ impl Manifest {
         if let Some(long) = texts.iter().map(Vec::len).find(|bytes| *bytes > self.entry_bytes_max) {
             return Err(ManifestError::LongRow(long));
         }
+        // All the room that it may need, first: so it is not cut short, and the reserve is left.
+        let mut segments = 0;
+        let mut room = self.log.room();
+        for text in &texts {
+            let bytes = (text.len() + BATCH_EXTRA_BYTES).div_ceil(SECTOR_STREAM_BYTES) * SECTOR_BYTES;
+            let bytes = bytes.next_multiple_of(PAGE_BYTES);
+            if bytes > room {
+                segments += 1;
+                room = self.segment_room();
+            }
+            room = room.saturating_sub(bytes);
+        }
+        self.carry_if_there_is_room(|log, at| log.make_ready(at, segments + RESERVE))?;
         self.carry(|log, at| {
             for text in &texts {
                 log.push(at, entry(text).encode().bytes(), text)?;
@@ -169,27 +219,38 @@ impl Manifest {
         })
     }
 
-    /// Does something to the log. An error other than a full disk is the last thing that is done.
+    /// Does something to the log. An error is the last thing that is done.
     fn carry(
         &mut self,
         action: impl FnOnce(&mut Appender, &mut Ground<'_>) -> Result<(), OpenError>,
     ) -> Result<(), ManifestError> {
-        if let Some(failed) = &self.failed {
-            return Err(ManifestError::Failed(failed.clone()));
-        }
+        self.check()?;
         let mut at = Ground { folder: &*self.folder, maker: &mut self.maker };
         action(&mut self.log, &mut at).map_err(|error| {
-            let no_room =
-                matches!(&error, OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
-            if !no_room {
-                self.failed = Some(error.to_string());
-            }
+            self.failed = Some(error.to_string());
             error.into()
         })
     }
+
+    /// The same for what changes nothing of the log: a full disk is not the last thing.
+    fn carry_if_there_is_room(
+        &mut self,
+        action: impl FnOnce(&mut Appender, &mut Ground<'_>) -> Result<(), OpenError>,
+    ) -> Result<(), ManifestError> {
+        let mut full = None;
+        self.carry(|log, at| match action(log, at) {
+            Err(error) if error.is_no_space() => {
+                full = Some(error);
+                Ok(())
+            }
+            other => other,
+        })?;
+        full.map_or(Ok(()), |error| Err(error.into()))
+    }
 }
 
-const BOUNDS: LogBounds = LogBounds { segments_max: u64::MAX, reserve: RESERVE };
+/// One more is kept than an opening needs, so that files can be removed on a full disk.
+const BOUNDS: LogBounds = LogBounds { segments_max: u64::MAX, reserve: RESERVE + 1 };
 
 /// The longest record's text that an empty segment has room for, in bytes.
 const fn entry_bytes_max(segment_bytes: u64) -> usize {
@@ -225,18 +286,25 @@ fn entry(text: &[u8]) -> Entry<'static> {
     }
 }
 
-fn read(examined: &crate::recover::Examined, folder: &dyn Folder) -> Result<Catalog, ManifestError> {
+/// The state, and the first segment that it needs.
+fn read(
+    examined: &crate::recover::Examined,
+    folder: &dyn Folder,
+) -> Result<(Catalog, Option<SegmentNo>), ManifestError> {
     let mut reading = Reading::default();
     let mut wrong = None;
-    examined.each_payload(folder, |payload| {
-        if let (None, Err(error)) = (&wrong, reading.take(payload)) {
+    examined.each_payload(folder, |segment, payload| {
+        if wrong.is_some() {
+            return;
+        }
+        if let Err(error) = reading.take(segment, payload) {
             wrong = Some(error);
         }
     })?;
     match (wrong, reading.finish()) {
         (Some(wrong), _) => Err(ManifestError::Records(wrong)),
         (None, None) => Err(ManifestError::Records("its beginning is missing".to_owned())),
-        (None, Some(catalog)) => Ok(catalog),
+        (None, Some(state)) => Ok(state),
     }
 }
 

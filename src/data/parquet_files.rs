@@ -72,19 +72,30 @@ impl Files {
         };
         let manifest = open_manifest(home.dir, &manifest_dir, &setup)?;
         let mut files = DataFiles::new(Arc::clone(&tree) as Arc<dyn Tree>, manifest);
-        let Settled { missing, unknown, .. } = files.settle()?;
+        let Settled { missing, damaged, unknown, .. } = files.settle()?;
         if !unknown.is_empty() {
             lost_record(home, &root, &unknown)?;
+            // A power cut must not bring them back.
+            tree.sync_folders(&unknown).map_err(FilesError::io("syncing the folders of data files"))?;
         }
         if !missing.is_empty() {
             tracing::warn!(
-                "{} data files are gone or have another length, as if deleted by hand: {}{}; their rows are lost, the \
-                 store goes on without them",
+                "{} data files are gone, as if deleted by hand: {}{}; their rows are lost, the store goes on without them",
                 missing.len(),
                 missing.iter().take(3).cloned().collect::<Vec<_>>().join(", "),
                 if missing.len() > 3 { ", ..." } else { "" }
             );
-            files.forget(&missing)?;
+            match files.forget(&missing) {
+                // It is done at the next open.
+                Err(error) if error.is_no_space() => {}
+                other => other?,
+            }
+        }
+        if let Some(first) = damaged.first() {
+            tracing::warn!(
+                "{} data files have not the length that they were written with, {first} among them; they are left alone",
+                damaged.len()
+            );
         }
         let mut schemas = Schemas::default();
         for ((namespace, table, key), kind) in &files.catalog().columns {

@@ -20,6 +20,12 @@ pub trait Tree: Send + Sync {
     /// As the file system says.
     fn create(&self, path: &str) -> io::Result<Box<dyn NewFile>>;
 
+    /// Makes a folder and those that lead to it, unless they are there; durable on return.
+    ///
+    /// # Errors
+    /// As the file system says.
+    fn make_folder(&self, path: &str) -> io::Result<()>;
+
     /// Renames a file; the folders of the new path are made.
     ///
     /// # Errors

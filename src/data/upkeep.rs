@@ -116,6 +116,8 @@ impl Merging<'_> {
     /// One merge, if there is one to do.
     fn step(&mut self, what: MergeWhat) -> Result<Option<Merged>, StoreError> {
         loop {
+            // What a commit left undone has not its name yet, and is not gone.
+            self.files.settle()?;
             let Some(inputs) = pick(self.files.lock().catalog(), &self.unreadable, what) else { return Ok(None) };
             let mut readers = Vec::new();
             for input in &inputs {

@@ -16,5 +16,7 @@ mod segments;
 pub mod sim;
 #[cfg(feature = "sim")]
 pub mod sim_tree;
+#[cfg(feature = "sim")]
+mod tree_state;
 pub mod uring;
 pub mod waker;

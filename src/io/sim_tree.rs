@@ -1,67 +1,29 @@
 //! The simulated folder of the data files: [`Tree`] on the machine of a [`Medium`],
-//! whose kills, power cuts and armed faults count here too: one process dies as a whole.
-//!
-//! # The model
-//! - A reader finds what was written. After a power cut an unsynced file may be as it was when it was
-//!   synced last, or of any length in between, with blocks of zeros in it. A failed sync decides the
-//!   same, and no later sync makes up for it.
-//! - A name that was created or removed is durable after a sync of its folder; a folder's own name
-//!   after a sync of the folder above. Without those a power cut may keep or drop it, in order or each
-//!   file by itself.
-//! - A rename is durable once both folders are synced; until then a power cut leaves the file under the
-//!   old name or the new one, never both and never neither. That is what the journals of ext4 and XFS
-//!   give, where a rename is one transaction; that a sync of one of the folders suffices there is not
-//!   relied upon. A name in a folder that is not durable itself counts as not there.
-//! - Where files can be made no more, so can folders, and nothing can be written to files.
+//! whose kills, power cuts and armed faults count here too: one process dies as a whole. What is durable
+//! when, `io/tree_state.rs` says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::data::tree::{NewFile, Tree};
 use crate::io::chance::Chance;
-use crate::io::medium::{Fate, Medium, dead};
+use crate::io::medium::{Medium, dead};
 use crate::io::sim::SharedMedium;
-
-/// A torn file's content differs in blocks of so many bytes.
-const BLOCK_BYTES: usize = 64;
-
-#[derive(Debug, Default)]
-struct Content {
-    /// What a reader finds.
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
-    dirty: bool,
-}
-
-#[derive(Debug)]
-struct NameOp {
-    /// The file, or none for a folder.
-    file: Option<usize>,
-    /// Its name behind the operation.
-    name: Option<String>,
-    /// The folders that must be synced, and whether they were.
-    folders: Vec<(String, bool)>,
-}
-
-#[derive(Debug)]
-struct State {
-    chance: Chance,
-    files: Vec<Content>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    folders: BTreeSet<String>,
-    durable_folders: BTreeSet<String>,
-    ops: Vec<NameOp>,
-    /// Ends of processes that were taken in.
-    ends: usize,
-}
+use crate::io::tree_state::{State, above, parent};
 
 /// The folder on the device, in several hands.
 #[derive(Clone, Debug)]
 pub struct SharedTree {
     medium: SharedMedium,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    tree: State,
+    /// Ends of processes that the tree has heard of.
+    ends: usize,
 }
 
 /// The folder as one process has it.
@@ -75,17 +37,7 @@ impl SharedTree {
     /// An empty folder on this machine.
     #[must_use]
     pub fn new(medium: SharedMedium, chance: Chance) -> Self {
-        let state = State {
-            chance,
-            files: Vec::new(),
-            names: BTreeMap::new(),
-            durable_names: BTreeMap::new(),
-            folders: BTreeSet::new(),
-            durable_folders: BTreeSet::new(),
-            ops: Vec::new(),
-            ends: 0,
-        };
-        Self { medium, state: Arc::new(Mutex::new(state)) }
+        Self { medium, state: Arc::new(Mutex::new(Shared { tree: State::new(chance), ends: 0 })) }
     }
 
     /// The folder, as the process that runs now has it.
@@ -97,187 +49,36 @@ impl SharedTree {
     /// What a reader finds in a file.
     #[must_use]
     pub fn read(&self, path: &str) -> Option<Vec<u8>> {
-        let state = self.state(&self.medium.lock());
-        state.names.get(path).map(|&file| state.files[file].bytes.clone())
+        self.state(&self.medium.lock()).tree.read(path).map(<[u8]>::to_vec)
     }
 
     /// All files, as a reader finds them.
     #[must_use]
     pub fn paths(&self) -> BTreeSet<String> {
-        self.state(&self.medium.lock()).names.keys().cloned().collect()
+        self.state(&self.medium.lock()).tree.list().map(|(path, _)| path.clone()).collect()
     }
 
     /// Somebody removes a file by hand, and syncs nothing.
     pub fn remove_by_hand(&self, path: &str) {
-        self.state(&self.medium.lock()).remove(path);
+        self.state(&self.medium.lock()).tree.remove(path);
     }
 
     /// Somebody cuts a file short by hand; that is durable.
     pub fn shorten_by_hand(&self, path: &str, len: usize) {
-        let mut state = self.state(&self.medium.lock());
-        if let Some(&file) = state.names.get(path) {
-            let content = &mut state.files[file];
-            content.bytes.truncate(len);
-            content.durable.clone_from(&content.bytes);
-        }
+        self.state(&self.medium.lock()).tree.shorten(path, len);
     }
 
     /// The state, after the ends that processes came to meanwhile.
-    fn state(&self, medium: &Medium) -> MutexGuard<'_, State> {
+    fn state(&self, medium: &Medium) -> MutexGuard<'_, Shared> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(end) = medium.ends().get(state.ends) {
             state.ends += 1;
             if let Some(fate) = end {
-                state.cut_power(*fate);
+                state.tree.cut_power(*fate);
             }
         }
         state
     }
-}
-
-impl State {
-    fn make_folders(&mut self, path: &str) {
-        let mut missing = above(path).filter(|folder| !folder.is_empty() && !self.folders.contains(*folder));
-        let mut missing: Vec<String> = missing.by_ref().map(str::to_owned).collect();
-        missing.reverse();
-        for folder in missing {
-            self.folders.insert(folder.clone());
-            let above = vec![(parent(&folder).to_owned(), false)];
-            self.ops.push(NameOp { file: None, name: Some(folder), folders: above });
-        }
-    }
-
-    fn create(&mut self, path: &str) -> usize {
-        self.make_folders(path);
-        if let Some(&file) = self.names.get(path) {
-            self.files[file].bytes.clear();
-            self.files[file].dirty = true;
-            return file;
-        }
-        let file = self.files.len();
-        self.files.push(Content { dirty: true, ..Content::default() });
-        self.names.insert(path.to_owned(), file);
-        let folders = vec![(parent(path).to_owned(), false)];
-        self.ops.push(NameOp { file: Some(file), name: Some(path.to_owned()), folders });
-        file
-    }
-
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let file = self.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        self.make_folders(to);
-        self.names.insert(to.to_owned(), file);
-        let folders = vec![(parent(from).to_owned(), false), (parent(to).to_owned(), false)];
-        self.ops.push(NameOp { file: Some(file), name: Some(to.to_owned()), folders });
-        Ok(())
-    }
-
-    fn remove(&mut self, path: &str) {
-        if let Some(file) = self.names.remove(path) {
-            let folders = vec![(parent(path).to_owned(), false)];
-            self.ops.push(NameOp { file: Some(file), name: None, folders });
-        }
-    }
-
-    fn sync_folder(&mut self, folder: &str) {
-        for of in self.ops.iter_mut().flat_map(|op| &mut op.folders) {
-            of.1 |= of.0 == folder;
-        }
-        // What is durable now; with it goes what was done to the same file before.
-        let mut left = Vec::new();
-        for op in std::mem::take(&mut self.ops) {
-            if op.folders.iter().all(|(_, synced)| *synced) && self.is_reachable(&op) {
-                left.retain(|earlier: &NameOp| op.file.is_none() || earlier.file != op.file);
-                self.arrive(op);
-            } else {
-                left.push(op);
-            }
-        }
-        self.ops = left;
-    }
-
-    /// The folders of its new name are durable.
-    fn is_reachable(&self, op: &NameOp) -> bool {
-        let mut folders = op.name.iter().flat_map(|name| above(name));
-        folders.all(|folder| folder.is_empty() || self.durable_folders.contains(folder))
-    }
-
-    fn arrive(&mut self, op: NameOp) {
-        match (op.file, op.name) {
-            (Some(file), name) => {
-                self.durable_names.retain(|_, of| *of != file);
-                self.durable_names.extend(name.map(|name| (name, file)));
-            }
-            (None, name) => self.durable_folders.extend(name),
-        }
-    }
-
-    /// A failed sync: nobody knows what arrived, and what did not never will.
-    fn spoil(&mut self, file: usize) {
-        let content = &mut self.files[file];
-        content.durable = torn(&mut self.chance, content, Fate::Units);
-        content.dirty = false;
-    }
-
-    fn cut_power(&mut self, fate: Fate) {
-        let ops = std::mem::take(&mut self.ops);
-        let in_order = matches!(fate, Fate::Lost | Fate::Kept) || self.chance.percent(50);
-        let kept = match fate {
-            Fate::Lost => 0,
-            Fate::Kept => ops.len(),
-            _ => self.chance.below(ops.len() as u64 + 1) as usize,
-        };
-        let mut stopped = BTreeSet::new();
-        for (index, op) in ops.into_iter().enumerate() {
-            let chosen = if in_order { index < kept } else { self.chance.percent(50) };
-            let arrives = chosen && self.is_reachable(&op) && op.file.is_none_or(|file| !stopped.contains(&file));
-            if arrives {
-                self.arrive(op);
-            } else {
-                stopped.extend(op.file);
-            }
-        }
-        self.names.clone_from(&self.durable_names);
-        self.folders.clone_from(&self.durable_folders);
-        for content in &mut self.files {
-            if content.dirty {
-                content.durable = torn(&mut self.chance, content, fate);
-                content.dirty = false;
-            }
-            content.bytes.clone_from(&content.durable);
-        }
-    }
-}
-
-/// What a power cut leaves of an unsynced file.
-fn torn(chance: &mut Chance, content: &Content, fate: Fate) -> Vec<u8> {
-    let (old, new) = (&content.durable, &content.bytes);
-    match fate {
-        Fate::Lost => return old.clone(),
-        Fate::Kept => return new.clone(),
-        _ => {}
-    }
-    let (shorter, longer) = (old.len().min(new.len()), old.len().max(new.len()));
-    let whole_length = chance.percent(50);
-    let len = if whole_length { new.len() } else { chance.within(shorter as u64, longer as u64) as usize };
-    let mut left = vec![0; len];
-    for at in (0..len).step_by(BLOCK_BYTES) {
-        let from = if chance.percent(50) { new } else { old };
-        let upto = (at + BLOCK_BYTES).min(len).min(from.len());
-        if at < upto {
-            left[at..upto].copy_from_slice(&from[at..upto]);
-        }
-    }
-    left
-}
-
-/// The folder of a path; the outermost is "".
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-/// The folders that lead to a path, from the deepest up to "".
-fn above(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(parent(path)), |folder| (!folder.is_empty()).then(|| parent(folder)))
 }
 
 impl SimTree {
@@ -294,7 +95,7 @@ impl SimTree {
         let fails = goes_on && medium.write_fails();
         let happens = (goes_on && !fails) || medium.coin();
         let mut state = self.shared.state(&medium);
-        let done = if happens { change(&mut state) } else { Err(dead()) };
+        let done = if happens { change(&mut state.tree) } else { Err(dead()) };
         match (goes_on, fails) {
             (true, false) => done,
             (true, true) => Err(io::Error::from_raw_os_error(5)),
@@ -312,7 +113,7 @@ impl Tree for SimTree {
         let mut medium = self.shared.medium.lock();
         medium.enter(self.process)?;
         let state = self.shared.state(&medium);
-        Ok(state.names.iter().map(|(path, &file)| (path.clone(), state.files[file].bytes.len() as u64)).collect())
+        Ok(state.tree.list().map(|(path, bytes)| (path.clone(), bytes as u64)).collect())
     }
 
     fn create(&self, path: &str) -> io::Result<Box<dyn NewFile>> {
@@ -323,12 +124,27 @@ impl Tree for SimTree {
         Ok(Box::new(SimFile { tree: self.clone(), file, path: path.to_owned() }))
     }
 
+    fn make_folder(&self, path: &str) -> io::Result<()> {
+        let full = self.is_full();
+        self.change(
+            || format!("make folder {path}"),
+            |state| {
+                if full && !state.has_folder(path) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                state.make_folders(&format!("{path}/"));
+                Ok(())
+            },
+        )?;
+        self.sync_folders(&[path.to_owned()])
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let full = self.is_full();
         self.change(
             || format!("rename {from} {to}"),
             |state| {
-                if full && !state.folders.contains(parent(to)) {
+                if full && !state.has_folder(parent(to)) {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
                 state.rename(from, to)
@@ -368,9 +184,9 @@ impl SimTree {
         let happens = !fails && (goes_on || medium.coin());
         let mut state = self.shared.state(&medium);
         if happens {
-            sync(&mut state);
+            sync(&mut state.tree);
         } else if fails {
-            fail(&mut state);
+            fail(&mut state.tree);
             return Err(io::Error::from_raw_os_error(5));
         }
         if goes_on { Ok(()) } else { Err(dead()) }
@@ -390,16 +206,8 @@ impl io::Write for SimFile {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let file = self.file;
-        self.tree.change(
-            || format!("write {} bytes to {}", bytes.len(), self.path),
-            |state| {
-                // A caller must expect less than it asked for.
-                let count = if bytes.len() > 1 && state.chance.percent(20) { bytes.len() / 2 } else { bytes.len() };
-                state.files[file].bytes.extend_from_slice(&bytes[..count]);
-                state.files[file].dirty = true;
-                Ok(count)
-            },
-        )
+        self.tree
+            .change(|| format!("write {} bytes to {}", bytes.len(), self.path), |state| Ok(state.write(file, bytes)))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -410,13 +218,7 @@ impl io::Write for SimFile {
 impl NewFile for SimFile {
     fn sync(&mut self) -> io::Result<()> {
         let file = self.file;
-        let sync = |state: &mut State| {
-            let content = &mut state.files[file];
-            if content.dirty {
-                content.durable.clone_from(&content.bytes);
-                content.dirty = false;
-            }
-        };
+        let sync = |state: &mut State| state.sync(file);
         self.tree.sync_step(|| format!("sync {}", self.path), sync, |state| state.spoil(file))
     }
 }
@@ -426,6 +228,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::io::medium::Fate;
 
     fn machine(seed: u64) -> (SharedMedium, SharedTree) {
         let medium = SharedMedium::new(Medium::new(Chance::new(seed), 512));

@@ -1,8 +1,6 @@
 //! [`Appender`]: appends to a log, blocking. For recovery and for the manifest of data files; a shard
 //! has its core instead.
 
-use std::io;
-
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
 use crate::io::maker::Maker;
@@ -119,19 +117,32 @@ impl Appender {
         Ok(())
     }
 
+    /// Room in the segment that is being written, in bytes.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.log.room()
+    }
+
+    /// Makes so many segments ready.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`]; where there is no space it may be tried again.
+    pub fn make_ready(&mut self, at: &mut Ground<'_>, segments: u64) -> Result<(), OpenError> {
+        while (self.log.ready.len() as u64) < segments {
+            self.prepare_next(at)?;
+        }
+        Ok(())
+    }
+
     /// Makes the reserve, as far as the disk has room.
     ///
     /// # Errors
     /// [`OpenError::Io`].
     pub fn make_reserve(&mut self, at: &mut Ground<'_>) -> Result<(), OpenError> {
-        while self.log.ready.len() as u64 <= self.bounds.reserve {
-            match self.prepare_next(at) {
-                Ok(()) => {}
-                Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => break,
-                Err(error) => return Err(error),
-            }
+        match self.make_ready(at, self.bounds.reserve + 1) {
+            Err(error) if error.is_no_space() => Ok(()),
+            other => other,
         }
-        Ok(())
     }
 
     /// Gives back every segment before this one, oldest first.

@@ -4,6 +4,7 @@ use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
 use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::recover::examine::{Examined, OpenError, read_segment};
+use crate::types::SegmentNo;
 use crate::wal::batch::Place;
 use crate::wal::entry::{EntryKind, decode_entry};
 use crate::wal::read::each_entry;
@@ -15,7 +16,7 @@ impl Examined {
     ///
     /// # Errors
     /// [`OpenError::Io`].
-    pub fn each_payload(&self, folder: &dyn Folder, mut take: impl FnMut(&[u8])) -> Result<(), OpenError> {
+    pub fn each_payload(&self, folder: &dyn Folder, mut take: impl FnMut(SegmentNo, &[u8])) -> Result<(), OpenError> {
         let mut scratch = Vec::new();
         let mut from = None;
         for used in &self.scanned.segments {
@@ -37,7 +38,7 @@ impl Examined {
                     each_entry(rest, &batch, &mut scratch, |head, payload| {
                         let kind = decode_entry(head).map(|entry| entry.kind);
                         if matches!(kind, Some(EntryKind::Own | EntryKind::Carried)) {
-                            take(payload);
+                            take(header.segment, payload);
                         }
                     });
                     offset += batch.length;

@@ -200,17 +200,24 @@ impl FilesModel {
         if let Some(path) = settled.unknown.first() {
             return Err(format!("{path} is not in the manifest"));
         }
-        match settled.missing.iter().find(|path| !self.by_hand.contains_key(*path)) {
-            Some(path) => Err(format!("{path} is missing, and nobody removed it")),
+        if let Some(path) = settled.missing.iter().find(|path| !self.by_hand.contains_key(*path)) {
+            return Err(format!("{path} is missing, and nobody removed it"));
+        }
+        match settled.damaged.iter().find(|path| !self.by_hand.contains_key(*path)) {
+            Some(path) => Err(format!("{path} has another length, and nobody shortened it")),
             None => Ok(()),
         }
     }
 
     /// The damage of the manifest was salvaged: what is left is what counts.
-    pub fn salvaged(&mut self, catalog: &Catalog, tree: &SharedTree) {
+    pub fn salvaged(&mut self, catalog: &Catalog, tree: &SharedTree, settled: &Settled) {
         let contents = std::mem::take(&mut self.contents);
         let by_hand = std::mem::take(&mut self.by_hand);
         *self = Self { contents, by_hand, ..Self::default() };
+        for path in &settled.missing {
+            // Its removal is in a transaction that was lost; on a full disk it is not forgotten yet.
+            self.by_hand.entry(path.clone()).or_default();
+        }
         for file in catalog.files.values() {
             let path = file.path();
             let rows = tree.read(&path).filter(|bytes| bytes.len() as u64 == file.bytes);
@@ -219,6 +226,12 @@ impl FilesModel {
             self.contents.insert(file.no, file.crc);
         }
         self.flushed = catalog.progress.iter().map(|(shard, at)| (shard.0, at.seq.0)).collect();
+    }
+
+    /// There are rows of blocks that are not flushed yet.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        self.rows.iter().any(|row| row.1 > self.flushed(row.0))
     }
 
     /// Compares a settled folder with the history, and goes on from what is there. Returns the rows.
@@ -239,7 +252,7 @@ impl FilesModel {
             if file.no >= catalog.next_file {
                 return Err(format!("the number of {path} will be given again"));
             }
-            if settled.missing.contains(&path) {
+            if settled.missing.contains(&path) || settled.damaged.contains(&path) {
                 continue;
             }
             let bytes = tree.read(&path).ok_or_else(|| format!("{path} is not there"))?;
@@ -291,7 +304,7 @@ impl FilesModel {
     }
 
     fn check_rows(&mut self, seen: &BTreeMap<Row, FileNo>, settled: &Settled) -> Result<(), String> {
-        for path in &settled.missing {
+        for path in settled.missing.iter().chain(&settled.damaged) {
             let lost = self.by_hand.get(path).cloned().unwrap_or_default();
             self.rows = self.rows.difference(&lost).copied().collect();
         }

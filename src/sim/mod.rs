@@ -4,19 +4,21 @@
 //! It runs the real core, scan, recovery and segment maker. What it simulates is what surrounds them:
 //! the device, the file system's names, time, writers, the ring's file, the store behind the log,
 //! and the ends that processes and machines come to. A seed decides everything ([`Plan`]), so a
-//! failure repeats.
+//! failure repeats. A second world ([`run_files`]) does the same to data files and their manifest.
 
 mod blocks;
 mod check;
 mod files;
 mod files_check;
+mod files_life;
 mod life;
 mod plan;
 mod ring;
 mod shrink;
 mod world;
 
-pub use files::{FilesSummary, run_files};
+pub use files::run_files;
+pub use files_life::FilesSummary;
 pub use plan::{Limits, Plan};
 pub use shrink::shrink;
 pub use world::{Run, Summary, Tracing, Violation, run};
