@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use parquet::basic::{LogicalType, Type as Physical};
@@ -11,7 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::Type;
 
-use crate::data::encode::{FileColumn, IDENTITY, PAYLOAD, Role, TIME, Values};
+use crate::data::encode::{ColumnData, FileColumn, IDENTITY, PAYLOAD, Role, TIME, Values};
 use crate::data::format::PartKind;
 use crate::data::schema::ColumnType;
 
@@ -294,10 +295,28 @@ impl Values {
         }
     }
 
+    fn clear(&mut self) {
+        match self {
+            Self::Int64(values) => values.clear(),
+            Self::Int32(values) => values.clear(),
+            Self::Double(values) => values.clear(),
+            Self::Boolean(values) => values.clear(),
+            Self::Bytes(values) => values.clear(),
+        }
+    }
+
     /// There are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl ColumnData {
+    /// Empties it; the memory stays.
+    pub(crate) fn clear(&mut self) {
+        self.values.clear();
+        self.present.clear();
     }
 }
 
@@ -327,23 +346,43 @@ impl Batch {
         })
     }
 
-    /// Adds a row's value in a column to those of a row group.
-    #[inline]
-    pub(crate) fn copy(&self, column: usize, row: usize, to: &mut Values) -> bool {
-        let Some(column) = &self.columns[column] else { return false };
-        let at = match &column.of_row {
-            None => row,
-            Some(of_row) if of_row[row] == 0 => return false,
-            Some(of_row) => of_row[row] as usize - 1,
+    /// Adds the values of rows in a column to those of a row group.
+    pub(crate) fn copy(&self, column: usize, rows: Range<usize>, to: &mut ColumnData) {
+        let upto = to.present.len() + rows.len();
+        let Some(column) = &self.columns[column] else { return to.present.resize(upto, 0) };
+        let range = match &column.of_row {
+            None => {
+                to.present.resize(upto, 1);
+                rows
+            }
+            Some(of_row) => {
+                let numbers = &of_row[rows];
+                to.present.extend(numbers.iter().map(|number| i16::from(*number > 0)));
+                // They go up from row to row.
+                let mut here = numbers.iter().filter(|number| **number > 0).map(|number| *number as usize);
+                let Some(first) = here.next() else { return };
+                first - 1..here.next_back().unwrap_or(first)
+            }
         };
-        match (&column.values, to) {
-            (Values::Int64(values), Values::Int64(to)) => to.push(values[at]),
-            (Values::Int32(values), Values::Int32(to)) => to.push(values[at]),
-            (Values::Double(values), Values::Double(to)) => to.push(values[at]),
-            (Values::Boolean(values), Values::Boolean(to)) => to.push(values[at]),
-            (Values::Bytes(values), Values::Bytes(to)) => to.push(values[at].clone()),
+        match (&column.values, &mut to.values) {
+            (Values::Int64(values), Values::Int64(to)) => to.extend_from_slice(&values[range]),
+            (Values::Int32(values), Values::Int32(to)) => to.extend_from_slice(&values[range]),
+            (Values::Double(values), Values::Double(to)) => to.extend_from_slice(&values[range]),
+            (Values::Boolean(values), Values::Boolean(to)) => to.extend_from_slice(&values[range]),
+            (Values::Bytes(values), Values::Bytes(to)) => to.extend_from_slice(&values[range]),
             _ => unreachable!("columns are the same by name and type"),
         }
-        true
+    }
+
+    /// Bytes of the texts in rows.
+    pub(crate) fn text_bytes(&self, rows: Range<usize>) -> usize {
+        let of = |column: usize, row: usize| match self.value(column, row) {
+            Some(Value::Bytes(text)) => text.len(),
+            _ => 0,
+        };
+        let is_text =
+            |at: &usize| self.columns[*at].as_ref().is_some_and(|column| matches!(column.values, Values::Bytes(_)));
+        let texts = (0..self.columns.len()).filter(is_text);
+        texts.map(|column| rows.clone().map(|row| of(column, row)).sum::<usize>()).sum()
     }
 }

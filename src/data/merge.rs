@@ -1,12 +1,15 @@
-//! Merging data files of one part into one, row by row in their order, in bounded memory.
+//! Merging data files of one part into one, in the order of their rows, in bounded memory. What comes from
+//! one file in a row is copied at once.
 //!
 //! A client that had no answer sends its block again, and both may be there. Rows that are equal in
 //! everything the client wrote, and were accepted by one store, are such repetitions if they come from
 //! different blocks: those of the last block stay, the last by opening and number.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
+use std::ops::Range;
 use std::rc::Rc;
 
 use parquet::errors::ParquetError;
@@ -19,7 +22,7 @@ use crate::data::format::{PartKind, PartName};
 use crate::data::schema::ColumnType;
 
 /// Rows with the same tags and time that are compared with each other, at most: a bound on memory.
-const SAME_MAX: usize = 10_000;
+const SAME_MAX: usize = 100_000;
 
 /// Why files could not be merged; they are unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -62,18 +65,20 @@ pub fn merge(
         }
     }
     let mut output = Output::new(TableWriter::new(out, part, columns.clone(), compression)?, &columns);
-    let mut dropped = 0;
-    let mut same: Vec<RowRef> = Vec::new();
-    while let Some(next) = next_row(&mut cursors, &order)? {
-        if let Some(first) = same.first()
-            && (same.len() == SAME_MAX || order.compare_key(first, &next) != Ordering::Equal)
-        {
-            dropped += output.take(&mut same, &order)?;
+    while let Some((at, upto)) = next_run(&cursors, &order) {
+        let cursor = &mut cursors[at];
+        output.take(&cursor.batch, cursor.row..upto, &order)?;
+        cursor.row = upto;
+        if cursor.row == cursor.batch.rows() {
+            match next_batch(&mut cursor.batches)? {
+                Some(batch) => (cursor.batch, cursor.row) = (Rc::new(batch), 0),
+                None => {
+                    cursors.swap_remove(at);
+                }
+            }
         }
-        same.push(next);
     }
-    dropped += output.take(&mut same, &order)?;
-    Ok((output.finish()?, dropped))
+    Ok(output.finish(&order)?)
 }
 
 fn next_batch(batches: &mut Batches) -> Result<Option<Batch>, DecodeError> {
@@ -92,35 +97,50 @@ struct Cursor {
     row: usize,
 }
 
+impl Cursor {
+    fn at(&self, row: usize) -> RowRef {
+        RowRef { batch: Rc::clone(&self.batch), row }
+    }
+}
+
 #[derive(Clone)]
 struct RowRef {
     batch: Rc<Batch>,
     row: usize,
 }
 
-/// The smallest row of all cursors.
-fn next_row(cursors: &mut Vec<Cursor>, order: &Order) -> Result<Option<RowRef>, DecodeError> {
+/// The cursor whose rows come next, and up to which row of its batch they do.
+fn next_run(cursors: &[Cursor], order: &Order) -> Option<(usize, usize)> {
     // There are few files: looking at each of them is as fast as keeping them sorted.
-    let row_of = |cursor: &Cursor| RowRef { batch: Rc::clone(&cursor.batch), row: cursor.row };
-    let mut smallest: Option<(usize, RowRef)> = None;
+    let (mut smallest, mut second): (Option<(usize, RowRef)>, Option<RowRef>) = (None, None);
     for (at, cursor) in cursors.iter().enumerate() {
-        let here = row_of(cursor);
-        if smallest.as_ref().is_none_or(|(_, best)| order.compare(&here, best) == Ordering::Less) {
-            smallest = Some((at, here));
-        }
-    }
-    let Some((at, row)) = smallest else { return Ok(None) };
-    let cursor = &mut cursors[at];
-    cursor.row += 1;
-    if cursor.row == cursor.batch.rows() {
-        match next_batch(&mut cursor.batches)? {
-            Some(batch) => (cursor.batch, cursor.row) = (Rc::new(batch), 0),
-            None => {
-                cursors.swap_remove(at);
+        let here = cursor.at(cursor.row);
+        match &smallest {
+            Some((_, best)) if order.compare(&here, best) != Ordering::Less => {
+                if second.as_ref().is_none_or(|second| order.compare(&here, second) == Ordering::Less) {
+                    second = Some(here);
+                }
             }
+            _ => second = smallest.replace((at, here)).map(|(_, row)| row),
         }
     }
-    Ok(Some(row))
+    let (at, first) = smallest?;
+    let rows = first.batch.rows();
+    let Some(second) = second else { return Some((at, rows)) };
+    let is_before = |row: usize| order.compare_key(&RowRef { row, ..first.clone() }, &second) == Ordering::Less;
+    // Steps that double, then halves: a run of n rows is found in log n looks.
+    let (mut known, mut step) = (first.row, 1);
+    while known + step < rows && is_before(known + step) {
+        known += step;
+        step *= 2;
+    }
+    let (mut low, mut high) = (known + 1, rows.min(known + step));
+    while low < high {
+        let middle = low.midpoint(high);
+        if is_before(middle) { low = middle + 1 } else { high = middle }
+    }
+    // The first row comes before all others in any case, if only by its identity.
+    Some((at, low))
 }
 
 /// Which columns decide what.
@@ -164,8 +184,30 @@ impl Order {
         compare(self.key.iter(), one, other)
     }
 
+    /// Rows of one batch: the time, which stands last, mostly differs.
+    #[inline]
+    fn is_same_key(&self, batch: &Batch, one: usize, other: usize) -> bool {
+        self.key.iter().rev().all(|&at| batch.value(at, one) == batch.value(at, other))
+    }
+
     fn is_repeated(&self, one: &RowRef, other: &RowRef) -> bool {
         self.equal.iter().all(|&at| is_same(one.batch.value(at, one.row), other.batch.value(at, other.row)))
+    }
+
+    /// Equal for rows that may be repetitions.
+    fn hash(&self, row: &RowRef) -> u64 {
+        let mut state = DefaultHasher::new();
+        for &at in &self.equal {
+            match row.batch.value(at, row.row) {
+                None => 0.hash(&mut state),
+                Some(Value::Integer(value)) => (1, value).hash(&mut state),
+                Some(Value::Unsigned(value)) => (2, value).hash(&mut state),
+                Some(Value::Float(value)) => (3, value.to_bits()).hash(&mut state),
+                Some(Value::Boolean(value)) => (4, value).hash(&mut state),
+                Some(Value::Bytes(value)) => (5, value).hash(&mut state),
+            }
+        }
+        state.finish()
     }
 
     fn block(&self, row: &RowRef) -> [i64; 3] {
@@ -202,70 +244,104 @@ fn is_same(one: Option<Value<'_>>, other: Option<Value<'_>>) -> bool {
 /// The merged file, and its row group so far.
 struct Output<W: Write + Send> {
     file: TableWriter<W>,
-    empty: Vec<ColumnData>,
     group: Vec<ColumnData>,
     rows: usize,
     text_bytes: usize,
+    /// The last rows, all with the same tags and time; what follows may have them too.
+    same: Vec<RowRef>,
+    dropped: u64,
 }
 
 impl<W: Write + Send> Output<W> {
     fn new(file: TableWriter<W>, columns: &[FileColumn]) -> Self {
-        let empty: Vec<ColumnData> = columns.iter().map(empty_column).collect();
-        Self { file, group: empty.clone(), empty, rows: 0, text_bytes: 0 }
+        let group = columns.iter().map(empty_column).collect();
+        Self { file, group, rows: 0, text_bytes: 0, same: Vec::new(), dropped: 0 }
     }
 
-    /// Writes rows of one key, without those that a later block repeats; how many these were.
-    fn take(&mut self, same: &mut Vec<RowRef>, order: &Order) -> Result<u64, ParquetError> {
-        let before = same.len();
+    /// Takes rows that come next.
+    fn take(&mut self, batch: &Rc<Batch>, rows: Range<usize>, order: &Order) -> Result<(), ParquetError> {
+        let mut at = rows.start;
+        while at < rows.end {
+            let next = RowRef { batch: Rc::clone(batch), row: at };
+            if let Some(first) = self.same.first()
+                && (self.same.len() == SAME_MAX || order.compare_key(first, &next) != Ordering::Equal)
+            {
+                self.put_same(order)?;
+            }
+            if self.same.is_empty() {
+                // Rows up to the first whose successor is like it are like none.
+                let last = rows.end - 1;
+                let like = (at..last).find(|&row| order.is_same_key(batch, row, row + 1)).unwrap_or(last);
+                self.put(batch, at..like)?;
+                at = like;
+            }
+            self.same.push(RowRef { batch: Rc::clone(batch), row: at });
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of one key, without those that a later block repeats.
+    fn put_same(&mut self, order: &Order) -> Result<(), ParquetError> {
+        let mut rows = std::mem::take(&mut self.same);
+        let before = rows.len();
         if before > 1 {
             // Those of later blocks first, so that each row is compared with what stays only.
-            let mut kept: Vec<RowRef> = Vec::new();
-            same.sort_by_key(|row| std::cmp::Reverse(order.block(row)));
-            for row in same.drain(..) {
+            let mut kept: HashMap<u64, Vec<RowRef>> = HashMap::new();
+            rows.sort_by_key(|row| std::cmp::Reverse(order.block(row)));
+            for row in rows.drain(..) {
                 let block = order.block(&row);
-                let again = |later: &&RowRef| order.block(later) != block && order.is_repeated(later, &row);
-                if kept.iter().find(again).is_none() {
-                    kept.push(row);
+                let alike = kept.entry(order.hash(&row)).or_default();
+                if !alike.iter().any(|later| order.block(later) != block && order.is_repeated(later, &row)) {
+                    alike.push(row);
                 }
             }
-            kept.sort_by(|one, other| order.compare(one, other));
-            *same = kept;
+            rows.extend(kept.into_values().flatten());
+            rows.sort_by(|one, other| order.compare(one, other));
         }
-        let dropped = before - same.len();
-        for row in same.drain(..) {
-            self.put(&row)?;
+        self.dropped += (before - rows.len()) as u64;
+        for RowRef { batch, row } in rows.drain(..) {
+            self.put(&batch, row..row + 1)?;
         }
-        Ok(dropped as u64)
+        self.same = rows;
+        Ok(())
     }
 
-    fn put(&mut self, row: &RowRef) -> Result<(), ParquetError> {
-        for (at, column) in self.group.iter_mut().enumerate() {
-            let is_there = row.batch.copy(at, row.row, &mut column.values);
-            column.present.push(i16::from(is_there));
-            if let Values::Bytes(texts) = &column.values
-                && is_there
-            {
-                self.text_bytes += texts.last().map_or(0, |text| text.len());
+    fn put(&mut self, batch: &Batch, mut rows: Range<usize>) -> Result<(), ParquetError> {
+        while !rows.is_empty() {
+            let mut upto = rows.end.min(rows.start + GROUP_ROWS_MAX - self.rows);
+            let mut bytes = batch.text_bytes(rows.start..upto);
+            while upto - rows.start > 1 && self.text_bytes + bytes > GROUP_TEXT_BYTES_MAX {
+                upto = (rows.start + 1).midpoint(upto);
+                bytes = batch.text_bytes(rows.start..upto);
             }
-        }
-        self.rows += 1;
-        if self.rows == GROUP_ROWS_MAX || self.text_bytes >= GROUP_TEXT_BYTES_MAX {
-            self.write_group()?;
+            for (at, column) in self.group.iter_mut().enumerate() {
+                batch.copy(at, rows.start..upto, column);
+            }
+            self.rows += upto - rows.start;
+            self.text_bytes += bytes;
+            rows.start = upto;
+            if self.rows == GROUP_ROWS_MAX || self.text_bytes >= GROUP_TEXT_BYTES_MAX {
+                self.write_group()?;
+            }
         }
         Ok(())
     }
 
     fn write_group(&mut self) -> Result<(), ParquetError> {
-        let group = std::mem::replace(&mut self.group, self.empty.clone());
         (self.rows, self.text_bytes) = (0, 0);
-        self.file.write_group(&group)
+        self.file.write_group(&self.group)?;
+        self.group.iter_mut().for_each(ColumnData::clear);
+        Ok(())
     }
 
-    fn finish(mut self) -> Result<Written, ParquetError> {
+    /// Ends the file; also says how many rows were dropped.
+    fn finish(mut self, order: &Order) -> Result<(Written, u64), ParquetError> {
+        self.put_same(order)?;
         if self.rows > 0 {
             self.write_group()?;
         }
-        self.file.finish()
+        Ok((self.file.finish()?, self.dropped))
     }
 }
 

@@ -11,11 +11,12 @@ pub mod flusher;
 pub mod format;
 pub mod manifest;
 #[cfg(feature = "parquet")]
-mod merge;
+pub mod merge;
 #[cfg(feature = "parquet")]
 pub mod parquet;
 #[cfg(feature = "parquet")]
 pub mod parquet_files;
+#[cfg(feature = "parquet")]
 pub mod rows;
 pub mod schema;
 pub mod schema_gate;

@@ -8,7 +8,6 @@
 //! Promised: memory and time grow with the bytes that were added, however many columns, tables or days
 //! there are. How a column is called is up to the caller; so is when it is enough.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use smol_str::SmolStr;
 use crate::data::format::{PartKind, PartName, day_of};
 use crate::data::schema::ColumnType;
 use crate::data::store::Delivered;
-use crate::serve::lines::{self, FieldValue, Line, LineError};
+use crate::serve::lines::{FieldValue, LineError, Row, read_value, sound_rows, unescape, value_type};
 use crate::types::{BlockKind, Epoch, Seq, ShardId, StoreId};
 
 /// Names the column of a key: namespace, table, key, type.
@@ -91,15 +90,22 @@ pub(crate) struct LineRows {
     /// The series of each row.
     pub row_series: Vec<u32>,
     pub series: Vec<Series>,
-    by_text: HashMap<Box<str>, u32>,
+    by_text: HashMap<Box<str>, u32, ahash::RandomState>,
     /// The tags of all series: column and value's end in `texts`.
     pub tags: Vec<(u32, usize)>,
     pub texts: Vec<u8>,
     pub tag_columns: Vec<SmolStr>,
     pub fields: Vec<Column>,
     places: HashMap<(SmolStr, ColumnType), u32>,
-    /// The fields of the row before, by their place in the line.
-    hints: Vec<(SmolStr, u32)>,
+    /// Fields of rows before as they are spelled, mostly in the order in which they come next.
+    hints: Vec<Hint>,
+}
+
+#[derive(Debug)]
+struct Hint {
+    key: SmolStr,
+    of: ColumnType,
+    column: u32,
 }
 
 /// The tags of a series: where they begin in `tags` and `texts`.
@@ -136,6 +142,9 @@ const SERIES_BYTES: u64 = 96;
 const COLUMN_BYTES: u64 = 512;
 const BLOCK_BYTES: u64 = size_of::<BlockId>() as u64;
 const ROW_BYTES: u64 = 20;
+/// So many hints are looked at for a field, and so many are kept.
+const HINTS_AHEAD: usize = 4;
+const HINTS_MAX: usize = 256;
 
 impl Rows {
     /// None.
@@ -196,7 +205,7 @@ impl Rows {
         text: &[u8],
         resolve: &mut Resolve<'_>,
     ) -> Result<(), LineError> {
-        for (row, line) in (0..).zip(lines::lines(text)) {
+        for (row, line) in (0..).zip(sound_rows(text)) {
             let line = line?;
             let time = line.time().unwrap_or(id.received_at);
             let table = self.table(names, &line);
@@ -216,7 +225,7 @@ impl Rows {
 
     /// The table of a line.
     #[inline]
-    fn table(&mut self, names: &mut Namespace, line: &Line<'_>) -> usize {
+    fn table(&mut self, names: &mut Namespace, line: &Row<'_>) -> usize {
         let text = line.measurement_text();
         if let Some((last, table)) = &names.last
             && last == text
@@ -335,30 +344,38 @@ impl Part {
 impl LineRows {
     /// Adds tags and fields of a row; the memory that they take.
     #[inline]
-    fn add(&mut self, row: u32, line: &Line<'_>, name: &mut dyn FnMut(&str, ColumnType) -> SmolStr) -> u64 {
+    fn add(&mut self, row: u32, line: &Row<'_>, name: &mut dyn FnMut(&str, ColumnType) -> SmolStr) -> u64 {
         let before = self.series.len();
         let series = self.series(line, name);
         self.row_series.push(series);
         let mut bytes = if self.series.len() > before { SERIES_BYTES + 3 * line.tags_text().len() as u64 } else { 0 };
-        for (place, (key, value)) in line.fields().enumerate() {
-            let of = type_of(&value);
-            let column = match self.hints.get(place) {
-                Some((hint, column)) if *hint == *key && self.fields[*column as usize].of == of => *column,
-                _ => {
-                    let fields = self.fields.len();
+        let mut fields = line.fields();
+        let mut place = 0;
+        while let Some((key, value)) = fields.next_raw() {
+            let of = value_type(value.as_bytes());
+            // What this row leaves out is passed over.
+            let ahead = self.hints.get(place..).unwrap_or_default().iter().take(HINTS_AHEAD);
+            let column = match ahead.clone().position(|hint| hint.of == of && *hint.key == *key) {
+                Some(skipped) => {
+                    place += skipped;
+                    self.hints[place].column
+                }
+                None => {
+                    let before = self.fields.len();
                     let column = self.field(place, key, of, name);
-                    bytes += if self.fields.len() > fields { COLUMN_BYTES } else { 0 };
+                    bytes += if self.fields.len() > before { COLUMN_BYTES } else { 0 };
                     column
                 }
             };
-            bytes += self.fields[column as usize].push(row, value);
+            place += 1;
+            bytes += self.fields[column as usize].push(row, read_value(value));
         }
         bytes
     }
 
     /// The number of a line's series.
     #[inline]
-    fn series(&mut self, line: &Line<'_>, name: &mut dyn FnMut(&str, ColumnType) -> SmolStr) -> u32 {
+    fn series(&mut self, line: &Row<'_>, name: &mut dyn FnMut(&str, ColumnType) -> SmolStr) -> u32 {
         let text = line.tags_text();
         if let Some(&series) = self.by_text.get(text) {
             return series;
@@ -382,34 +399,23 @@ impl LineRows {
         series
     }
 
-    /// The column of a field that is not where it was in the row before.
+    /// The column of a field that no hint led to.
     #[cold]
     fn field(
         &mut self,
         place: usize,
-        key: Cow<'_, str>,
+        text: &str,
         of: ColumnType,
         name: &mut dyn FnMut(&str, ColumnType) -> SmolStr,
     ) -> u32 {
-        let key = SmolStr::from(key);
+        let key = SmolStr::from(unescape(text));
         let column = *self.places.entry((key.clone(), of)).or_insert_with(|| {
             self.fields.push(Column::new(name(&key, of), of));
             self.fields.len() as u32 - 1
         });
-        self.hints.truncate(place);
-        // Fields are added in order: the places before this one have their hints.
-        self.hints.push((key, column));
+        self.hints.insert(place.min(self.hints.len()), Hint { key: text.into(), of, column });
+        self.hints.truncate(HINTS_MAX);
         column
-    }
-}
-
-const fn type_of(value: &FieldValue<'_>) -> ColumnType {
-    match value {
-        FieldValue::Float(_) => ColumnType::Float,
-        FieldValue::Integer(_) => ColumnType::Integer,
-        FieldValue::Unsigned(_) => ColumnType::Unsigned,
-        FieldValue::Boolean(_) => ColumnType::Boolean,
-        FieldValue::Text(_) => ColumnType::String,
     }
 }
 

@@ -60,8 +60,10 @@ impl Part {
 struct Tags {
     /// Columns, sorted by name.
     columns: Vec<SmolStr>,
-    /// For each column, the value of each series.
-    values: Vec<Vec<Option<ByteArray>>>,
+    /// The tags of all series, each with the place of its column; sorted by that within a series.
+    all: Vec<(u32, ByteArray)>,
+    /// Where each series begins in `all`, and the end.
+    starts: Vec<usize>,
     /// The place of each series in the order of tags; equal for equal tags.
     rank: Vec<u32>,
 }
@@ -71,43 +73,55 @@ impl Tags {
         let mut by_name: Vec<u32> = (0..rows.tag_columns.len() as u32).collect();
         by_name.sort_by_key(|&column| &rows.tag_columns[column as usize]);
         let mut place = vec![0; by_name.len()];
-        for (at, &column) in by_name.iter().enumerate() {
+        for (at, &column) in (0..).zip(&by_name) {
             place[column as usize] = at;
         }
         let texts = Bytes::copy_from_slice(&rows.texts);
-        let count = rows.series.len();
-        let mut values: Vec<Vec<Option<ByteArray>>> = vec![vec![None; count]; by_name.len()];
         // One copy of each text: equal ones are found equal by their address, and kept once.
         let mut known: HashMap<&[u8], ByteArray> = HashMap::new();
+        let (mut all, mut starts) = (Vec::with_capacity(rows.tags.len()), vec![0]);
         for (at, series) in rows.series.iter().enumerate() {
             let next = rows.series.get(at + 1).map_or(rows.tags.len(), |next| next.tags);
             let mut from = series.texts;
             for &(column, end) in &rows.tags[series.tags..next] {
                 let text =
                     known.entry(&rows.texts[from..end]).or_insert_with(|| ByteArray::from(texts.slice(from..end)));
-                values[place[column as usize]][at] = Some(text.clone());
+                all.push((place[column as usize], text.clone()));
                 from = end;
             }
-        }
-        let compare = |one: usize, other: usize| {
-            let columns = values.iter().map(|column| bytes_of(&column[one]).cmp(&bytes_of(&column[other])));
-            columns.fold(Ordering::Equal, Ordering::then)
-        };
-        let mut order: Vec<usize> = (0..count).collect();
-        order.sort_by(|&one, &other| compare(one, other));
-        let mut rank = vec![0; count];
-        let mut last = 0;
-        for pair in order.windows(2) {
-            last += u32::from(compare(pair[0], pair[1]) != Ordering::Equal);
-            rank[pair[1]] = last;
+            all[series.tags..].sort_by_key(|(place, _)| *place);
+            starts.push(all.len());
         }
         let columns = by_name.iter().map(|&column| rows.tag_columns[column as usize].clone()).collect();
-        Self { columns, values, rank }
+        let mut this = Self { columns, all, starts, rank: Vec::new() };
+        let mut order: Vec<usize> = (0..rows.series.len()).collect();
+        order.sort_by(|&one, &other| compare_tags(this.of(one), this.of(other)));
+        let mut rank = vec![0; order.len()];
+        let mut last = 0;
+        for pair in order.windows(2) {
+            last += u32::from(compare_tags(this.of(pair[0]), this.of(pair[1])) != Ordering::Equal);
+            rank[pair[1]] = last;
+        }
+        this.rank = rank;
+        this
+    }
+
+    /// The tags of a series.
+    fn of(&self, series: usize) -> &[(u32, ByteArray)] {
+        &self.all[self.starts[series]..self.starts[series + 1]]
     }
 }
 
-fn bytes_of(text: &Option<ByteArray>) -> Option<&[u8]> {
-    text.as_ref().map(ByteArray::data)
+/// The order of two series' tags: column by column, no value before any.
+fn compare_tags(one: &[(u32, ByteArray)], other: &[(u32, ByteArray)]) -> Ordering {
+    for ((place, text), (other_place, other_text)) in one.iter().zip(other) {
+        // The one whose next tag is further on has none in the nearer column.
+        let ordering = other_place.cmp(place).then_with(|| text.data().cmp(other_text.data()));
+        if ordering != Ordering::Equal {
+            return ordering;
+        }
+    }
+    one.len().cmp(&other.len())
 }
 
 /// The rows in the order of the file: by series, time, block and place in the block.
@@ -159,10 +173,22 @@ struct Sorted<'a> {
 /// A field, and where the value of each row is.
 struct Field<'a> {
     column: &'a Column,
-    /// The number of each row's value, from 1; 0: it has none. `None`: value n is row n's, to the last.
-    of_row: Option<Vec<u32>>,
+    places: Places<'a>,
     texts: Bytes,
 }
+
+/// Where the values of rows are.
+enum Places<'a> {
+    /// The value of row n is number n; rows behind the last have none.
+    Plain,
+    /// The number of each row's value, from 1; 0: it has none.
+    OfRow(Vec<u32>),
+    /// The rows that have one, of a field that few rows have: memory stays in proportion to its values.
+    Few(&'a [u32]),
+}
+
+/// Rows for each value of a field from which on these are few.
+const FEW: usize = 16;
 
 impl<'a> Sorted<'a> {
     fn new(part: &'a Part, tags: Option<Tags>, order: Vec<u32>) -> Self {
@@ -173,22 +199,22 @@ impl<'a> Sorted<'a> {
             Held::Raw(_) => HashMap::new(),
             Held::Lines(held) => {
                 let field = |column: &'a Column| {
-                    let of_row = match &column.rows {
-                        None if column.values.len() == rows => None,
-                        sparse => {
+                    let places = match &column.rows {
+                        None => Places::Plain,
+                        Some(few) if few.len() < rows / FEW => Places::Few(few),
+                        Some(some) => {
                             let mut of_row = vec![0; rows];
-                            for number in 0..column.values.len() {
-                                let row = sparse.as_ref().map_or(number, |rows| rows[number] as usize);
-                                of_row[row] = number as u32 + 1;
+                            for (number, row) in (1..).zip(some) {
+                                of_row[*row as usize] = number;
                             }
-                            Some(of_row)
+                            Places::OfRow(of_row)
                         }
                     };
                     let texts = match &column.values {
                         FieldValues::Text(texts, _) => Bytes::copy_from_slice(texts),
                         _ => Bytes::new(),
                     };
-                    ((column.name.as_str(), column.of), Field { column, of_row, texts })
+                    ((column.name.as_str(), column.of), Field { column, places, texts })
                 };
                 held.fields.iter().map(field).collect()
             }
@@ -247,10 +273,17 @@ impl<'a> Sorted<'a> {
         if let (Some(tags), Held::Lines(held)) = (&self.tags, &self.part.held)
             && let Some(at) = tags.columns.iter().position(|column| column == name)
         {
+            let mut last: (u32, Option<&ByteArray>) = (u32::MAX, None);
             for row in rows {
-                let text = &tags.values[at][held.row_series[row] as usize];
-                present.push(i16::from(text.is_some()));
-                texts.extend(text.clone());
+                // Rows of one series mostly stand together.
+                let series = held.row_series[row];
+                if last.0 != series {
+                    let tags = tags.of(series as usize);
+                    let found = tags.binary_search_by_key(&at, |(place, _)| *place as usize);
+                    last = (series, found.ok().map(|found| &tags[found].1));
+                }
+                present.push(i16::from(last.1.is_some()));
+                texts.extend(last.1.cloned());
             }
         }
         ColumnData { values: Values::Bytes(texts), present }
@@ -261,9 +294,10 @@ impl Field<'_> {
     /// The number of a row's value.
     #[inline]
     fn number(&self, row: usize) -> Option<usize> {
-        match &self.of_row {
-            None => Some(row),
-            Some(of_row) => (of_row[row] as usize).checked_sub(1),
+        match &self.places {
+            Places::Plain => (row < self.column.values.len()).then_some(row),
+            Places::OfRow(of_row) => (of_row[row] as usize).checked_sub(1),
+            Places::Few(rows) => rows.binary_search(&(row as u32)).ok(),
         }
     }
 

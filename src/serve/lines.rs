@@ -16,18 +16,23 @@
 //! text's [`Shape`]s are noted as it is checked, so that whoever knows them need not read it again.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
 use bytes::Bytes;
+use memchr::memchr;
 use smol_str::SmolStr;
 
 use crate::data::schema::ColumnType;
 use crate::limits::{BLOCK_SHAPES_MAX, NAMES_BYTES_MAX};
 pub use crate::serve::line_error::{LineError, LineProblem};
+pub use crate::serve::row::{Fields, Row, Tags};
+use crate::serve::row::{PlainRows, next_row};
 pub use crate::serve::token::FieldValue;
 use crate::serve::token::{
-    COMMA, EQUALS, NEWLINE, Names, SPACE, find, judge_value, name_end, place, quoted, read_value, shape_with, skip,
-    string_end, unescape, value_type,
+    COMMA, EQUALS, NEWLINE, Names, SPACE, find, judge_value, name_end, place, quoted, shape_with, skip, string_end,
 };
+#[cfg(feature = "parquet")]
+pub(crate) use crate::serve::token::{read_value, unescape, value_type};
 use crate::types::{Block, BlockKind, Shape, ShapeAt};
 
 /// What [`check`] found out about a sound text.
@@ -60,10 +65,10 @@ pub fn check(text: &[u8]) -> Result<Checked<'_>, LineError> {
     let mut next = Some(first);
     while let Some(line) = next {
         checked.rows = checked.rows.checked_add(1).ok_or_else(|| lines.error(LineProblem::TooManyLines))?;
-        checked.missing_times += u32::from(line.time.is_none());
+        checked.missing_times += u32::from(line.time().is_none());
         checked.shapes.note(ShapeAt { shape: line.shape, at: line.start });
-        one_measurement =
-            one_measurement && (line.measurement == first.measurement || line.measurement() == first.measurement());
+        one_measurement = one_measurement
+            && (line.measurement_text() == first.measurement_text() || line.measurement() == first.measurement());
         next = lines.next().transpose()?;
     }
     checked.measurement = one_measurement.then(|| first.measurement());
@@ -168,56 +173,25 @@ impl Block {
     }
 }
 
-/// A sound line, borrowed from its text.
+/// A sound line, borrowed from its text: a [`Row`], and where it stands.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    measurement: &'a str,
-    tags: &'a str,
-    fields: &'a str,
-    time: Option<i64>,
+    row: Row<'a>,
     shape: Shape,
     /// Where it starts in its text, and where its fields do.
     start: usize,
     fields_start: usize,
 }
 
+impl<'a> Deref for Line<'a> {
+    type Target = Row<'a>;
+
+    fn deref(&self) -> &Row<'a> {
+        &self.row
+    }
+}
+
 impl<'a> Line<'a> {
-    /// The measurement without its escapes.
-    #[must_use]
-    pub fn measurement(&self) -> Cow<'a, str> {
-        unescape(self.measurement)
-    }
-
-    /// The measurement as the line spells it, escapes included.
-    #[must_use]
-    pub const fn measurement_text(&self) -> &'a str {
-        self.measurement
-    }
-
-    /// All tags as the line spells them, escapes included; lines with equal texts have equal tags.
-    #[must_use]
-    pub const fn tags_text(&self) -> &'a str {
-        self.tags
-    }
-
-    /// Keys and values of the tags, in the order of the line.
-    #[must_use]
-    pub fn tags(&self) -> Tags<'a> {
-        Tags { rest: self.tags }
-    }
-
-    /// Keys and values of the fields, in the order of the line; at least one.
-    #[must_use]
-    pub fn fields(&self) -> Fields<'a> {
-        Fields { rest: self.fields }
-    }
-
-    /// Nanoseconds since 1970, where the line says so.
-    #[must_use]
-    pub const fn time(&self) -> Option<i64> {
-        self.time
-    }
-
     /// A hash over measurement, keys of tags, keys and types of fields, in the order of the line and as they
     /// are written there: lines of one shape have the same columns, but for accidents of 1 in 2^64.
     #[must_use]
@@ -232,75 +206,18 @@ impl<'a> Line<'a> {
 
     /// Keys of tags and fields with their types, in the order of the line, and where each key stands in the text.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (Cow<'a, str>, ColumnType, usize)> {
-        let (tags, fields) = (self.tags, self.fields);
-        let (tags_start, fields_start) = (self.start + self.measurement.len() + 1, self.fields_start);
-        let mut tag = self.tags();
+        let (mut tags, mut fields) = (self.tags(), self.fields());
+        let (all_tags, all_fields) = (tags.left(), fields.left());
+        let (tags_start, fields_start) = (self.start + self.measurement_text().len() + 1, self.fields_start);
         let tags = std::iter::from_fn(move || {
-            let at = tags_start + tags.len() - tag.rest.len();
-            tag.next().map(|(key, _)| (key, ColumnType::Tag, at))
+            let at = tags_start + all_tags - tags.left();
+            tags.next().map(|(key, _)| (key, ColumnType::Tag, at))
         });
-        let mut field = self.fields();
         let fields = std::iter::from_fn(move || {
-            let at = fields_start + fields.len() - field.rest.len();
-            field.next_raw().map(|(key, value)| (unescape(key), value_type(value.as_bytes()), at))
+            let at = fields_start + all_fields - fields.left();
+            fields.next_raw().map(|(key, value)| (unescape(key), value_type(value.as_bytes()), at))
         });
         tags.chain(fields)
-    }
-}
-
-/// The tags of a [`Line`].
-#[derive(Clone, Debug)]
-pub struct Tags<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Iterator for Tags<'a> {
-    type Item = (Cow<'a, str>, Cow<'a, str>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let bytes = self.rest.as_bytes();
-        if bytes.is_empty() {
-            return None;
-        }
-        let key_end = name_end(bytes, 0, EQUALS).0;
-        let value_end = name_end(bytes, key_end + 1, COMMA).0;
-        let pair = (unescape(&self.rest[..key_end]), unescape(&self.rest[key_end + 1..value_end]));
-        self.rest = self.rest.get(value_end + 1..).unwrap_or_default();
-        Some(pair)
-    }
-}
-
-/// The fields of a [`Line`].
-#[derive(Clone, Debug)]
-pub struct Fields<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = (Cow<'a, str>, FieldValue<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.next_raw().map(|(key, value)| (unescape(key), read_value(value)))
-    }
-}
-
-impl<'a> Fields<'a> {
-    /// The next key and value as they are written.
-    fn next_raw(&mut self) -> Option<(&'a str, &'a str)> {
-        let bytes = self.rest.as_bytes();
-        if bytes.is_empty() {
-            return None;
-        }
-        let key_end = name_end(bytes, 0, EQUALS).0;
-        let start = key_end + 1;
-        let value_end = if bytes[start] == b'"' {
-            string_end(bytes, start + 1).map_or(bytes.len(), |quote| quote + 1)
-        } else {
-            find(bytes, start, COMMA).unwrap_or(bytes.len())
-        };
-        let pair = (&self.rest[..key_end], &self.rest[start..value_end]);
-        self.rest = self.rest.get(value_end + 1..).unwrap_or_default();
-        Some(pair)
     }
 }
 
@@ -346,15 +263,7 @@ impl<'a> Lines<'a> {
 
     /// Where the next line with data starts; the text's length where there is none.
     fn next_start(&self) -> usize {
-        let bytes = self.text.as_bytes();
-        let mut at = self.at;
-        loop {
-            at = skip(bytes, at, b" \t\r\n");
-            if bytes.get(at) != Some(&b'#') {
-                return at;
-            }
-            at = find(bytes, at, NEWLINE).unwrap_or(bytes.len());
-        }
+        next_row(self.text.as_bytes(), self.at)
     }
 
     fn read(&mut self, start: usize) -> Result<Line<'a>, (usize, LineProblem)> {
@@ -382,7 +291,7 @@ impl<'a> Lines<'a> {
         }
         let fields = &self.text[fields_start..at];
         let time = self.read_time(at)?;
-        Ok(Line { measurement, tags, fields, time, shape: self.shape, start, fields_start })
+        Ok(Line { row: Row::new(measurement, tags, fields, time), shape: self.shape, start, fields_start })
     }
 
     /// Reads `key=value` of a tag; the place behind it: a comma or a space.
@@ -490,6 +399,24 @@ impl<'a> Lines<'a> {
         let (line, column) = place(self.text.as_bytes(), at);
         LineError { line, column, why }
     }
+}
+
+/// The rows of a text that was found sound before, as [`lines`] reads them, but not judged again: that is
+/// faster. Of another text they may be anything. For what comes out of the log, which was checked before.
+///
+/// # Errors
+/// In the iterator, where the text turns out not to be sound after all.
+pub fn sound_rows(text: &[u8]) -> impl Iterator<Item = Result<Row<'_>, LineError>> {
+    // Within quotes a line end is a plain byte: such texts are read line by line.
+    let plain = if memchr(b'"', text).is_some() { None } else { std::str::from_utf8(text).ok() };
+    let (mut plain, mut judged) = match plain {
+        Some(text) => (Some(PlainRows::new(text)), None),
+        None => (None, Some(lines(text))),
+    };
+    std::iter::from_fn(move || match (&mut plain, &mut judged) {
+        (Some(plain), _) => plain.next().map(Ok),
+        (None, judged) => judged.as_mut()?.next().map(|line| line.map(|line| line.row)),
+    })
 }
 
 #[cfg(test)]

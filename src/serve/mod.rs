@@ -2,4 +2,5 @@
 
 pub mod line_error;
 pub mod lines;
+pub mod row;
 mod token;

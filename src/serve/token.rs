@@ -39,7 +39,7 @@ impl FieldValue<'_> {
 
 /// The type of a sound value: its first and last byte tell.
 #[inline]
-pub(super) fn value_type(token: &[u8]) -> ColumnType {
+pub(crate) fn value_type(token: &[u8]) -> ColumnType {
     match token {
         [b'"', ..] => ColumnType::String,
         [.., b'i'] => ColumnType::Integer,
@@ -256,8 +256,8 @@ fn read_boolean(token: &[u8]) -> Option<bool> {
 }
 
 /// Reads a value that was judged to be sound.
-pub(super) fn read_value(token: &str) -> FieldValue<'_> {
-    let front = &token[..token.len().saturating_sub(1)];
+pub(crate) fn read_value(token: &str) -> FieldValue<'_> {
+    let front = token.get(..token.len().saturating_sub(1)).unwrap_or_default();
     match token.as_bytes() {
         [b'"', .., b'"'] => FieldValue::Text(unescape_string(&token[1..token.len() - 1])),
         [.., b'i'] => FieldValue::Integer(front.parse().unwrap_or_default()),
@@ -269,7 +269,7 @@ pub(super) fn read_value(token: &str) -> FieldValue<'_> {
     }
 }
 
-pub(super) fn unescape(name: &str) -> Cow<'_, str> {
+pub(crate) fn unescape(name: &str) -> Cow<'_, str> {
     without_escapes(name, is_escaped)
 }
 

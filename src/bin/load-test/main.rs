@@ -22,6 +22,7 @@ mod tables;
 mod target;
 mod verify;
 mod verify_rows;
+mod watch;
 mod workload;
 
 use std::process::ExitCode;

@@ -10,6 +10,7 @@ use crate::run::Measured;
 use crate::stats::Percentiles;
 use crate::target::Counts;
 use crate::verify::Verdict;
+use crate::watch::Pace;
 
 /// The name of this shape; a field may be added under it, never changed.
 pub const SCHEMA: &str = "forebay.load-test/1";
@@ -122,6 +123,8 @@ pub struct Report {
     pub blocks_per_batch: f64,
     unsynced_max: UnsyncedMax,
     writer_blocks: WriterBlocks,
+    /// How evenly it went.
+    pub by_second: Pace,
     /// What the store took in; `None` where there is none.
     pub stored: Option<Stored>,
     marks: Value,
@@ -192,6 +195,7 @@ impl Report {
             },
             unsynced_max: UnsyncedMax { bytes: after.unsynced_max_bytes, ms: round3(after.unsynced_max_ms) },
             writer_blocks: WriterBlocks { min: measured.served.0, max: measured.served.1 },
+            by_second: measured.pace.clone(),
             stored: (engine == EngineName::Forebay && plan.store == StoreKind::Parquet).then(|| Stored::of(measured)),
             marks: after.marks.clone(),
             verified_blocks: verdict.map(|verdict| verdict.verified),
@@ -317,6 +321,7 @@ pub mod tests {
             counts: (before, counts),
             making_share,
             store_wait_share,
+            pace: Pace::default(),
             close_seconds: 3.0,
             served: (1, 2),
             ended_early: None,

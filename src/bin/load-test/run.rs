@@ -19,7 +19,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use crossbeam_utils::CachePadded;
 use forebay::Receipt;
-use forebay::types::Seq;
 use hdrhistogram::Histogram;
 
 use crate::args::{Plan, StoreKind, Workload};
@@ -31,6 +30,7 @@ use crate::stats::histogram_ns;
 use crate::target::{Counts, Target, TargetWriter};
 use crate::verify::Ledger;
 use crate::verify_rows::RowLedger;
+use crate::watch::{Pace, Watched};
 use crate::workload::{Source, hash_of};
 
 /// One in so many ready-made blocks is timed while it is taken; others are timed each.
@@ -41,8 +41,6 @@ const WATCH: Duration = Duration::from_millis(20);
 const PIECES_AHEAD: usize = 2;
 /// A writer needs little stack.
 const STACK_BYTES: usize = 256 << 10;
-/// A log that is less full than this holds nobody up, whatever the reserve within its bound.
-const FULL_LOG_SHARE: f64 = 0.25;
 /// A run over a log that is held ends when that is this full.
 const HELD_LOG_SHARE: f64 = 0.75;
 
@@ -63,6 +61,8 @@ pub struct Measured {
     pub making_share: f64,
     /// The share of the time in which a shard took nothing, because what the store had not taken filled its log.
     pub store_wait_share: f64,
+    /// How evenly it went.
+    pub pace: Pace,
     /// Seconds from the final sync to the end of the close, in which the store took the rest.
     pub close_seconds: f64,
     /// Blocks of the least and of the most served writer.
@@ -158,7 +158,7 @@ pub fn measure<T: Target>(
     let before_any = |cause| Failed { cause, done: Done::default() };
     let mut lanes = made.collect::<Result<Vec<_>>>().map_err(before_any)?;
     let mut over = None;
-    let mut waits = StoreWaits::default();
+    let mut watched = Watched::default();
     if plan.warmup > 0.0 && dealer.is_none() {
         let warm = Lap { seconds: plan.warmup, bytes_min: 0, hold, interrupt };
         over = warm.go(target, plan, &mut lanes, progress, None::<fn() -> Result<()>>)?.0;
@@ -173,7 +173,7 @@ pub fn measure<T: Target>(
         let lap = Lap { seconds, bytes_min: plan.bytes_min, hold, interrupt };
         let dealer = dealer.map(|deal| move || deal().map_err(anyhow::Error::from));
         let (early, found) = lap.go(target, plan, &mut lanes, progress, dealer)?;
-        waits = found;
+        watched = found;
         early
     } else {
         over
@@ -184,7 +184,7 @@ pub fn measure<T: Target>(
     let seconds = started.elapsed().as_secs_f64();
     let after = target.counts();
     let measured = gather(tallies, seconds, (before, after), ended_early);
-    Ok(Measured { store_wait_share: waits.share(), ..measured })
+    Ok(Measured { store_wait_share: watched.waits.share(), pace: watched.pace.figures(), ..measured })
 }
 
 fn sum(tallies: &[Tally]) -> Done {
@@ -218,7 +218,7 @@ fn gather(tallies: Vec<Tally>, seconds: f64, counts: (Counts, Counts), ended_ear
         rows.extend(tally.rows);
     }
     let making_share = making / 1e9 / seconds / cores;
-    let (store_wait_share, close_seconds) = (0.0, 0.0);
+    let (store_wait_share, close_seconds, pace) = (0.0, 0.0, Pace::default());
     Measured {
         seconds,
         done,
@@ -227,6 +227,7 @@ fn gather(tallies: Vec<Tally>, seconds: f64, counts: (Counts, Counts), ended_ear
         counts,
         making_share,
         store_wait_share,
+        pace,
         close_seconds,
         served,
         ended_early,
@@ -245,7 +246,7 @@ struct Lap<'a> {
 
 impl Lap<'_> {
     /// Returns when all writers have stopped and all their blocks are acknowledged; with the reason
-    /// if that was early, and with how long they waited for the store.
+    /// if that was early, and with what was seen meanwhile.
     fn go<T: Target>(
         &self,
         target: &T,
@@ -253,7 +254,7 @@ impl Lap<'_> {
         lanes: &mut [Lane<T::Writer>],
         progress: &Progress,
         dealer: Option<impl FnOnce() -> Result<()> + Send>,
-    ) -> Result<(Option<String>, StoreWaits), Failed> {
+    ) -> Result<(Option<String>, Watched), Failed> {
         let shared = Shared {
             plan,
             stop: AtomicBool::new(false),
@@ -301,8 +302,8 @@ impl Lap<'_> {
         progress: &Progress,
         started: Instant,
         finished: impl Fn() -> bool,
-    ) -> (Option<String>, StoreWaits) {
-        let mut waits = StoreWaits::default();
+    ) -> (Option<String>, Watched) {
+        let mut watched = Watched::default();
         let early = loop {
             let spent = started.elapsed().as_secs_f64();
             let rest = Duration::from_secs_f64((self.seconds - spent).clamp(0.0005, WATCH.as_secs_f64()));
@@ -310,6 +311,7 @@ impl Lap<'_> {
             let bytes = shared.acked_bytes();
             let spent = started.elapsed().as_secs_f64();
             progress.at(spent, bytes);
+            watched.pace.look(spent, bytes);
             if finished() || shared.stop.load(Ordering::Relaxed) {
                 break None;
             }
@@ -317,7 +319,7 @@ impl Lap<'_> {
                 break Some("interrupted".into());
             }
             if shared.plan.store == StoreKind::Parquet {
-                waits.look(&target.counts());
+                watched.waits.look(&target.counts());
             }
             if let Some(what) = self.hold {
                 let (used, max) = target.counts().wal_bytes;
@@ -329,42 +331,7 @@ impl Lap<'_> {
                 break None;
             }
         };
-        (early, waits)
-    }
-}
-
-/// How long the writers of a lap waited for the store.
-#[derive(Debug, Default)]
-struct StoreWaits {
-    first_stalls: Option<u64>,
-    /// The first and the last block that was accepted by each shard when the watch looked.
-    accepted: Vec<(Seq, Seq)>,
-    looks: u64,
-    waits: u64,
-}
-
-impl StoreWaits {
-    /// Counts each shard that is written to and has taken nothing since the last look, though or because
-    /// its log has been full before.
-    fn look(&mut self, counts: &Counts) {
-        let first_stalls = *self.first_stalls.get_or_insert(counts.stalls);
-        self.accepted.resize(counts.accepted.len(), (Seq(0), Seq(0)));
-        let (used, max) = counts.wal_bytes;
-        let was_full = counts.stalls > first_stalls && used as f64 >= max as f64 * FULL_LOG_SHARE;
-        for ((first, last), &now) in self.accepted.iter_mut().zip(&counts.accepted) {
-            if self.looks == 0 {
-                *first = now;
-            } else if now > *first {
-                self.waits += u64::from(was_full && now == *last);
-            }
-            *last = now;
-        }
-        self.looks += 1;
-    }
-
-    fn share(&self) -> f64 {
-        let shards = self.accepted.iter().filter(|(first, last)| last > first).count() as u64;
-        self.waits as f64 / (self.looks * shards).max(1) as f64
+        (early, watched)
     }
 }
 
@@ -670,27 +637,6 @@ mod tests {
             assert_eq!((found.done.rows, found.done.blocks), (2000, 67));
             assert_eq!(found.ledgers.iter().map(|ledger| ledger.hashes.len()).sum::<usize>(), 67);
         }
-    }
-
-    #[test]
-    fn a_shard_waits_for_the_store_where_it_takes_nothing_and_its_log_was_full() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let file = PlainFile::create(&dir.path().join("file"), Setting::Level1).expect("a file");
-        let share = |stalls: u64, used: u64, accepted: &[[u64; 3]]| {
-            let mut waits = StoreWaits::default();
-            for (at, accepted) in accepted.iter().enumerate() {
-                let accepted = accepted.iter().map(|seq| Seq(*seq)).collect();
-                let stalls = if at == 0 { 7 } else { 7 + stalls };
-                waits.look(&Counts { stalls, accepted, wal_bytes: (used, 100), ..file.counts() });
-            }
-            waits.share()
-        };
-        // The third shard has no writers; of the others one waits at every other look, one never does.
-        let looks = [[5, 5, 5], [6, 6, 5], [6, 7, 5], [7, 8, 5], [7, 9, 5], [8, 10, 5], [8, 11, 5], [9, 12, 5]];
-        assert_eq!(share(1, 50, &looks), 3.0 / 16.0);
-        assert_eq!(share(0, 50, &looks), 0.0, "a device may be slow too");
-        assert_eq!(share(1, 20, &looks), 0.0, "so may the making of segments");
-        assert_eq!(StoreWaits::default().share(), 0.0);
     }
 
     #[test]
