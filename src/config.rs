@@ -205,6 +205,12 @@ impl Config {
         self.wal_bytes_max.unwrap_or(default) / shards as u64 / self.segment_bytes
     }
 
+    /// Bytes of one shard's log that may be filled before its ring is closed.
+    pub(crate) fn log_bytes(&self, shards: usize) -> u64 {
+        // Beside the reserve one segment is being given back.
+        (self.segments_max(shards).saturating_sub(self.reserve_segments() + 1)).max(1) * self.segment_bytes
+    }
+
     /// Segments that a shard keeps so that everything in its ring can always be written.
     pub(crate) fn reserve_segments(&self) -> u64 {
         let ring = self.intake_bytes + self.intake_slots * SLOT_RESERVE_BYTES;

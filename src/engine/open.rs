@@ -178,6 +178,7 @@ impl Engine {
                 let when = FlushWhen {
                     bytes: inner.config.buffer_bytes,
                     period: Duration::from_millis(inner.config.flush_period_ms),
+                    log_bytes: inner.config.log_bytes(identity.shards),
                 };
                 Some(Flusher::start(&inner.shards, &from, when, &inner.counters, store)?)
             }

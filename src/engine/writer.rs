@@ -43,7 +43,8 @@ impl Writer {
     }
 
     /// Appends a block and waits for its acknowledgement: at (2, 0) until it is synced, else until
-    /// it is accepted. Waits for room at most `append_deadline_ms`.
+    /// it is accepted. Waits for room at most `append_deadline_ms`; where the store is slower than its
+    /// writers and has let a quarter of the log's bound fill up, also up to a second for its turn.
     ///
     /// # Errors
     /// [`Error::Rejected`] gives the block back: nothing of it was logged.
@@ -61,6 +62,7 @@ impl Writer {
         if let Err(why) = self.check(&block) {
             return Err(rejected(block, why));
         }
+        shard.shared.pace.wait(block.payload.len(), Duration::from_millis(self.inner.config.append_deadline_ms));
         let mut entry = self.entry(&block);
         let published = match shard.ring.try_publish(&mut entry, &block.payload) {
             Err(Refused::Full | Refused::Closed(Closed::StoreFull)) => {

@@ -10,6 +10,7 @@ pub(crate) mod intake;
 pub mod marks;
 #[cfg(all(test, forebay_model))]
 mod model;
+pub mod pace;
 pub(crate) mod queue;
 pub mod ring;
 pub(crate) mod ring_file;

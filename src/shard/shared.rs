@@ -8,6 +8,7 @@ use std::thread::Thread;
 
 use crate::error::Fault;
 use crate::shard::marks::Marks;
+use crate::shard::pace::Pace;
 use crate::shard::ring::Wake;
 use crate::shard::waiters::Mark;
 use crate::stats::ShardStats;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub synced: Mark,
     /// The `flushed` mark.
     pub flushed: Mark,
+    /// How fast writers may append.
+    pub pace: Pace,
     accepted: AtomicU64,
     trimmed: AtomicU64,
     fault: OnceLock<Arc<Fault>>,
@@ -74,6 +77,7 @@ impl Shared {
             written: Mark::new(marks.written),
             synced: Mark::new(marks.synced),
             flushed: Mark::new(marks.flushed),
+            pace: Pace::new(),
             accepted: AtomicU64::new(marks.accepted.0),
             trimmed: AtomicU64::new(marks.trimmed.0),
             fault: OnceLock::new(),
