@@ -272,6 +272,51 @@ fn a_stalled_store_holds_writers_up_within_the_bound_and_goes_on_by_itself() {
     assert_eq!(*taken.lock().expect("no panic"), (0..total).collect::<Vec<_>>(), "each block once, in order");
 }
 
+/// Takes 30 MB a second, whatever the CPUs do.
+struct Steady;
+
+impl Store for Steady {
+    fn progress(&mut self, _shard: ShardId) -> Result<Option<Position>, StoreError> {
+        Ok(None)
+    }
+
+    fn flush(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
+        let began = Instant::now();
+        for delivered in unit.by_ref() {
+            delivered?;
+        }
+        let time = Duration::from_secs_f64(unit.bytes() as f64 / 30e6);
+        std::thread::sleep(time.saturating_sub(began.elapsed()));
+        Ok(())
+    }
+}
+
+#[test]
+fn writers_come_out_even_with_a_slow_store_before_the_bound_stops_them() {
+    const BOUND: u64 = 256 << 20;
+    let dir = folder();
+    let config = small(dir.path()).shards(1).segment_bytes(4 << 20).buffer_bytes(1 << 20).wal_bytes_max(BOUND);
+    let engine = Engine::open_with(config.wal_level(1), Box::new(Steady)).expect("opens");
+    let (appended, mut used) = (AtomicU64::new(0), 0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let (writer, appended) = (engine.writer("n").expect("a writer"), &appended);
+            scope.spawn(move || {
+                while appended.fetch_add(64 << 10, Ordering::Relaxed) < BOUND + BOUND / 4 {
+                    writer.append(Block::raw("t", vec![7; 64 << 10])).expect("an append");
+                }
+            });
+        }
+        while appended.load(Ordering::Relaxed) < BOUND + BOUND / 4 {
+            used = used.max(engine.stats().wal_bytes_used);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    assert!(used > BOUND / 4, "{used} bytes: writers were slowed down too early");
+    assert!(used < BOUND / 16 * 15, "{used} bytes: writers were stopped");
+    engine.close().expect("closes");
+}
+
 #[test]
 fn a_subscription_follows_the_log_and_a_cursor_goes_on_where_it_ended() {
     let dir = folder();
