@@ -28,11 +28,12 @@ pub use crate::serve::line_error::{LineError, LineProblem};
 pub use crate::serve::row::{Fields, Row, Tags};
 use crate::serve::row::{PlainRows, next_row};
 pub use crate::serve::token::FieldValue;
+#[cfg(feature = "parquet")]
+pub(crate) use crate::serve::token::read_value;
 use crate::serve::token::{
     COMMA, EQUALS, NEWLINE, Names, SPACE, find, judge_value, name_end, place, quoted, shape_with, skip, string_end,
 };
-#[cfg(feature = "parquet")]
-pub(crate) use crate::serve::token::{read_value, unescape, value_type};
+pub(crate) use crate::serve::token::{unescape, value_type};
 use crate::types::{Block, BlockKind, Shape, ShapeAt};
 
 /// What [`check`] found out about a sound text.
