@@ -9,8 +9,10 @@
 //! there are. How a column is called is up to the caller; so is when it is enough.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use bytes::Bytes;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use smol_str::SmolStr;
 
 use crate::data::format::{PartKind, PartName, day_of};
@@ -90,7 +92,10 @@ pub(crate) struct LineRows {
     /// The series of each row.
     pub row_series: Vec<u32>,
     pub series: Vec<Series>,
-    by_text: HashMap<Box<str>, u32, ahash::RandomState>,
+    /// Series by their tags as lines spell them, and all those texts.
+    by_text: HashTable<u32>,
+    spelled: String,
+    hasher: DefaultHashBuilder,
     /// The tags of all series: column and value's end in `texts`.
     pub tags: Vec<(u32, usize)>,
     pub texts: Vec<u8>,
@@ -113,6 +118,10 @@ struct Hint {
 pub(crate) struct Series {
     pub tags: usize,
     pub texts: usize,
+    /// The end of its text in `spelled`; it begins where that of the series before ends.
+    spelled: usize,
+    /// The series that came after it the last time: clients mostly keep an order.
+    next: u32,
 }
 
 /// A field's values; those of rows in which it is null are not there.
@@ -341,6 +350,14 @@ impl Part {
     }
 }
 
+/// The tags of a series as its first line spelled them.
+#[inline]
+fn spelling<'a>(series: &[Series], spelled: &'a str, number: u32) -> &'a str {
+    let number = number as usize;
+    let start = if number == 0 { 0 } else { series[number - 1].spelled };
+    &spelled[start..series[number].spelled]
+}
+
 impl LineRows {
     /// Adds tags and fields of a row; the memory that they take.
     #[inline]
@@ -377,10 +394,24 @@ impl LineRows {
     #[inline]
     fn series(&mut self, line: &Row<'_>, name: &mut dyn FnMut(&str, ColumnType) -> SmolStr) -> u32 {
         let text = line.tags_text();
-        if let Some(&series) = self.by_text.get(text) {
+        let last = self.row_series.last().map(|last| *last as usize);
+        let next = last.map_or(0, |last| self.series[last].next);
+        if last.is_some() && spelling(&self.series, &self.spelled, next) == text {
+            return next;
+        }
+        let found = self.find_series(text, line, name);
+        if let Some(last) = last {
+            self.series[last].next = found;
+        }
+        found
+    }
+
+    fn find_series(&mut self, text: &str, line: &Row<'_>, name: &mut dyn FnMut(&str, ColumnType) -> SmolStr) -> u32 {
+        let hash = self.hasher.hash_one(text);
+        if let Some(&series) = self.by_text.find(hash, |&other| spelling(&self.series, &self.spelled, other) == text) {
             return series;
         }
-        self.series.push(Series { tags: self.tags.len(), texts: self.texts.len() });
+        let (tags, texts) = (self.tags.len(), self.texts.len());
         for (key, value) in line.tags() {
             let column = match self.places.get(&(SmolStr::from(&*key), ColumnType::Tag)) {
                 Some(&column) => column,
@@ -394,9 +425,12 @@ impl LineRows {
             self.texts.extend_from_slice(value.as_bytes());
             self.tags.push((column, self.texts.len()));
         }
-        let series = self.series.len() as u32 - 1;
-        self.by_text.insert(text.into(), series);
-        series
+        self.spelled.push_str(text);
+        let number = self.series.len() as u32;
+        self.series.push(Series { tags, texts, spelled: self.spelled.len(), next: 0 });
+        let rehash = |other: &u32| self.hasher.hash_one(spelling(&self.series, &self.spelled, *other));
+        self.by_text.insert_unique(hash, number, rehash);
+        number
     }
 
     /// The column of a field that no hint led to.

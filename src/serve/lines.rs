@@ -31,7 +31,8 @@ pub use crate::serve::token::FieldValue;
 #[cfg(feature = "parquet")]
 pub(crate) use crate::serve::token::read_value;
 use crate::serve::token::{
-    COMMA, EQUALS, NEWLINE, Names, SPACE, find, judge_value, name_end, place, quoted, shape_with, skip, string_end,
+    BACKSLASH, COMMA, EQUALS, NEWLINE, Names, SPACE, find, judge_value, name_end, place, quoted, shape_with, skip,
+    string_end,
 };
 pub(crate) use crate::serve::token::{unescape, value_type};
 use crate::types::{Block, BlockKind, Shape, ShapeAt};
@@ -116,10 +117,10 @@ impl Noted {
 #[must_use]
 pub fn lines(text: &[u8]) -> Lines<'_> {
     match std::str::from_utf8(text) {
-        Ok(sound) => Lines { text: sound, at: 0, line: 0, not_utf8: None, names: Names::default(), shape: Shape(0) },
+        Ok(sound) => Lines::new(sound, None),
         Err(error) => {
             let sound = std::str::from_utf8(&text[..error.valid_up_to()]).unwrap_or_default();
-            Lines { text: sound, at: 0, line: 0, not_utf8: Some(sound.len()), names: Names::default(), shape: Shape(0) }
+            Lines::new(sound, Some(sound.len()))
         }
     }
 }
@@ -233,6 +234,33 @@ pub struct Lines<'a> {
     names: Names<'a>,
     /// Of what was read of the line.
     shape: Shape,
+    /// What the line before was made of.
+    last: Like<'a>,
+}
+
+/// The names of a sound line, to read lines of its shape faster: those are known to be different, and
+/// need only be found where they are expected.
+#[derive(Debug, Default)]
+struct Like<'a> {
+    /// There is such a line, and it has no strings: those are read in full.
+    is_known: bool,
+    measurement: &'a str,
+    /// Keys of tags, then of fields; each with its equals sign.
+    tags: Vec<&'a str>,
+    fields: Vec<(&'a str, ColumnType)>,
+    shape: Shape,
+}
+
+impl<'a> Like<'a> {
+    fn learn(&mut self, line: &Line<'a>) {
+        self.measurement = line.measurement_text();
+        self.shape = line.shape;
+        self.tags.clear();
+        self.fields.clear();
+        self.tags.extend(line.tags().texts());
+        self.fields.extend(line.fields().texts().map(|(key, value)| (key, value_type(value.as_bytes()))));
+        self.is_known = self.fields.iter().all(|(_, of)| *of != ColumnType::String);
+    }
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -257,6 +285,11 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
+    fn new(text: &'a str, not_utf8: Option<usize>) -> Self {
+        let (names, shape, last) = (Names::default(), Shape(0), Like::default());
+        Self { text, at: 0, line: 0, not_utf8, names, shape, last }
+    }
+
     /// Goes on with the line that starts at `at`.
     pub(crate) fn seek(&mut self, at: usize) {
         self.at = at;
@@ -267,7 +300,62 @@ impl<'a> Lines<'a> {
         next_row(self.text.as_bytes(), self.at)
     }
 
+    /// Reads a line that has the names of the one before in their order, and values of the same types;
+    /// `None` where it has not, or is written in any unusual way.
+    #[inline]
+    fn read_alike(&mut self, start: usize) -> Option<Line<'a>> {
+        let bytes = self.text.as_bytes();
+        let Like { is_known: true, measurement, tags, fields, shape } = &self.last else { return None };
+        let mut at = start;
+        let expect = |at: &mut usize, name: &str| {
+            let end = *at + name.len();
+            let found = bytes.get(*at..end) == Some(name.as_bytes());
+            *at = end;
+            found.then_some(())
+        };
+        expect(&mut at, measurement)?;
+        for key in tags {
+            expect(&mut at, ",")?;
+            expect(&mut at, key)?;
+            let end = find(bytes, at, COMMA | SPACE | EQUALS | NEWLINE | BACKSLASH)?;
+            if end == at || !matches!(bytes[end], b',' | b' ') {
+                return None;
+            }
+            at = end;
+        }
+        let tags = self.text.get(start + measurement.len() + 1..at).unwrap_or_default();
+        expect(&mut at, " ")?;
+        let fields_start = at;
+        for (number, (key, of)) in fields.iter().enumerate() {
+            if number > 0 {
+                expect(&mut at, ",")?;
+            }
+            expect(&mut at, key)?;
+            let end = self.token_end(at, COMMA | SPACE | NEWLINE);
+            let value = &bytes[at..end];
+            if value.is_empty() || value_type(value) != *of || judge_value(value).is_err() {
+                return None;
+            }
+            at = end;
+        }
+        if bytes.get(at) == Some(&b',') {
+            return None;
+        }
+        let (row, shape) = (Row::new(measurement, tags, &self.text[fields_start..at], None), *shape);
+        let time = self.read_time(at).ok()?;
+        Some(Line { row: row.at(time), shape, start, fields_start })
+    }
+
     fn read(&mut self, start: usize) -> Result<Line<'a>, (usize, LineProblem)> {
+        if let Some(line) = self.read_alike(start) {
+            return Ok(line);
+        }
+        let line = self.read_any(start)?;
+        self.last.learn(&line);
+        Ok(line)
+    }
+
+    fn read_any(&mut self, start: usize) -> Result<Line<'a>, (usize, LineProblem)> {
         let bytes = self.text.as_bytes();
         let (measurement_end, _) = name_end(bytes, start, COMMA | SPACE | NEWLINE);
         if measurement_end == start {

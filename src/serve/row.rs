@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use crate::serve::token::{
     COMMA, EQUALS, FieldValue, NEWLINE, SPACE, find, name_end, read_value, skip, string_end, unescape,
@@ -21,6 +21,10 @@ pub struct Row<'a> {
 impl<'a> Row<'a> {
     pub(super) const fn new(measurement: &'a str, tags: &'a str, fields: &'a str, time: Option<i64>) -> Self {
         Self { measurement, tags, fields, time }
+    }
+
+    pub(super) const fn at(self, time: Option<i64>) -> Self {
+        Self { time, ..self }
     }
 
     /// The measurement without its escapes.
@@ -66,10 +70,19 @@ pub struct Tags<'a> {
     rest: &'a str,
 }
 
-impl Tags<'_> {
+impl<'a> Tags<'a> {
     /// Bytes that were not read yet.
     pub(super) const fn left(&self) -> usize {
         self.rest.len()
+    }
+
+    /// The keys as they are written, each with its equals sign.
+    pub(super) fn texts(mut self) -> impl Iterator<Item = &'a str> {
+        std::iter::from_fn(move || {
+            let rest = self.rest;
+            let key_end = name_end(rest.as_bytes(), 0, EQUALS).0;
+            self.next().map(|_| &rest[..=key_end])
+        })
     }
 }
 
@@ -128,6 +141,14 @@ impl<'a> Fields<'a> {
     pub(super) const fn left(&self) -> usize {
         self.rest.len()
     }
+
+    /// The keys as they are written, each with its equals sign, and the values.
+    pub(super) fn texts(mut self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        std::iter::from_fn(move || {
+            let rest = self.rest;
+            self.next_raw().map(|(key, value)| (&rest[..=key.len()], value))
+        })
+    }
 }
 
 /// Where the next line with data starts, from the end of a line on; the text's length where there is none.
@@ -175,7 +196,10 @@ impl<'a> Iterator for PlainRows<'a> {
             return None;
         }
         let measurement_end = name_end(bytes, start, COMMA | SPACE).0;
-        let tags_end = name_end(bytes, measurement_end, SPACE).0;
+        let tags_end = match memchr2(b' ', b'\\', &bytes[measurement_end..]).map(|found| measurement_end + found) {
+            Some(end) if bytes[end] == b' ' => end,
+            _ => name_end(bytes, measurement_end, SPACE).0,
+        };
         let fields_start = skip(bytes, tags_end, b" ");
         let line_end = memchr(b'\n', &bytes[fields_start..]).map_or(bytes.len(), |found| fields_start + found);
         self.at = line_end;

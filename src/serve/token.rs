@@ -129,7 +129,7 @@ pub(super) const COMMA: u8 = 1;
 pub(super) const SPACE: u8 = 2;
 pub(super) const EQUALS: u8 = 4;
 pub(super) const NEWLINE: u8 = 8;
-const BACKSLASH: u8 = 16;
+pub(super) const BACKSLASH: u8 = 16;
 
 /// What each byte means to the scanner.
 const CLASS: [u8; 256] = {

@@ -54,7 +54,8 @@ pub struct DataRow<'a> {
 
 /// What a row of a data file holds.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "only data files have rows to look at"))]
+// Only data files have rows to look at.
+#[cfg_attr(not(feature = "parquet"), expect(dead_code))]
 pub enum Content<'a> {
     /// A raw block.
     Raw(&'a [u8]),

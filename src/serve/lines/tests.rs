@@ -190,6 +190,30 @@ fn a_sound_text_is_read_again_as_it_was_the_first_time() {
     }
 }
 
+/// Lines that are nearly alike, some of them with a mistake.
+fn alike() -> impl Strategy<Value = Vec<u8>> {
+    let tags = prop::sample::select(vec!["", ",a=1", ",a=1", ",a=22", ",a=1,b=2", ",a=", ",a=x\\ y", ",a=1=2", ",b=1"]);
+    let fields = prop::sample::select(vec![
+        "f=1",
+        "f=1",
+        "f=-2.5",
+        "f=1,g=2i",
+        "f=1,g=3i",
+        "f=1,g=99999999999999999999i",
+        "f=t",
+        "f=",
+        "f=1i",
+        "f=1,f=2",
+        "g=1",
+        "f=\"x y\"",
+        "f=1,",
+    ]);
+    let times = prop::sample::select(vec!["", " ", " 1", " 22", "  3 ", " x", " 1 2", "\r", " 7\r"]);
+    let line = (prop::sample::select(vec!["m", "m", "mm", "m\\,"]), tags, fields, times);
+    prop::collection::vec(line.prop_map(|(name, tags, fields, time)| format!("{name}{tags} {fields}{time}\n")), 1..8)
+        .prop_map(|lines| lines.concat().into_bytes())
+}
+
 /// A text of what lines are made of, so that most attempts come far into the grammar.
 fn nearly_lines() -> impl Strategy<Value = Vec<u8>> {
     let parts =
@@ -220,13 +244,19 @@ fn holds_for(text: &[u8]) {
     assert_eq!(rows, checked.rows);
     let mut from = 0;
     let mut cut = 0;
+    // Alone, each line is read without those before it.
+    let mut alone = Vec::new();
     while let Some(end) = line_end(text, from) {
         assert!(end > from);
         cut += check(&text[from..end]).expect("a whole line is sound alone").rows;
+        alone.extend(lines(&text[from..end]).map(|line| line.expect("sound")).map(|line| (*line, line.shape())));
         from = end;
     }
     cut += check(&text[from..]).expect("so is the last").rows;
     assert_eq!(cut, checked.rows);
+    alone.extend(lines(&text[from..]).map(|line| line.expect("sound")).map(|line| (*line, line.shape())));
+    let together: Vec<_> = lines(text).map(|line| line.expect("sound")).map(|line| (*line, line.shape())).collect();
+    assert_eq!(together, alone);
 }
 
 proptest! {
@@ -240,6 +270,22 @@ proptest! {
     #[test]
     fn nearly_sound_text_gets_an_answer_and_is_cut_where_lines_end(text in nearly_lines()) {
         holds_for(&text);
+    }
+
+    #[test]
+    fn lines_are_judged_alike_whatever_stands_before_them(text in alike()) {
+        holds_for(&text);
+        let mut rows = 0;
+        for line in std::str::from_utf8(&text).expect("text").split_inclusive('\n') {
+            match check(line.as_bytes()) {
+                Ok(_) => rows += 1,
+                Err(error) => {
+                    let found = check(&text).expect_err(line);
+                    prop_assert_eq!((found.line, found.column, found.why), (rows + 1, error.column, error.why));
+                    break;
+                }
+            }
+        }
     }
 
     #[test]
