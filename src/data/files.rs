@@ -79,6 +79,9 @@ pub struct DataFiles {
     folders: BTreeSet<String>,
 }
 
+/// No file is given this number or a higher one: there would be no room to count on.
+const NO_BEYOND: u64 = 1 << 60;
+
 /// Whether this bug is planted; never in a product.
 macro_rules! planted {
     ($name:ident) => {{
@@ -159,7 +162,8 @@ impl DataFiles {
 
     /// The numbers of these files, which a lost record had given, are not given again.
     fn pass_over(&mut self, unknown: &[String]) -> Result<(), FilesError> {
-        let next = unknown.iter().filter_map(|path| FileNo::of_path(path)).max().map(|no| FileNo(no.0 + 1));
+        let numbers = unknown.iter().filter_map(|path| FileNo::of_path(path)).filter(|no| no.0 < NO_BEYOND);
+        let next = numbers.max().map(|no| FileNo(no.0 + 1));
         let Some(next_file) = next.filter(|next| *next > self.next_file) else { return Ok(()) };
         self.next_file = next_file;
         match self.manifest.append(Record { next_file, ..Record::default() }) {

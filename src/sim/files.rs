@@ -329,7 +329,7 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::format::{Record, SchemaColumn};
+    use crate::data::format::{FileNo, Record, SchemaColumn};
 
     /// A store, flushed twice by two shards, merged, its oldest files removed, closed, opened, flushed.
     fn script(world: &mut World) -> Result<(), String> {
@@ -398,6 +398,63 @@ mod tests {
             }
             assert!(deaths > 100, "{deaths} deaths");
         }
+    }
+
+    #[test]
+    fn openings_of_a_full_disk_that_die_at_each_step_end_in_an_open_store() {
+        for step in [1, 3, 7] {
+            let mut world = small_world();
+            script(&mut world).expect("carried out");
+            world.medium.lock().faults.full = true;
+            for last_call in (0..120).step_by(step) {
+                world.crash_in(None);
+                world.medium.lock().faults.last_call = Some(last_call);
+                attempt(&mut world).unwrap_or_else(|wrong| panic!("death in call {last_call}: {wrong}"));
+            }
+            world.crash_in(None);
+            world.medium.lock().faults.last_call = None;
+            world.open(0).expect("opens").expect("nothing is damaged");
+        }
+    }
+
+    #[test]
+    fn so_do_salvages_of_a_full_disk_that_die_at_each_step() {
+        let mut salvaged = 0;
+        for rot in 0..40 {
+            let mut world = small_world();
+            script(&mut world).expect("carried out");
+            world.crash_in(None);
+            world.chance = world.seed.fork(rot);
+            world.rot();
+            world.medium.lock().faults.full = true;
+            for last_call in 0..60 {
+                world.medium.lock().faults.last_call = Some(last_call);
+                match world.try_open(OnDamage::Salvage) {
+                    Err(FilesError::Manifest(ManifestError::Records(_))) if !world.is_dead() => break,
+                    Err(error) if !world.is_dead() => panic!("rot {rot}, death in call {last_call}: {error}"),
+                    _ => {}
+                }
+                salvaged += 1;
+                world.crash_in(None);
+            }
+        }
+        assert!(salvaged > 1_000, "{salvaged} attempts");
+    }
+
+    #[test]
+    fn the_number_of_a_file_without_a_record_is_not_given_again() {
+        let mut world = small_world();
+        drop(world.open(0).expect("opens"));
+        world.crash_in(None);
+        for no in [41, u64::MAX] {
+            let path = format!("n/t0/day=1970-01-01/{no:012}.parquet");
+            world.tree.tree().create(&path).and_then(|mut file| file.sync()).expect("made");
+            let (_, settled, _) = world.try_open(OnDamage::Salvage).expect("opens");
+            assert_eq!(settled.unknown, [path]);
+            world.crash_in(None);
+        }
+        let (mut files, ..) = world.try_open(OnDamage::Refuse).expect("opens");
+        assert_eq!(files.next_no(), FileNo(42));
     }
 
     #[test]
