@@ -27,14 +27,23 @@ pub struct Catalog {
     pub next_file: FileNo,
 }
 
+/// What the records of a manifest say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The state after the last whole transaction.
+    pub catalog: Catalog,
+    /// The segment in which the last whole state begins: nothing before it is needed.
+    pub from: Option<SegmentNo>,
+    /// The segment in which the last whole transaction ends: nothing behind it says anything.
+    pub upto: Option<SegmentNo>,
+}
+
 /// The records of a manifest, as they come.
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// After the last whole transaction.
-    catalog: Catalog,
+    found: Found,
     parts: Vec<Record>,
-    /// The segment in which the last whole state begins, and the one of the transaction that is read.
-    anew: Option<SegmentNo>,
+    /// The segment in which the transaction that is read begins.
     first: SegmentNo,
     /// The records begin in the middle of a transaction.
     headless: bool,
@@ -52,7 +61,7 @@ impl Reading {
             // A transaction that was cut short.
             self.parts.clear();
             self.first = segment;
-        } else if self.parts.is_empty() && self.anew.is_none() {
+        } else if self.parts.is_empty() && self.found.from.is_none() {
             // What it belongs to was given back with the segments before.
             self.headless = true;
             return Ok(());
@@ -65,20 +74,20 @@ impl Reading {
         self.parts.push(record);
         if last {
             if self.parts[0].anew {
-                self.anew = Some(self.first);
+                self.found.from = Some(self.first);
             }
-            self.catalog.apply(&self.parts);
+            self.found.upto = Some(segment);
+            self.found.catalog.apply(&self.parts);
             self.parts.clear();
         }
         Ok(())
     }
 
-    /// The state, and the first segment that it needs; `None` where the records do not begin with a
-    /// whole one, though there are any.
+    /// What they say; `None` where the records do not begin with a whole state, though there are any.
     #[must_use]
-    pub fn finish(self) -> Option<(Catalog, Option<SegmentNo>)> {
-        let none = self.catalog == Catalog::default() && !self.headless;
-        (self.anew.is_some() || none).then_some((self.catalog, self.anew))
+    pub fn finish(self) -> Option<Found> {
+        let none = self.found.catalog == Catalog::default() && !self.headless;
+        (self.found.from.is_some() || none).then_some(self.found)
     }
 }
 
@@ -252,7 +261,7 @@ mod tests {
             assert!(text.len() <= 100_000, "a record of {} bytes", text.len());
             reading.take(SegmentNo(1), &text).expect("a record");
         }
-        reading.finish().map(|(catalog, _)| catalog)
+        reading.finish().map(|found| found.catalog)
     }
 
     #[test]

@@ -41,6 +41,26 @@ impl DirTree {
         Ok(())
     }
 
+    /// Syncs the folders below one, then that one.
+    fn sync_below(&self, dir: &Path) -> io::Result<()> {
+        let entries = match fs::read_dir(dir) {
+            // Somebody removes a folder meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound && dir != self.root => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            // The manifest syncs its own.
+            if entry.file_type()?.is_dir() && entry.path() != self.root.join(MANIFEST) {
+                self.sync_below(&entry.path())?;
+            }
+        }
+        match File::open(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound && dir != self.root => Ok(()),
+            other => other?.sync_all(),
+        }
+    }
+
     fn make_folder_of(&self, path: &Path) -> io::Result<()> {
         path.parent().map_or(Ok(()), fs::create_dir_all)
     }
@@ -98,6 +118,10 @@ impl Tree for DirTree {
             }
         }
         Ok(())
+    }
+
+    fn sync_all_folders(&self) -> io::Result<()> {
+        self.sync_below(&self.root)
     }
 }
 

@@ -79,6 +79,9 @@ pub struct DataFiles {
     folders: BTreeSet<String>,
 }
 
+/// No file is given this number or a higher one: there would be no room to count on.
+const NO_BEYOND: u64 = 1 << 60;
+
 /// Whether this bug is planted; never in a product.
 macro_rules! planted {
     ($name:ident) => {{
@@ -148,15 +151,26 @@ impl DataFiles {
             }
         }
         self.remove(&settled.removed)?;
-        let mut touched: Vec<String> = settled.renamed.iter().chain(&settled.removed).cloned().collect();
-        // A rename and a removal that an earlier process made may not be durable yet.
-        touched.extend(self.manifest.catalog().files.values().map(DataFile::path));
-        touched.extend(self.manifest.catalog().doomed.values().map(DataFile::path));
-        touched.push(FileNo(0).tmp_path());
-        self.sync_folders(&touched)?;
+        // What an earlier process or somebody else renamed or removed may not be durable yet: a file that
+        // came back would belong to nobody.
+        self.tree.sync_all_folders().map_err(FilesError::io("syncing the folders of data files"))?;
         self.manifest.forget_doomed();
+        self.pass_over(&settled.unknown)?;
         self.unsettled = false;
         Ok(settled)
+    }
+
+    /// The numbers of these files, which a lost record had given, are not given again.
+    fn pass_over(&mut self, unknown: &[String]) -> Result<(), FilesError> {
+        let numbers = unknown.iter().filter_map(|path| FileNo::of_path(path)).filter(|no| no.0 < NO_BEYOND);
+        let next = numbers.max().map(|no| FileNo(no.0 + 1));
+        let Some(next_file) = next.filter(|next| *next > self.next_file) else { return Ok(()) };
+        self.next_file = next_file;
+        match self.manifest.append(Record { next_file, ..Record::default() }) {
+            // The next transaction says so too.
+            Err(ManifestError::Log(error)) if error.is_no_space() => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Commits files that stand, synced, under their temporary names. On return everything that the

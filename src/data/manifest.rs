@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::config::OnDamage;
-use crate::data::catalog::{Catalog, Reading, parts};
+use crate::data::catalog::{Catalog, Found, Reading, parts};
 use crate::data::format::Record;
 use crate::io::disk::Folder;
 use crate::io::maker::Maker;
@@ -31,8 +31,9 @@ const RECORD_BYTES: usize = 128 << 10;
 const BATCH_EXTRA_BYTES: usize = 1_024;
 /// The state is written anew after so many segments, and after twice as many as it fills itself.
 const SEGMENTS_BEFORE_ANEW: usize = 4;
-/// Segments that no transaction takes, so that the manifest opens on a full disk.
-const RESERVE: u64 = 1;
+/// Segments that no transaction takes, so that the manifest opens on a full disk: an opening takes one,
+/// and behind one that salvaged, whose segment names the damage, the next takes another.
+const RESERVE: u64 = 2;
 
 /// Why the manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +97,9 @@ impl Manifest {
         quarantine: &mut dyn FnMut(Epoch) -> Box<dyn Quarantine>,
         draw: Box<dyn FnMut() -> u64 + Send>,
     ) -> Result<(Self, ShardReport), ManifestError> {
-        let examined = examine(&*folder, &shard_setup(setup), None, &mut |_| {})?;
-        let (catalog, needed_from) = read(&examined, &*folder)?;
+        let mut examined = examine(&*folder, &shard_setup(setup), None, &mut |_| {})?;
+        let Found { catalog, from, upto } = read(&examined, &*folder)?;
+        examined.needs_only(from, upto);
         let epoch = Epoch(examined.epoch_max.0 + 1);
         put_aside(&examined, &*folder, &mut *quarantine(epoch), None)?;
         let own = Stream { origin: setup.store, shard: MANIFEST_SHARD, epoch, nonce: setup.nonce };
@@ -108,11 +110,12 @@ impl Manifest {
         let (anew_segments, transactions, failed) = (0, setup.nonce.0, None);
         let mut this =
             Self { folder, maker, log, catalog, anew_segments, segment_bytes, entry_bytes_max, transactions, failed };
-        if let Some(needed_from) = needed_from {
-            // What an earlier opening had no time to give back.
-            this.carry(|log, at| log.retire_before(at, needed_from))?;
+        if let Some(from) = from {
+            // What was kept till now, as the log had just been damaged.
+            this.carry(|log, at| log.retire_before(at, from))?;
         }
-        this.write_anew_if_there_is_room()?;
+        // Cut short, this is done again from the opening's pin; behind a salvage in another segment.
+        this.write_anew_if_there_is_room(if report.damage.is_empty() { 0 } else { 1 })?;
         Ok((this, report))
     }
 
@@ -122,7 +125,7 @@ impl Manifest {
     /// [`ManifestError`].
     pub fn read(folder: &dyn Folder, setup: &ManifestSetup) -> Result<Catalog, ManifestError> {
         let examined = examine(folder, &shard_setup(setup), None, &mut |_| {})?;
-        read(&examined, folder).map(|(catalog, _)| catalog)
+        read(&examined, folder).map(|found| found.catalog)
     }
 
     /// That it may be used.
@@ -152,10 +155,10 @@ impl Manifest {
     pub fn append(&mut self, transaction: Record) -> Result<(), ManifestError> {
         let transaction = Record { transaction: self.next_transaction(), ..transaction };
         let parts = parts(transaction, self.record_bytes());
-        self.write(&parts)?;
+        self.write(&parts, RESERVE)?;
         self.catalog.apply(&parts);
         if self.log.segments_behind() >= SEGMENTS_BEFORE_ANEW.max(2 * self.anew_segments) {
-            self.write_anew_if_there_is_room()?;
+            self.write_anew_if_there_is_room(RESERVE)?;
         }
         Ok(())
     }
@@ -166,18 +169,18 @@ impl Manifest {
     }
 
     /// The log says the same without: on a full disk it grows a little longer.
-    fn write_anew_if_there_is_room(&mut self) -> Result<(), ManifestError> {
-        match self.write_anew() {
+    fn write_anew_if_there_is_room(&mut self, leave: u64) -> Result<(), ManifestError> {
+        match self.write_anew(leave) {
             Err(ManifestError::Log(error)) if error.is_no_space() && self.failed.is_none() => Ok(()),
             other => other,
         }
     }
 
     /// Writes the whole state, and gives back the segments before it.
-    fn write_anew(&mut self) -> Result<(), ManifestError> {
+    fn write_anew(&mut self, leave: u64) -> Result<(), ManifestError> {
         let first = self.log.segment();
         let transaction = self.next_transaction();
-        self.write(&self.catalog.anew(transaction, self.record_bytes()))?;
+        self.write(&self.catalog.anew(transaction, self.record_bytes()), leave)?;
         self.anew_segments = (self.log.segment().0 - first.0) as usize + 1;
         self.carry(|log, at| log.retire_before(at, first))?;
         self.carry(Appender::make_reserve)
@@ -192,13 +195,14 @@ impl Manifest {
         RECORD_BYTES.min(self.entry_bytes_max)
     }
 
-    fn write(&mut self, records: &[Record]) -> Result<(), ManifestError> {
+    /// Writes records and syncs them, where that leaves so many segments.
+    fn write(&mut self, records: &[Record], leave: u64) -> Result<(), ManifestError> {
         let texts: Vec<Vec<u8>> =
             records.iter().map(|record| serde_json::to_vec(record).expect("plain fields")).collect();
         if let Some(long) = texts.iter().map(Vec::len).find(|bytes| *bytes > self.entry_bytes_max) {
             return Err(ManifestError::LongRow(long));
         }
-        // All the room that it may need, first: so it is not cut short, and the reserve is left.
+        // All the room that it may need, first: so it is not cut short for want of it.
         let mut segments = 0;
         let mut room = self.log.room();
         for text in &texts {
@@ -210,7 +214,7 @@ impl Manifest {
             }
             room = room.saturating_sub(bytes);
         }
-        self.carry_if_there_is_room(|log, at| log.make_ready(at, segments + RESERVE))?;
+        self.carry_if_there_is_room(|log, at| log.make_ready(at, segments + leave))?;
         self.carry(|log, at| {
             for text in &texts {
                 log.push(at, entry(text).encode().bytes(), text)?;
@@ -249,8 +253,8 @@ impl Manifest {
     }
 }
 
-/// One more is kept than an opening needs, so that files can be removed on a full disk.
-const BOUNDS: LogBounds = LogBounds { segments_max: u64::MAX, reserve: RESERVE + 1 };
+/// One more than these is kept ready, so that files can be removed on a full disk.
+const BOUNDS: LogBounds = LogBounds { segments_max: u64::MAX, reserve: RESERVE };
 
 /// The longest record's text that an empty segment has room for, in bytes.
 const fn entry_bytes_max(segment_bytes: u64) -> usize {
@@ -286,11 +290,7 @@ fn entry(text: &[u8]) -> Entry<'static> {
     }
 }
 
-/// The state, and the first segment that it needs.
-fn read(
-    examined: &crate::recover::Examined,
-    folder: &dyn Folder,
-) -> Result<(Catalog, Option<SegmentNo>), ManifestError> {
+fn read(examined: &crate::recover::Examined, folder: &dyn Folder) -> Result<Found, ManifestError> {
     let mut reading = Reading::default();
     let mut wrong = None;
     examined.each_payload(folder, |segment, payload| {
@@ -304,7 +304,7 @@ fn read(
     match (wrong, reading.finish()) {
         (Some(wrong), _) => Err(ManifestError::Records(wrong)),
         (None, None) => Err(ManifestError::Records("its beginning is missing".to_owned())),
-        (None, Some(state)) => Ok(state),
+        (None, Some(found)) => Ok(found),
     }
 }
 

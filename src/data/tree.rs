@@ -44,6 +44,12 @@ pub trait Tree: Send + Sync {
     /// # Errors
     /// As the device says.
     fn sync_folders(&self, paths: &[String]) -> io::Result<()>;
+
+    /// Makes durable whatever was created, renamed or removed, by whomever.
+    ///
+    /// # Errors
+    /// As the device says.
+    fn sync_all_folders(&self) -> io::Result<()>;
 }
 
 /// A file that is being written.

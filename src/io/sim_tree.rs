@@ -168,6 +168,15 @@ impl Tree for SimTree {
         }
         Ok(())
     }
+
+    fn sync_all_folders(&self) -> io::Result<()> {
+        let all = {
+            let medium = self.shared.medium.lock();
+            let state = self.shared.state(&medium);
+            state.tree.folders().chain([""]).map(|folder| format!("{folder}/.")).collect::<Vec<_>>()
+        };
+        self.sync_folders(&all)
+    }
 }
 
 impl SimTree {

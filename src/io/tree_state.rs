@@ -77,6 +77,11 @@ impl State {
         self.names.get(path).map(|&file| &*self.files[file].bytes)
     }
 
+    /// The folders in it.
+    pub fn folders(&self) -> impl Iterator<Item = &str> {
+        self.folders.iter().map(String::as_str)
+    }
+
     /// There is such a folder.
     pub fn has_folder(&self, path: &str) -> bool {
         path.is_empty() || self.folders.contains(path)

@@ -1,4 +1,4 @@
-//! Reading the blocks of a log that was just examined, before it goes on.
+//! Reading the blocks of a log that was just examined, before it goes on, and saying which are needed.
 
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
@@ -7,6 +7,7 @@ use crate::recover::examine::{Examined, OpenError, read_segment};
 use crate::types::SegmentNo;
 use crate::wal::batch::Place;
 use crate::wal::entry::{EntryKind, decode_entry};
+use crate::wal::log::UsedSegment;
 use crate::wal::read::each_entry;
 use crate::wal::verdict::{Check, Stamps, check};
 
@@ -57,5 +58,31 @@ impl Examined {
             }
         }
         Ok(())
+    }
+
+    /// For a log without a ring: that its blocks are needed from this segment to that one only.
+    ///
+    /// The segments before them are given back ahead of all else, so that the opening has a file. Where
+    /// the newest recovery lies behind them nothing that began since has come to its end: it is done
+    /// again from its pin, into the same segments. A crash loop on a full disk so uses up none.
+    pub fn needs_only(&mut self, from: Option<SegmentNo>, upto: Option<SegmentNo>) {
+        let Self { scanned, hollow, .. } = self;
+        if !scanned.breaks.is_empty() || !hollow.is_empty() {
+            return;
+        }
+        self.from = from.unwrap_or_default();
+        let Some(newest) = scanned.newest.as_ref().map(|newest| newest.epoch) else { return };
+        let pinned = |used: &UsedSegment| used.header.epoch == newest && used.header.pin.is_some();
+        let Some(index) = scanned.segments.iter().position(pinned) else { return };
+        let first = scanned.segments[index].header.clone();
+        // A salvage names in its segments what is lost.
+        let says_something = !first.handled.is_empty() || scanned.gaps.iter().any(|(at, _)| *at >= first.segment);
+        if says_something || upto >= Some(first.segment) {
+            return;
+        }
+        scanned.end = first.pin.expect("a pinned segment");
+        scanned.ends.remove(&first.stream());
+        let again = scanned.segments.drain(index..).map(|used| (used.header.segment, Some(used.header)));
+        self.leftover.splice(..0, again);
     }
 }

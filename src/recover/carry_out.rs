@@ -136,6 +136,7 @@ pub fn carry_out(
         }
         maker.retire(folder, *segment, 0).map_err(OpenError::io(format!("retiring {name}")))?;
     }
+    give_back(&mut examined, folder, maker)?;
     let now = gaps(&examined);
     let gaps = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(now.iter().copied()).collect();
     let mut at = Ground { folder, maker };
@@ -165,6 +166,20 @@ pub fn carry_out(
     log.sync(&mut at)?;
     log.make_reserve(&mut at)?;
     Ok(Opened { log: log.into_log(), gaps, report: examined.report })
+}
+
+/// Gives back the segments that are not needed, oldest first.
+fn give_back(examined: &mut Examined, folder: &dyn Folder, maker: &mut Maker) -> Result<(), OpenError> {
+    let segments = &mut examined.scanned.segments;
+    let count = segments.iter().take_while(|used| used.header.segment < examined.from).count();
+    for UsedSegment { header, end, .. } in segments.drain(..count) {
+        if !examined.damaged.contains(&header.segment) {
+            maker.adopt_segment(&header);
+        }
+        let name = segment_name(header.segment);
+        maker.retire(folder, header.segment, end).map_err(OpenError::io(format!("retiring {name}")))?;
+    }
+    Ok(())
 }
 
 /// A block of the ring as `carried`, under the identity that it was accepted with; false for a void.

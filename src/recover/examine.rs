@@ -131,6 +131,8 @@ pub struct Examined {
     pub(super) spares: Vec<(FileId, u64)>,
     pub(super) unfinished: Vec<String>,
     pub(super) handled: Vec<Handled>,
+    /// Nothing before this segment is needed any more.
+    pub(super) from: SegmentNo,
     pub(super) ring: RingVerdict,
     ring_missing: bool,
 }
@@ -272,6 +274,7 @@ pub fn examine(
         spares,
         unfinished,
         handled,
+        from: SegmentNo(0),
         ring,
         ring_missing,
         scanned,

@@ -329,7 +329,7 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::format::{Record, SchemaColumn};
+    use crate::data::format::{FileNo, Record, SchemaColumn};
 
     /// A store, flushed twice by two shards, merged, its oldest files removed, closed, opened, flushed.
     fn script(world: &mut World) -> Result<(), String> {
@@ -398,6 +398,77 @@ mod tests {
             }
             assert!(deaths > 100, "{deaths} deaths");
         }
+    }
+
+    /// A store with a state of so many blocks more, on a disk that is full.
+    fn full_world(blocks: u64) -> World {
+        let mut world = small_world();
+        world.plan.parts = 8;
+        script(&mut world).expect("carried out");
+        world.crash_in(None);
+        let mut files = world.open(0).expect("opens").expect("nothing is damaged");
+        for _ in 0..blocks {
+            world.flush(&mut files, 1, 1).and_then(|()| world.commit_held(&mut files)).expect("committed");
+        }
+        drop(files);
+        world.crash_in(None);
+        world.medium.lock().faults.full = true;
+        world
+    }
+
+    #[test]
+    fn a_crash_loop_in_the_opening_on_a_full_disk_ends_in_an_open_store() {
+        // The state fills one batch, then several, then several segments.
+        for (blocks, last_call) in
+            [0, 30, 60, 140].into_iter().flat_map(|blocks| (0..70).map(move |call| (blocks, call)))
+        {
+            let mut world = full_world(blocks);
+            for _ in 0..6 {
+                world.medium.lock().faults.last_call = Some(last_call);
+                let died = attempt(&mut world).map(drop);
+                died.unwrap_or_else(|wrong| panic!("{blocks} blocks, death in call {last_call}: {wrong}"));
+                world.crash_in(None);
+            }
+            world.medium.lock().faults.last_call = None;
+            world.open(0).expect("opens").expect("nothing is damaged");
+        }
+    }
+
+    #[test]
+    fn a_crash_loop_in_a_salvage_on_a_full_disk_ends_in_an_open_store() {
+        let mut salvaged = 0;
+        for (rot, last_call) in (0..30).flat_map(|rot| (0..60).step_by(3).map(move |call| (rot, call + rot % 3))) {
+            let mut world = full_world(rot % 3 * 30);
+            world.chance = world.seed.fork(rot);
+            world.rot();
+            for left in (0..6).rev() {
+                world.medium.lock().faults.last_call = (left > 0).then_some(last_call);
+                match world.try_open(OnDamage::Salvage) {
+                    Err(FilesError::Manifest(ManifestError::Records(_))) if !world.is_dead() => break,
+                    Err(error) if !world.is_dead() => panic!("rot {rot}, death in call {last_call}: {error}"),
+                    _ => {}
+                }
+                salvaged += u32::from(left == 0);
+                world.crash_in(None);
+            }
+        }
+        assert!(salvaged > 300, "{salvaged} came to their ends");
+    }
+
+    #[test]
+    fn the_number_of_a_file_without_a_record_is_not_given_again() {
+        let mut world = small_world();
+        drop(world.open(0).expect("opens"));
+        world.crash_in(None);
+        for no in [41, u64::MAX] {
+            let path = format!("n/t0/day=1970-01-01/{no:012}.parquet");
+            world.tree.tree().create(&path).and_then(|mut file| file.sync()).expect("made");
+            let (_, settled, _) = world.try_open(OnDamage::Salvage).expect("opens");
+            assert_eq!(settled.unknown, [path]);
+            world.crash_in(None);
+        }
+        let (mut files, ..) = world.try_open(OnDamage::Refuse).expect("opens");
+        assert_eq!(files.next_no(), FileNo(42));
     }
 
     #[test]

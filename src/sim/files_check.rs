@@ -226,6 +226,13 @@ impl FilesModel {
             self.contents.insert(file.no, file.crc);
         }
         self.flushed = catalog.progress.iter().map(|(shard, at)| (shard.0, at.seq.0)).collect();
+        // The numbers behind may be given again, and blocks of lost transactions are flushed again.
+        self.contents.retain(|no, _| *no < catalog.next_file);
+        let counts: BTreeSet<String> = catalog.files.values().map(DataFile::path).collect();
+        self.by_hand.retain(|path, _| counts.contains(path));
+        for rows in self.by_hand.values_mut() {
+            rows.retain(|row| row.1 <= self.flushed.get(&row.0).copied().unwrap_or_default());
+        }
     }
 
     /// There are rows of blocks that are not flushed yet.
