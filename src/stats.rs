@@ -26,6 +26,8 @@ pub struct ShardStats {
     pub stalls: u64,
     /// Bytes of segment files in the log.
     pub wal_bytes: u64,
+    /// How long appends waited for their turns, all together, in nanoseconds.
+    pub paced_ns: u64,
 }
 
 impl Default for ShardStats {
@@ -39,6 +41,7 @@ impl Default for ShardStats {
             unsynced_max_bytes: 0,
             stalls: 0,
             wal_bytes: 0,
+            paced_ns: 0,
         }
     }
 }
@@ -113,6 +116,8 @@ pub struct Stats {
     pub unsynced_max_ms: f64,
     /// How often a shard could not go on for want of a segment.
     pub stalls: u64,
+    /// How long appends waited for their turns because the store was slower, all together, in milliseconds.
+    pub paced_ms: f64,
     /// Bytes of segment files in the log.
     pub wal_bytes_used: u64,
     /// Their bound.
@@ -151,6 +156,7 @@ impl Stats {
             unsynced_max_bytes: max(|shard| shard.unsynced_max_bytes),
             unsynced_max_ms: max(|shard| shard.unsynced_max_ns) as f64 / 1e6,
             stalls: sum(|shard| shard.stalls),
+            paced_ms: sum(|shard| shard.paced_ns) as f64 / 1e6,
             wal_bytes_used: sum(|shard| shard.wal_bytes),
             wal_bytes_max,
             store,

@@ -80,8 +80,7 @@ impl Tree for DirTree {
     }
 
     fn make_folder(&self, path: &str) -> io::Result<()> {
-        fs::create_dir_all(self.root.join(path))?;
-        self.sync_folders(&[path.to_owned()])
+        fs::create_dir_all(self.root.join(path))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -249,14 +249,18 @@ impl DataFiles {
 
     /// Makes the folders of these paths, durably.
     fn make_folders<'a>(&mut self, paths: impl Iterator<Item = &'a String>) -> Result<(), FilesError> {
-        for path in paths {
-            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            if self.folders.contains(folder) {
-                continue;
-            }
-            self.tree.make_folder(folder).map_err(FilesError::io(format!("making {folder}")))?;
-            self.folders.insert(folder.to_owned());
+        let folder = |path: &'a String| path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let new: BTreeSet<&str> = paths.map(folder).filter(|folder| !self.folders.contains(*folder)).collect();
+        if new.is_empty() {
+            return Ok(());
         }
+        let new: Vec<String> = new.into_iter().map(str::to_owned).collect();
+        for folder in &new {
+            self.tree.make_folder(folder).map_err(FilesError::io(format!("making {folder}")))?;
+        }
+        // All at once: they are mostly days of one table.
+        self.sync_folders(&new)?;
+        self.folders.extend(new);
         Ok(())
     }
 

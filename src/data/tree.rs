@@ -4,8 +4,8 @@ use std::io;
 
 /// The folder of the data files and all folders below it, but not the manifest.
 ///
-/// Paths are relative, with `/` between names. A created, renamed or removed name is durable only
-/// after [`sync_folders`](Tree::sync_folders) of its path; written bytes only after
+/// Paths are relative, with `/` between names. A created, renamed or removed name, of a file or a folder,
+/// is durable only after [`sync_folders`](Tree::sync_folders) of its path; written bytes only after
 /// [`NewFile::sync`].
 pub trait Tree: Send + Sync {
     /// The paths of all files, with their lengths in bytes, in any order.
@@ -20,7 +20,7 @@ pub trait Tree: Send + Sync {
     /// As the file system says.
     fn create(&self, path: &str) -> io::Result<Box<dyn NewFile>>;
 
-    /// Makes a folder and those that lead to it, unless they are there; durable on return.
+    /// Makes a folder and those that lead to it, unless they are there.
     ///
     /// # Errors
     /// As the file system says.

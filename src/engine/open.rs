@@ -210,7 +210,11 @@ impl Engine {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let inner = &self.inner;
-        let shards: Vec<ShardStats> = inner.shards.iter().map(|shard| shard.shared.stats().clone()).collect();
+        let counted = |shard: &ShardHandle| {
+            let paced_ns = shard.shared.pace.waited().as_nanos() as u64;
+            ShardStats { paced_ns, ..shard.shared.stats().clone() }
+        };
+        let shards: Vec<ShardStats> = inner.shards.iter().map(counted).collect();
         let shared = inner.shards.iter().all(|shard| shard.ring.is_shared_file());
         Stats::sum(&shards, inner.io, inner.cpus.clone(), shared, inner.wal_bytes_max, inner.counters.read())
     }

@@ -135,8 +135,7 @@ impl Tree for SimTree {
                 state.make_folders(&format!("{path}/"));
                 Ok(())
             },
-        )?;
-        self.sync_folders(&[path.to_owned()])
+        )
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

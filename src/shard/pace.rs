@@ -24,13 +24,20 @@ pub struct Pace {
     ns_per_mib: AtomicU64,
     /// When those who took turns so far have had them, in nanoseconds from `began`.
     turns_end: AtomicU64,
+    /// How long those who waited did so, all together, in nanoseconds.
+    waited_ns: AtomicU64,
 }
 
 impl Pace {
     /// As fast as they like.
     #[must_use]
     pub fn new() -> Self {
-        Self { began: Instant::now(), ns_per_mib: AtomicU64::new(0), turns_end: AtomicU64::new(0) }
+        Self {
+            began: Instant::now(),
+            ns_per_mib: AtomicU64::new(0),
+            turns_end: AtomicU64::new(0),
+            waited_ns: AtomicU64::new(0),
+        }
     }
 
     /// The store takes so many bytes a second, and so much of the log's bound is filled with what it has
@@ -47,8 +54,16 @@ impl Pace {
     pub fn wait(&self, bytes: usize, longest: Duration) {
         let ns_per_mib = self.ns_per_mib.load(Ordering::Relaxed);
         if ns_per_mib != 0 {
-            std::thread::sleep(self.turn(bytes, ns_per_mib, self.began.elapsed()).min(longest));
+            let wait = self.turn(bytes, ns_per_mib, self.began.elapsed()).min(longest);
+            std::thread::sleep(wait);
+            self.waited_ns.fetch_add(wait.as_nanos() as u64, Ordering::Relaxed);
         }
+    }
+
+    /// How long writers have waited for their turns, all together.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited_ns.load(Ordering::Relaxed))
     }
 
     /// Takes a turn at `now`; how long it is until then.

@@ -195,6 +195,7 @@ impl Target for PlainFile {
             unsynced_max_ms: state.max_ms,
             wal_bytes: (0, u64::MAX),
             stalls: 0,
+            paced_ms: 0.0,
             accepted: Vec::new(),
             flushed: Vec::new(),
             marks: json!([]),

@@ -154,6 +154,7 @@ impl Target for EngineTarget {
             unsynced_max_ms: stats.unsynced_max_ms,
             wal_bytes: (stats.wal_bytes_used, stats.wal_bytes_max),
             stalls: stats.stalls,
+            paced_ms: stats.paced_ms,
             accepted: all.iter().map(|marks| marks.accepted).collect(),
             flushed: all.iter().map(|marks| marks.flushed).collect(),
             marks: marks.collect(),

@@ -302,6 +302,7 @@ pub mod tests {
             unsynced_max_ms: 1.5,
             wal_bytes: (0, 1),
             stalls: 0,
+            paced_ms: 0.0,
             accepted: vec![Seq(60), Seq(40)],
             flushed: vec![Seq(60), Seq(0)],
             marks: Value::Array(Vec::new()),

@@ -59,7 +59,8 @@ pub struct Measured {
     pub counts: (Counts, Counts),
     /// The share of all cores' time that went into making and checking blocks.
     pub making_share: f64,
-    /// The share of the time in which a shard took nothing, because what the store had not taken filled its log.
+    /// The share of the time in which writers waited for the store: as a shard took nothing, because its log was
+    /// full, or for their turns, because it became so.
     pub store_wait_share: f64,
     /// How evenly it went.
     pub pace: Pace,
@@ -183,8 +184,10 @@ pub fn measure<T: Target>(
     target.sync().map_err(|cause| Failed { cause, done })?;
     let seconds = started.elapsed().as_secs_f64();
     let after = target.counts();
+    let paced = (after.paced_ms - before.paced_ms) / 1e3 / seconds / plan.writers as f64;
+    let store_wait_share = watched.waits.share().max(paced);
     let measured = gather(tallies, seconds, (before, after), ended_early);
-    Ok(Measured { store_wait_share: watched.waits.share(), pace: watched.pace.figures(), ..measured })
+    Ok(Measured { store_wait_share, pace: watched.pace.figures(), ..measured })
 }
 
 fn sum(tallies: &[Tally]) -> Done {

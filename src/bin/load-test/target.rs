@@ -71,6 +71,8 @@ pub struct Counts {
     pub wal_bytes: (u64, u64),
     /// How often a shard took nothing more because its log was full.
     pub stalls: u64,
+    /// How long appends waited because the store was slower, all writers together, in milliseconds.
+    pub paced_ms: f64,
     /// The last block accepted by each shard.
     pub accepted: Vec<Seq>,
     /// The last block of each shard that is in data files, and all before it.
