@@ -166,7 +166,8 @@ struct Sorted<'a> {
     part: &'a Part,
     tags: Option<Tags>,
     order: Vec<u32>,
-    origins: HashMap<StoreId, ByteArray>,
+    /// The origin of each block.
+    origins: Vec<ByteArray>,
     fields: HashMap<(&'a str, ColumnType), Field<'a>>,
 }
 
@@ -192,8 +193,10 @@ const FEW: usize = 16;
 
 impl<'a> Sorted<'a> {
     fn new(part: &'a Part, tags: Option<Tags>, order: Vec<u32>) -> Self {
+        let mut texts: HashMap<StoreId, ByteArray> = HashMap::new();
+        let text = |origin: StoreId| ByteArray::from(origin.to_string().as_str());
         let origins = part.blocks.iter().map(|block| block.origin);
-        let origins = origins.map(|origin| (origin, ByteArray::from(origin.to_string().as_str()))).collect();
+        let origins = origins.map(|origin| texts.entry(origin).or_insert_with(|| text(origin)).clone()).collect();
         let rows = part.times.len();
         let fields = match &part.held {
             Held::Raw(_) => HashMap::new(),
@@ -224,10 +227,12 @@ impl<'a> Sorted<'a> {
 
     /// The rows of each row group, as ranges of the order.
     fn groups(&self) -> Vec<Range<usize>> {
+        let is_text = |field: &&Field<'_>| matches!(field.column.values, FieldValues::Text(..));
+        let texts: Vec<&Field<'_>> = self.fields.values().filter(is_text).collect();
         let mut groups = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (at, &row) in self.order.iter().enumerate() {
-            let row_bytes = self.text_bytes(row as usize);
+            let row_bytes = self.text_bytes(&texts, row as usize);
             if at - start == GROUP_ROWS_MAX || (at > start && bytes + row_bytes > GROUP_TEXT_BYTES_MAX) {
                 groups.push(start..at);
                 (start, bytes) = (at, 0);
@@ -239,10 +244,10 @@ impl<'a> Sorted<'a> {
     }
 
     /// Bytes of a row's texts, those of tags aside.
-    fn text_bytes(&self, row: usize) -> usize {
+    fn text_bytes(&self, fields: &[&Field<'_>], row: usize) -> usize {
         match &self.part.held {
             Held::Raw(payloads) => payloads[row].len(),
-            Held::Lines(_) => self.fields.values().filter_map(|field| field.text(row)).map(|text| text.len()).sum(),
+            Held::Lines(_) => fields.iter().filter_map(|field| field.text(row)).map(|text| text.len()).sum(),
         }
     }
 
@@ -257,7 +262,7 @@ impl<'a> Sorted<'a> {
             Role::Seq => Values::Int64(blocks.map(|block| block.seq.0.cast_signed()).collect()),
             Role::Shard => Values::Int32(blocks.map(|block| i32::from(block.shard.0)).collect()),
             Role::Row => Values::Int32(rows.map(|row| part.row[row].cast_signed()).collect()),
-            Role::Origin => Values::Bytes(blocks.map(|block| self.origins[&block.origin].clone()).collect()),
+            Role::Origin => Values::Bytes(rows.map(|row| self.origins[part.block[row] as usize].clone()).collect()),
             Role::Payload => match &part.held {
                 Held::Raw(payloads) => Values::Bytes(rows.map(|row| ByteArray::from(payloads[row].clone())).collect()),
                 Held::Lines(_) => Values::Bytes(Vec::new()),
