@@ -52,6 +52,13 @@ impl Env {
     }
 }
 
+/// The most memory that this process has had, in bytes, files mapped into it included.
+pub fn memory_peak_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(peak.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
 /// Type, options and source of the innermost mount that holds the path, as `/proc/self/mountinfo` says.
 fn mount_of(mounts: &str, path: &Path) -> Option<(String, String, String)> {
     let line = |line: &str| {

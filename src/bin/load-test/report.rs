@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::args::{Plan, Setting, StoreKind, Workload};
 use crate::columns::Compared;
-use crate::env::Env;
+use crate::env::{Env, memory_peak_bytes};
 use crate::run::Measured;
 use crate::stats::Percentiles;
 use crate::target::Counts;
@@ -76,8 +76,13 @@ pub struct Stored {
     pub rows_per_s: f64,
     /// The part of these seconds that the close took.
     pub close_seconds: f64,
-    /// The share of the measured time in which a shard took nothing, its log being full.
+    /// The share of the measured time in which a shard took nothing, its log being full, or in which writers
+    /// waited for their turns.
     pub wait_share: f64,
+    /// The most bytes that the log's segments had.
+    pub wal_peak_bytes: u64,
+    /// The most memory that this process has had so far, other runs included.
+    pub memory_peak_bytes: Option<u64>,
 }
 
 /// Blocks of the least and of the most served writer.
@@ -262,6 +267,8 @@ impl Stored {
             rows_per_s: round3(rows / seconds),
             close_seconds: round3(measured.close_seconds),
             wait_share: round3(measured.store_wait_share),
+            wal_peak_bytes: measured.wal_peak_bytes,
+            memory_peak_bytes: memory_peak_bytes(),
         }
     }
 }
@@ -322,6 +329,7 @@ pub mod tests {
             counts: (before, counts),
             making_share,
             store_wait_share,
+            wal_peak_bytes: 0,
             pace: Pace::default(),
             close_seconds: 3.0,
             served: (1, 2),

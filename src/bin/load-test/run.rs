@@ -62,6 +62,8 @@ pub struct Measured {
     /// The share of the time in which writers waited for the store: as a shard took nothing, because its log was
     /// full, or for their turns, because it became so.
     pub store_wait_share: f64,
+    /// With a store: the most bytes that the log's segments had.
+    pub wal_peak_bytes: u64,
     /// How evenly it went.
     pub pace: Pace,
     /// Seconds from the final sync to the end of the close, in which the store took the rest.
@@ -187,7 +189,8 @@ pub fn measure<T: Target>(
     let paced = (after.paced_ms - before.paced_ms) / 1e3 / seconds / plan.writers as f64;
     let store_wait_share = watched.waits.share().max(paced);
     let measured = gather(tallies, seconds, (before, after), ended_early);
-    Ok(Measured { store_wait_share, pace: watched.pace.figures(), ..measured })
+    let (wal_peak_bytes, pace) = (watched.waits.wal_peak_bytes, watched.pace.figures());
+    Ok(Measured { store_wait_share, wal_peak_bytes, pace, ..measured })
 }
 
 fn sum(tallies: &[Tally]) -> Done {
@@ -221,7 +224,7 @@ fn gather(tallies: Vec<Tally>, seconds: f64, counts: (Counts, Counts), ended_ear
         rows.extend(tally.rows);
     }
     let making_share = making / 1e9 / seconds / cores;
-    let (store_wait_share, close_seconds, pace) = (0.0, 0.0, Pace::default());
+    let (store_wait_share, wal_peak_bytes, close_seconds, pace) = (0.0, 0, 0.0, Pace::default());
     Measured {
         seconds,
         done,
@@ -230,6 +233,7 @@ fn gather(tallies: Vec<Tally>, seconds: f64, counts: (Counts, Counts), ended_ear
         counts,
         making_share,
         store_wait_share,
+        wal_peak_bytes,
         pace,
         close_seconds,
         served,

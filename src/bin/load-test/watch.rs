@@ -64,6 +64,8 @@ pub struct StoreWaits {
     accepted: Vec<(Seq, Seq)>,
     looks: u64,
     waits: u64,
+    /// The most bytes that the log's segments had.
+    pub wal_peak_bytes: u64,
 }
 
 impl StoreWaits {
@@ -73,6 +75,7 @@ impl StoreWaits {
         let first_stalls = *self.first_stalls.get_or_insert(counts.stalls);
         self.accepted.resize(counts.accepted.len(), (Seq(0), Seq(0)));
         let (used, max) = counts.wal_bytes;
+        self.wal_peak_bytes = self.wal_peak_bytes.max(used);
         let was_full = counts.stalls > first_stalls && used as f64 >= max as f64 * FULL_LOG_SHARE;
         for ((first, last), &now) in self.accepted.iter_mut().zip(&counts.accepted) {
             if self.looks == 0 {
