@@ -9,7 +9,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use forebay::data::encode::Compression;
+use forebay::data::encode::{Compression, WriteOptions};
 use forebay::data::rows::Rows;
 use forebay::store::Delivered;
 use forebay::types::{Chain, Epoch, Nonce, Seq, ShardId, StoreId, Stream, mix64};
@@ -69,7 +69,7 @@ fn main() {
                 }
                 None => Box::new(std::io::sink()),
             };
-            bytes += part.write(out, compression).expect("written").bytes;
+            bytes += part.write(out, WriteOptions { compression, ..WriteOptions::default() }).expect("written").0.bytes;
         }
         let encoded = began.elapsed();
         println!(

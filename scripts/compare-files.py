@@ -30,7 +30,7 @@ def written_again(paths, folder):
     """The same rows as pyarrow writes them; how they are compressed."""
     codecs = set()
     for number, path in enumerate(paths):
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
         codec = file.metadata.row_group(0).column(0).compression.lower()
         codecs.add(codec)
         level = {"compression_level": 1} if codec == "zstd" else {}

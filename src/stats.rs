@@ -85,7 +85,7 @@ store_counts! {
     conflicts,
     /// Merges of data files.
     merges,
-    /// Rows that merges dropped, because a client's retry had repeated them.
+    /// Rows that flushes and merges dropped, because a client's retry had repeated them.
     repeated_rows,
 }
 

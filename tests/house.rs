@@ -215,7 +215,14 @@ fn rust_blocks_are_found_in_markdown() {
 
 #[test]
 fn every_path_that_the_docs_name_is_there() {
-    for page in ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/durability.md", "docs/found-bugs.md"] {
+    for page in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/durability.md",
+        "docs/data-files.md",
+        "docs/found-bugs.md",
+    ] {
         let text = fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
         for name in named_paths(&text) {
             assert!(root().join(&name).exists(), "{page} names `{name}`, which is not there");

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use forebay::data::decode::{Batch, DataReader, Value};
-use forebay::data::encode::{Compression, FileColumn, Role};
+use forebay::data::decode::{Batch, DataReader, DecodeError, Value};
+use forebay::data::encode::{Compression, FileColumn, Repeated, Role, WriteOptions};
 use forebay::data::merge::merge;
 use forebay::data::rows::Rows;
 use forebay::serve::lines::{FieldValue, lines};
@@ -21,6 +21,7 @@ type Order = (Vec<Option<String>>, i64, u16, u64, u64, i64);
 /// What a client wrote in a row beside tags and time.
 type Fields = BTreeMap<String, String>;
 
+const PLAIN: WriteOptions = WriteOptions { compression: Compression::None, repeated: Repeated::Drop };
 const TAGS: [&str; 3] = ["a", "b", "c"];
 
 /// A line with few different tags and times, so that many rows meet; some fields left out, in any order.
@@ -121,12 +122,16 @@ fn value(batch: &Batch, columns: &[FileColumn], at: usize, row: usize) -> Option
 
 /// A file's rows, in the order in which they stand.
 fn read(path: &Path) -> Vec<(Order, Fields)> {
-    let reader = DataReader::open(File::open(path).expect("a file"), path).expect("a data file");
+    try_read(path).expect("a sound file")
+}
+
+fn try_read(path: &Path) -> Result<Vec<(Order, Fields)>, DecodeError> {
+    let reader = DataReader::open(File::open(path).expect("a file"), path)?;
     let columns = reader.columns().to_vec();
     let by_role = |role| columns.iter().position(|column| column.role == role).expect("an identity column");
     let identity = [Role::Time, Role::Shard, Role::Epoch, Role::Seq, Role::Row].map(by_role);
     let (mut rows, mut batches) = (Vec::new(), reader.batches(&columns));
-    while let Some(batch) = batches.next_batch().expect("sound") {
+    while let Some(batch) = batches.next_batch()? {
         for row in 0..batch.rows() {
             let tag = |name: &&str| {
                 let at = columns.iter().position(|column| column.role == Role::Tag && column.name == **name)?;
@@ -143,7 +148,34 @@ fn read(path: &Path) -> Vec<(Order, Fields)> {
             rows.push((order, fields.collect()));
         }
     }
-    rows
+    Ok(rows)
+}
+
+#[test]
+fn a_flipped_bit_in_a_page_is_noticed() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let path = dir.path().join("one.parquet");
+    let line = |row: u64| format!("m,a=tag{row} f={row}.25,i={}i,s=\"text {row}\" 7\n", row * 1_000_003);
+    let mut rows = Rows::new();
+    let text: String = (10..50).map(line).collect();
+    rows.add(&delivered(&text, 1), &mut |_, _, key, _| key.into()).expect("sound");
+    let part = rows.into_parts().remove(0);
+    part.write(File::create(&path).expect("a file"), PLAIN).expect("written");
+    let sound = std::fs::read(&path).expect("a file");
+    assert_eq!(read(&path).len(), 40);
+    // Values from the middle: the least and the greatest stand in indexes too.
+    let values = [&b"tag23"[..], &23.25f64.to_le_bytes(), &23_000_069u64.to_le_bytes(), b"text 23"];
+    for value in values {
+        let places: Vec<usize> = (0..sound.len()).filter(|at| sound[*at..].starts_with(value)).collect();
+        assert_eq!(places.len(), 1, "{value:?} stands once in the file");
+        for bit in 0..value.len() * 8 {
+            let mut bytes = sound.clone();
+            bytes[places[0] + bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).expect("a file");
+            let error = try_read(&path).expect_err("a flipped bit").to_string();
+            assert!(error.contains("CRC"), "{value:?}, bit {bit}: {error}");
+        }
+    }
 }
 
 proptest! {
@@ -153,7 +185,7 @@ proptest! {
     fn written_and_merged_files_hold_what_a_model_says(all in blocks()) {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let expected = model(&all);
-        let (mut paths, mut part) = (Vec::new(), None);
+        let (mut paths, mut part, mut in_files) = (Vec::new(), None, 0);
         for file in 0..4 {
             let mut rows = Rows::new();
             for (seq, (text, _)) in (1..).zip(&all).filter(|(_, (_, to))| *to == file) {
@@ -162,10 +194,14 @@ proptest! {
             for one in rows.into_parts() {
                 let path: PathBuf = dir.path().join(format!("{file}.parquet"));
                 part = Some(one.name());
-                one.write(File::create(&path).expect("a file"), Compression::None).expect("written");
+                let out = File::create(&path).expect("a file");
+                let (written, dropped) = one.write(out, PLAIN).expect("written");
                 let own = |(order, _): &&(Order, Fields)| all[order.4 as usize - 1].1 == file;
                 let own: Vec<(Order, Fields)> = expected.iter().filter(own).cloned().collect();
-                prop_assert_eq!(read(&path), own);
+                let kept = without_repeated(&own);
+                prop_assert_eq!(written.rows + dropped, own.len() as u64);
+                prop_assert_eq!(read(&path), kept.clone());
+                in_files += kept.len();
                 paths.push(path);
             }
         }
@@ -173,10 +209,10 @@ proptest! {
         let (readers, merged) = (readers.collect(), dir.path().join("merged.parquet"));
         let out = File::create(&merged).expect("a file");
         let part = part.expect("at least one file");
-        let (written, dropped) = merge(&part, readers, out, Compression::Zstd).expect("merged");
+        let (written, dropped) = merge(&part, readers, out, WriteOptions::default()).expect("merged");
         let kept = without_repeated(&expected);
         prop_assert_eq!(written.rows, kept.len() as u64);
-        prop_assert_eq!(dropped as usize, expected.len() - kept.len());
+        prop_assert_eq!(dropped as usize, in_files - kept.len());
         prop_assert_eq!(read(&merged), kept);
     }
 }

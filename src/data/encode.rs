@@ -4,23 +4,26 @@
 //! time | tags, by name | fields, by name | _received_at _origin _shard _epoch _seq _row
 //! ```
 //! Files of raw blocks have the identity columns and `payload`. Rows are sorted by tags (null first), time
-//! and identity. The crate writes no page checksums: the whole file's CRC-32 stands in the manifest.
+//! and identity. Pages have checksums; that of the whole file stands in the manifest.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parquet::basic::{Compression as Codec, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int32Type, Int64Type};
+use parquet::column::writer::{ColumnCloseResult, ColumnWriter, get_column_writer};
+use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
-use parquet::schema::types::{ColumnPath, Type, TypePtr};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::{ColumnDescPtr, ColumnPath, Type, TypePtr};
 use smol_str::SmolStr;
 
 use crate::data::format::{PartKind, PartName};
+use crate::data::pages::Pages;
 use crate::data::schema::ColumnType;
 
 /// Rows of a row group, at most.
@@ -63,6 +66,25 @@ impl fmt::Display for Compression {
             Self::None => "none",
         })
     }
+}
+
+/// What becomes of rows that a client's retry repeated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repeated {
+    /// Those of the last block stay.
+    #[default]
+    Drop,
+    /// All stay: two equal rows are taken for two.
+    Keep,
+}
+
+/// How files are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// How pages are compressed.
+    pub compression: Compression,
+    /// What becomes of repeated rows.
+    pub repeated: Repeated,
 }
 
 /// What a column is for. The order is that of a file's columns.
@@ -212,6 +234,7 @@ pub struct Written {
 /// A Parquet file that is being written, row group by row group.
 pub struct TableWriter<W: Write + Send> {
     writer: SerializedFileWriter<Summed<W>>,
+    properties: WriterPropertiesPtr,
     columns: Vec<FileColumn>,
     rows: u64,
     times: (i64, i64),
@@ -232,8 +255,8 @@ impl<W: Write + Send> TableWriter<W> {
         let schema = Type::group_type_builder("rows").with_fields(fields).build()?;
         let out = Summed { out, sum: crc32fast::Hasher::new(), bytes: 0 };
         let properties = Arc::new(properties(part, &columns, compression)?);
-        let writer = SerializedFileWriter::new(out, Arc::new(schema), properties)?;
-        Ok(Self { writer, columns, rows: 0, times: (i64::MAX, i64::MIN) })
+        let writer = SerializedFileWriter::new(out, Arc::new(schema), Arc::clone(&properties))?;
+        Ok(Self { writer, properties, columns, rows: 0, times: (i64::MAX, i64::MIN) })
     }
 
     /// Writes a row group: the data of every column, in order.
@@ -241,9 +264,11 @@ impl<W: Write + Send> TableWriter<W> {
     /// # Errors
     /// As the output says, or where the data are not those of the columns.
     pub fn write_group(&mut self, data: &[ColumnData]) -> Result<(), ParquetError> {
+        let schema = self.writer.schema_descr().columns().to_vec();
         let mut group = self.writer.next_row_group()?;
-        for (column, data) in self.columns.iter().zip(data) {
-            write_column(&mut group, column, data)?;
+        for ((column, data), descr) in self.columns.iter().zip(data).zip(schema) {
+            let (pages, closed) = encode(column, data, descr, &self.properties)?;
+            group.append_column(&pages, closed)?;
             let tells_time = if self.columns[0].role == Role::Time { Role::Time } else { Role::ReceivedAt };
             if let (true, Values::Int64(times)) = (column.role == tells_time, &data.values) {
                 self.rows += times.len() as u64;
@@ -268,25 +293,28 @@ impl<W: Write + Send> TableWriter<W> {
     }
 }
 
-fn write_column<W: Write + Send>(
-    group: &mut SerializedRowGroupWriter<'_, W>,
+/// Encodes one column of a row group.
+fn encode(
     column: &FileColumn,
     data: &ColumnData,
-) -> Result<(), ParquetError> {
-    let wrong = || ParquetError::General(format!("column '{}' has values of another type", column.name));
-    let mut writer = group.next_column()?.ok_or_else(wrong)?;
+    descr: ColumnDescPtr,
+    properties: &WriterPropertiesPtr,
+) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
+    let mut pages = Vec::new();
+    let mut writer = get_column_writer(descr, Arc::clone(properties), Box::new(Pages::new(&mut pages)));
     let present = column.is_optional().then_some(data.present.as_slice());
-    match (&data.values, column.schema()?.get_physical_type()) {
-        (Values::Int64(values), Physical::INT64) => writer.typed::<Int64Type>().write_batch(values, present, None),
-        (Values::Int32(values), Physical::INT32) => writer.typed::<Int32Type>().write_batch(values, present, None),
-        (Values::Double(values), Physical::DOUBLE) => writer.typed::<DoubleType>().write_batch(values, present, None),
-        (Values::Boolean(values), Physical::BOOLEAN) => writer.typed::<BoolType>().write_batch(values, present, None),
-        (Values::Bytes(values), Physical::BYTE_ARRAY) => {
-            writer.typed::<ByteArrayType>().write_batch(values, present, None)
+    match (&data.values, &mut writer) {
+        (Values::Int64(values), ColumnWriter::Int64ColumnWriter(writer)) => writer.write_batch(values, present, None),
+        (Values::Int32(values), ColumnWriter::Int32ColumnWriter(writer)) => writer.write_batch(values, present, None),
+        (Values::Double(values), ColumnWriter::DoubleColumnWriter(writer)) => writer.write_batch(values, present, None),
+        (Values::Boolean(values), ColumnWriter::BoolColumnWriter(writer)) => writer.write_batch(values, present, None),
+        (Values::Bytes(values), ColumnWriter::ByteArrayColumnWriter(writer)) => {
+            writer.write_batch(values, present, None)
         }
-        _ => return Err(wrong()),
+        _ => return Err(ParquetError::General(format!("column '{}' has values of another type", column.name))),
     }?;
-    writer.close()
+    let closed = writer.close()?;
+    Ok((pages.into(), closed))
 }
 
 fn properties(

@@ -21,6 +21,8 @@ use crate::types::{Position, Seq};
 
 /// The nice value of a flusher's thread.
 const FLUSHER_NICE: i32 = 5;
+/// How often the writers' pace is looked at while a store takes blocks.
+const LOOK_BYTES: u64 = 256 << 10;
 /// How long a store that failed is left alone.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -225,7 +227,25 @@ impl Source<'_> {
         };
         let own = self.shard.own;
         let end = Position { epoch: own.epoch, nonce: own.nonce, seq: last };
-        let mut blocks = std::iter::from_fn(|| next_upto(&mut reader, last));
+        // While it takes blocks, too: beside many writers a flush may last long.
+        let (known, before) = (self.bytes_per_s, self.taken_bytes);
+        let pace = |taken: u64| {
+            let bytes_per_s = if known > 0.0 { known } else { speed(taken, began, cpu) };
+            let waiting = shared.stats().bytes.saturating_sub(before);
+            shared.pace.set(bytes_per_s, waiting as f64 / when.log_bytes as f64);
+        };
+        let (mut taken, mut looked) = (0, 0);
+        let mut blocks = std::iter::from_fn(|| {
+            let next = next_upto(&mut reader, last);
+            if let Some(Ok(delivered)) = &next {
+                taken += delivered.block.payload.len() as u64;
+                if taken - looked >= LOOK_BYTES {
+                    looked = taken;
+                    pace(taken);
+                }
+            }
+            next
+        });
         let mut unit = Unit::new(self.shard.shard, (self.flushed, end), when.bytes, &mut blocks);
         store.flush(&mut unit)?;
         let (upto, taken) = (unit.upto(), unit.bytes());
@@ -240,9 +260,7 @@ impl Source<'_> {
         } else {
             self.taken_bytes = (self.taken_bytes + taken).min(bytes);
         }
-        // Beside fewer writers it would have been faster: at most twice as fast, as far as is known.
-        let seconds = (began.elapsed().as_secs_f64() / 2.0).max((cpu_time() - cpu).as_secs_f64());
-        let bytes_per_s = taken as f64 / seconds;
+        let bytes_per_s = speed(taken, began, cpu);
         self.bytes_per_s = if self.bytes_per_s > 0.0 { self.bytes_per_s.midpoint(bytes_per_s) } else { bytes_per_s };
         self.shard.shared.pace.set(self.bytes_per_s, self.waiting_bytes() as f64 / when.log_bytes as f64);
         self.reader = Some(reader);
@@ -256,6 +274,12 @@ impl Source<'_> {
             self.shard.shared.store_flushed(at.seq);
         }
     }
+}
+
+/// How many bytes a second a store takes, which took so many since then. Beside fewer writers it would have
+/// been faster: at most twice as fast, as far as is known.
+fn speed(taken: u64, began: Instant, cpu: Duration) -> f64 {
+    taken as f64 / (began.elapsed().as_secs_f64() / 2.0).max((cpu_time() - cpu).as_secs_f64())
 }
 
 /// CPU time of this thread so far.

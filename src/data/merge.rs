@@ -6,7 +6,7 @@
 //! different blocks: those of the last block stay, the last by opening and number.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::ops::Range;
@@ -16,9 +16,11 @@ use parquet::errors::ParquetError;
 
 use crate::data::decode::{Batch, Batches, DataReader, DecodeError, Value};
 use crate::data::encode::{
-    ColumnData, Compression, FileColumn, GROUP_ROWS_MAX, GROUP_TEXT_BYTES_MAX, Role, TableWriter, Values, Written,
+    ColumnData, FileColumn, GROUP_ROWS_MAX, GROUP_TEXT_BYTES_MAX, Repeated, Role, TableWriter, Values, WriteOptions,
+    Written,
 };
 use crate::data::format::{PartKind, PartName};
+use crate::data::repeated::keep_last;
 use crate::data::schema::ColumnType;
 
 /// Rows with the same tags and time that are compared with each other, at most: a bound on memory.
@@ -46,7 +48,7 @@ pub fn merge(
     part: &PartName,
     readers: Vec<DataReader>,
     out: impl Write + Send,
-    compression: Compression,
+    options: WriteOptions,
 ) -> Result<(Written, u64), MergeError> {
     if let Some(other) = readers.iter().find(|reader| reader.kind() != part.kind) {
         return Err(MergeError::Mixed(format!("{}: raw blocks and lines cannot be merged", other.path().display())));
@@ -64,7 +66,8 @@ pub fn merge(
             cursors.push(Cursor { batches, batch: Rc::new(batch), row: 0 });
         }
     }
-    let mut output = Output::new(TableWriter::new(out, part, columns.clone(), compression)?, &columns);
+    let mut output =
+        Output::new(TableWriter::new(out, part, columns.clone(), options.compression)?, &columns, options.repeated);
     while let Some((at, upto)) = next_run(&cursors, &order) {
         let cursor = &mut cursors[at];
         output.take(&cursor.batch, cursor.row..upto, &order)?;
@@ -249,13 +252,14 @@ struct Output<W: Write + Send> {
     text_bytes: usize,
     /// The last rows, all with the same tags and time; what follows may have them too.
     same: Vec<RowRef>,
+    repeated: Repeated,
     dropped: u64,
 }
 
 impl<W: Write + Send> Output<W> {
-    fn new(file: TableWriter<W>, columns: &[FileColumn]) -> Self {
+    fn new(file: TableWriter<W>, columns: &[FileColumn], repeated: Repeated) -> Self {
         let group = columns.iter().map(empty_column).collect();
-        Self { file, group, rows: 0, text_bytes: 0, same: Vec::new(), dropped: 0 }
+        Self { file, group, rows: 0, text_bytes: 0, same: Vec::new(), repeated, dropped: 0 }
     }
 
     /// Takes rows that come next.
@@ -285,18 +289,13 @@ impl<W: Write + Send> Output<W> {
     fn put_same(&mut self, order: &Order) -> Result<(), ParquetError> {
         let mut rows = std::mem::take(&mut self.same);
         let before = rows.len();
-        if before > 1 {
-            // Those of later blocks first, so that each row is compared with what stays only.
-            let mut kept: HashMap<u64, Vec<RowRef>> = HashMap::new();
-            rows.sort_by_key(|row| std::cmp::Reverse(order.block(row)));
-            for row in rows.drain(..) {
-                let block = order.block(&row);
-                let alike = kept.entry(order.hash(&row)).or_default();
-                if !alike.iter().any(|later| order.block(later) != block && order.is_repeated(later, &row)) {
-                    alike.push(row);
-                }
-            }
-            rows.extend(kept.into_values().flatten());
+        if self.repeated == Repeated::Drop {
+            keep_last(
+                &mut rows,
+                |row| order.block(row),
+                |row| order.hash(row),
+                |one, other| order.is_repeated(one, other),
+            );
             rows.sort_by(|one, other| order.compare(one, other));
         }
         self.dropped += (before - rows.len()) as u64;

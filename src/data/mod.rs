@@ -13,9 +13,13 @@ pub mod manifest;
 #[cfg(feature = "parquet")]
 pub mod merge;
 #[cfg(feature = "parquet")]
+mod pages;
+#[cfg(feature = "parquet")]
 pub mod parquet;
 #[cfg(feature = "parquet")]
 pub mod parquet_files;
+#[cfg(feature = "parquet")]
+mod repeated;
 #[cfg(feature = "parquet")]
 pub mod rows;
 pub mod schema;

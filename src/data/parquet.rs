@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::data::encode::Compression;
+use crate::data::encode::{Compression, Repeated, WriteOptions};
 use crate::data::parquet_files::Files;
 use crate::data::schema_gate::SchemaGate;
 use crate::data::store::{Admission, Home, Store, StoreError, Unit};
@@ -19,6 +19,8 @@ use crate::types::{Position, ShardId};
 pub struct ParquetOptions {
     /// How pages are compressed.
     pub compression: Compression,
+    /// What becomes of rows that a client's retry repeated.
+    pub repeated: Repeated,
     /// What is done to files beside writing them.
     pub upkeep: UpkeepOptions,
 }
@@ -51,7 +53,10 @@ impl Default for ParquetStore {
 
 impl Store for ParquetStore {
     fn open(&mut self, home: &Home<'_>) -> Result<(), StoreError> {
-        let files = Arc::new(Files::open(home, self.options.compression)?);
+        let files = Arc::new(Files::open(
+            home,
+            WriteOptions { compression: self.options.compression, repeated: self.options.repeated },
+        )?);
         self.upkeep = Upkeep::start(Arc::clone(&files), self.options.upkeep)?;
         self.open = Some(files);
         Ok(())

@@ -13,7 +13,7 @@ use smol_str::SmolStr;
 
 use crate::config::OnDamage;
 use crate::data::dir_tree::DirTree;
-use crate::data::encode::{Compression, Written};
+use crate::data::encode::{WriteOptions, Written};
 use crate::data::files::{DataFiles, FilesError, Settled};
 use crate::data::format::{DataFile, FileNo, MANIFEST, Record, SchemaColumn, ShardProgress, StreamUpto};
 use crate::data::manifest::{Manifest, ManifestError, ManifestSetup, SEGMENT_BYTES};
@@ -43,7 +43,7 @@ pub struct Files {
     writing: RwLock<()>,
     files: Mutex<DataFiles>,
     schemas: Arc<RwLock<Schemas>>,
-    compression: Compression,
+    options: WriteOptions,
     counters: Arc<StoreCounters>,
     /// Who wants to know of commits.
     waiting: OnceLock<Thread>,
@@ -54,7 +54,7 @@ impl Files {
     ///
     /// # Errors
     /// What prevents it; nothing that is committed has changed.
-    pub fn open(home: &Home<'_>, compression: Compression) -> Result<Self, StoreError> {
+    pub fn open(home: &Home<'_>, options: WriteOptions) -> Result<Self, StoreError> {
         let root = home.dir.join(DATA);
         let manifest_dir = root.join(MANIFEST);
         fs::create_dir_all(&manifest_dir).map_err(FilesError::io(format!("making {}", manifest_dir.display())))?;
@@ -108,7 +108,7 @@ impl Files {
             writing: RwLock::new(()),
             files,
             schemas,
-            compression,
+            options,
             counters: Arc::clone(home.counters),
             waiting: OnceLock::new(),
         })
@@ -140,8 +140,8 @@ impl Files {
 
     /// How pages are compressed.
     #[must_use]
-    pub const fn compression(&self) -> Compression {
-        self.compression
+    pub const fn options(&self) -> WriteOptions {
+        self.options
     }
 
     /// Finishes a commit that failed half-way.
@@ -204,7 +204,7 @@ impl Files {
             streams.insert(delivered.receipt.stream, (delivered.receipt.seq, delivered.chain));
         }
         let upto = unit.upto();
-        let (mut conflicts, mut bytes, mut files, count) = (0, 0, 0, rows.rows());
+        let (mut conflicts, mut bytes, mut files, mut count, mut repeated) = (0, 0, 0, rows.rows(), 0);
         let mut columns = Vec::new();
         let unrecorded = |files: &[DataFile]| {
             let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
@@ -227,7 +227,11 @@ impl Files {
                 rows.into_parts().into_iter().try_for_each(|part| {
                     let name = part.name();
                     conflicts += part.count_values(|name| aside.contains(name));
-                    new.write(name, |out| Ok(part.write(out, self.compression)?))
+                    new.write(name, |out| {
+                        let (written, dropped) = part.write(out, self.options)?;
+                        repeated += dropped;
+                        Ok(written)
+                    })
                 })
             },
             |add| {
@@ -244,10 +248,15 @@ impl Files {
                 Record { add, columns: columns.clone(), progress: vec![progress], ..Record::default() }
             },
         )?;
+        count -= repeated;
         let counts = self.counters();
-        for (counter, more) in
-            [(&counts.files, files), (&counts.rows, count), (&counts.bytes, bytes), (&counts.conflicts, conflicts)]
-        {
+        for (counter, more) in [
+            (&counts.files, files),
+            (&counts.rows, count),
+            (&counts.bytes, bytes),
+            (&counts.conflicts, conflicts),
+            (&counts.repeated_rows, repeated),
+        ] {
             counter.fetch_add(more, Ordering::Relaxed);
         }
         let mut schemas = self.schemas.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,9 @@
-//! A part's rows in the order of their file: sorted by tags, time and identity, row group by row group.
+//! A part's rows in the order of their file: sorted by tags, time and identity, without those that a later
+//! block repeats, row group by row group.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::ops::Range;
 
@@ -11,18 +13,20 @@ use parquet::errors::ParquetError;
 use smol_str::SmolStr;
 
 use crate::data::encode::{
-    ColumnData, Compression, FileColumn, GROUP_ROWS_MAX, GROUP_TEXT_BYTES_MAX, Role, TableWriter, Values, Written,
+    ColumnData, FileColumn, GROUP_ROWS_MAX, GROUP_TEXT_BYTES_MAX, Repeated, Role, TableWriter, Values, WriteOptions,
+    Written,
 };
+use crate::data::repeated::keep_last;
 use crate::data::rows::{Column, FieldValues, Held, LineRows, Part};
 use crate::data::schema::ColumnType;
 use crate::types::StoreId;
 
 impl Part {
-    /// Writes the part as a Parquet file.
+    /// Writes the part as a Parquet file; also says how many rows were dropped as repeated.
     ///
     /// # Errors
     /// As the output says.
-    pub fn write(self, out: impl Write + Send, compression: Compression) -> Result<Written, ParquetError> {
+    pub fn write(self, out: impl Write + Send, options: WriteOptions) -> Result<(Written, u64), ParquetError> {
         let name = self.name();
         let blocks = self.block_ranks();
         let (columns, tags, order) = match &self.held {
@@ -35,13 +39,14 @@ impl Part {
             }
             Held::Raw(_) => (FileColumn::all(name.kind, []), None, order(&self, &blocks, None)),
         };
-        let part = Sorted::new(&self, tags, order);
-        let mut file = TableWriter::new(out, &name, columns.clone(), compression)?;
+        let mut part = Sorted::new(&self, tags, order);
+        let dropped = if options.repeated == Repeated::Drop { part.drop_repeated(&blocks) } else { 0 };
+        let mut file = TableWriter::new(out, &name, columns.clone(), options.compression)?;
         for range in part.groups() {
             let group: Vec<ColumnData> = columns.iter().map(|column| part.column(column, range.clone())).collect();
             file.write_group(&group)?;
         }
-        file.finish()
+        Ok((file.finish()?, dropped))
     }
 
     /// The place of each block in the order of identities.
@@ -225,6 +230,43 @@ impl<'a> Sorted<'a> {
         Self { part, tags, order, origins, fields }
     }
 
+    /// Drops rows that a later block repeats; how many.
+    fn drop_repeated(&mut self, blocks: &[u32]) -> u64 {
+        let (part, before) = (self.part, self.order.len());
+        let (Held::Lines(held), Some(tags), true) = (&part.held, &self.tags, part.blocks.len() > 1) else { return 0 };
+        let key = |row: &u32| (tags.rank[held.row_series[*row as usize] as usize], part.times[*row as usize]);
+        let is_alike = |pair: &[u32]| key(&pair[0]) == key(&pair[1]);
+        // Mostly there are none.
+        let Some(first) = self.order.windows(2).position(is_alike) else { return 0 };
+        let block = |row: &u32| &part.blocks[part.block[*row as usize] as usize];
+        let fields: Vec<&Field<'_>> = self.fields.values().collect();
+        let mut order = self.order[..first].to_vec();
+        for alike in self.order[first..].chunk_by(|one, other| key(one) == key(other)) {
+            if let [alone] = alike {
+                order.push(*alone);
+                continue;
+            }
+            let mut rows = alike.to_vec();
+            keep_last(
+                &mut rows,
+                |row| (block(row).epoch, block(row).seq, block(row).shard, block(row).origin),
+                |row| {
+                    let mut state = DefaultHasher::new();
+                    fields.iter().for_each(|field| field.hash(*row as usize, &mut state));
+                    state.finish()
+                },
+                |one, other| {
+                    block(one).origin == block(other).origin
+                        && fields.iter().all(|field| field.is_same(*one as usize, *other as usize))
+                },
+            );
+            rows.sort_by_key(|row| (blocks[part.block[*row as usize] as usize], part.row[*row as usize]));
+            order.extend(rows);
+        }
+        self.order = order;
+        (before - self.order.len()) as u64
+    }
+
     /// The rows of each row group, as ranges of the order.
     fn groups(&self) -> Vec<Range<usize>> {
         let is_text = |field: &&Field<'_>| matches!(field.column.values, FieldValues::Text(..));
@@ -311,6 +353,31 @@ impl Field<'_> {
         let number = self.number(row)?;
         let start = if number == 0 { 0 } else { ends[number - 1] };
         Some(self.texts.slice(start..ends[number]))
+    }
+
+    /// Feeds a row's value, or that it has none, to a hash.
+    fn hash(&self, row: usize, state: &mut DefaultHasher) {
+        let number = self.number(row);
+        number.is_some().hash(state);
+        match (number, &self.column.values) {
+            (None, _) => {}
+            (Some(at), FieldValues::Float(values)) => values[at].to_bits().hash(state),
+            (Some(at), FieldValues::Integer(values)) => values[at].hash(state),
+            (Some(at), FieldValues::Boolean(values)) => values[at].hash(state),
+            (Some(_), FieldValues::Text(..)) => self.text(row).hash(state),
+        }
+    }
+
+    /// Two rows have the same bits here, or both nothing.
+    fn is_same(&self, one: usize, other: usize) -> bool {
+        match (self.number(one), self.number(other), &self.column.values) {
+            (None, None, _) => true,
+            (Some(a), Some(b), FieldValues::Float(values)) => values[a].to_bits() == values[b].to_bits(),
+            (Some(a), Some(b), FieldValues::Integer(values)) => values[a] == values[b],
+            (Some(a), Some(b), FieldValues::Boolean(values)) => values[a] == values[b],
+            (Some(_), Some(_), FieldValues::Text(..)) => self.text(one) == self.text(other),
+            _ => false,
+        }
     }
 
     fn data(&self, rows: impl Iterator<Item = usize> + Clone) -> ColumnData {

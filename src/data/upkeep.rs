@@ -163,7 +163,7 @@ impl Merging<'_> {
             |new| {
                 new.write(inputs[0].part.clone(), |out| {
                     let out = Stoppable { out, stop: self.stop };
-                    let (written, rows_dropped) = merge(&inputs[0].part, readers, out, self.files.compression())?;
+                    let (written, rows_dropped) = merge(&inputs[0].part, readers, out, self.files.options())?;
                     dropped = rows_dropped;
                     Ok(written)
                 })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::OnDamage;
 use crate::data::catalog::Catalog;
-use crate::data::encode::Compression;
+use crate::data::encode::{Compression, WriteOptions};
 use crate::data::format::{DataFile, MANIFEST};
 use crate::data::manifest::{Manifest, ManifestSetup, SEGMENT_BYTES};
 use crate::data::parquet_files::{DATA, Files};
@@ -89,7 +89,7 @@ pub fn merge_files(dir: &Path, compression: Compression, told: &mut dyn FnMut(&M
         counters: &Arc::default(),
     };
     let failed = |error: crate::data::store::StoreError| Error::Store(error.to_string());
-    let files = Files::open(&home, compression).map_err(failed)?;
+    let files = Files::open(&home, WriteOptions { compression, ..WriteOptions::default() }).map_err(failed)?;
     merge_all(&files, MergeWhat::EverySmall, told).map_err(failed)
 }
 

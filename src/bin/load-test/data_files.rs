@@ -177,7 +177,8 @@ mod tests {
     use crate::verify::Verdict;
     use crate::verify_rows::{RowLedger, RowVerifier};
 
-    const OPTIONS: &str = "--store parquet --shards 2 --intake-bytes 1m --segment-bytes 1m --block-bytes-max 256k";
+    const OPTIONS: &str =
+        "--store parquet --verify --shards 2 --intake-bytes 1m --segment-bytes 1m --block-bytes-max 256k";
 
     fn plan() -> Plan {
         let words = std::iter::once("load-test").chain(OPTIONS.split_whitespace());

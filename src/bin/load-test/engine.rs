@@ -61,12 +61,13 @@ fn store_of(plan: &Plan, hold: Option<&str>) -> Result<Box<dyn Store>> {
 
 #[cfg(feature = "parquet")]
 fn parquet(plan: &Plan) -> Result<Box<dyn Store>> {
+    use forebay::data::encode::Repeated;
     use forebay::data::parquet::{ParquetOptions, ParquetStore};
 
     let mut options = ParquetOptions::default();
-    // A line that the input itself repeats would be taken for a client's retry: a merge would drop one.
-    if plan.verify && matches!(plan.workload, crate::args::Workload::Input(..)) {
-        options.upkeep.merge_percent = 0;
+    // A line that the input itself repeats would be taken for a client's retry.
+    if plan.verify {
+        options.repeated = Repeated::Keep;
     }
     Ok(Box::new(ParquetStore::new(options)))
 }
