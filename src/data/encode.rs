@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use parquet::basic::{Compression as Codec, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
 use parquet::column::writer::{ColumnCloseResult, ColumnWriter, get_column_writer};
 use parquet::data_type::ByteArray;
@@ -30,6 +31,8 @@ use crate::data::schema::ColumnType;
 pub const GROUP_ROWS_MAX: usize = 1 << 17;
 /// A row group ends once the texts in it have so many bytes.
 pub const GROUP_TEXT_BYTES_MAX: usize = 32 << 20;
+/// How often each value occurs, on average, from which on a column of numbers gets a dictionary.
+const REPEATING: usize = 8;
 /// The version of the layout, in the files' key-value metadata.
 const FORMAT: &str = "1";
 
@@ -186,10 +189,11 @@ impl FileColumn {
         Ok(Arc::new(built))
     }
 
-    /// The values are in an order, or nearly all different: differences are smaller than a dictionary.
+    /// Differences between neighbours are mostly smaller than a dictionary.
     const fn is_delta(&self) -> bool {
         matches!(self.role, Role::Time | Role::ReceivedAt | Role::Seq | Role::Row)
     }
+
 }
 
 /// Values of one column of a row group, without its nulls.
@@ -235,6 +239,8 @@ pub struct Written {
 pub struct TableWriter<W: Write + Send> {
     writer: SerializedFileWriter<Summed<W>>,
     properties: WriterPropertiesPtr,
+    /// For times of acceptance in a group of blocks with many rows: each of them stands there many times.
+    repeating: WriterPropertiesPtr,
     columns: Vec<FileColumn>,
     rows: u64,
     times: (i64, i64),
@@ -254,9 +260,13 @@ impl<W: Write + Send> TableWriter<W> {
         let fields: Vec<TypePtr> = columns.iter().map(FileColumn::schema).collect::<Result<_, _>>()?;
         let schema = Type::group_type_builder("rows").with_fields(fields).build()?;
         let out = Summed { out, sum: crc32fast::Hasher::new(), bytes: 0 };
-        let properties = Arc::new(properties(part, &columns, compression)?);
+        let properties_for = |is_delta: fn(&FileColumn) -> bool| {
+            properties(part, &columns, compression, is_delta).map(WriterPropertiesPtr::from)
+        };
+        let properties = properties_for(FileColumn::is_delta)?;
+        let repeating = properties_for(|column| column.is_delta() && column.role != Role::ReceivedAt)?;
         let writer = SerializedFileWriter::new(out, Arc::new(schema), Arc::clone(&properties))?;
-        Ok(Self { writer, properties, columns, rows: 0, times: (i64::MAX, i64::MIN) })
+        Ok(Self { writer, properties, repeating, columns, rows: 0, times: (i64::MAX, i64::MIN) })
     }
 
     /// Writes a row group: the data of every column, in order.
@@ -267,7 +277,9 @@ impl<W: Write + Send> TableWriter<W> {
         let schema = self.writer.schema_descr().columns().to_vec();
         let mut group = self.writer.next_row_group()?;
         for ((column, data), descr) in self.columns.iter().zip(data).zip(schema) {
-            let (pages, closed) = encode(column, data, descr, &self.properties)?;
+            let is_repeating = column.role == Role::ReceivedAt && is_repeating(&data.values);
+            let properties = if is_repeating { &self.repeating } else { &self.properties };
+            let (pages, closed) = encode(column, data, descr, properties)?;
             group.append_column(&pages, closed)?;
             let tells_time = if self.columns[0].role == Role::Time { Role::Time } else { Role::ReceivedAt };
             if let (true, Values::Int64(times)) = (column.role == tells_time, &data.values) {
@@ -291,6 +303,13 @@ impl<W: Write + Send> TableWriter<W> {
         let (time_min, time_max) = self.times;
         Ok(Written { rows: self.rows, bytes: *bytes, crc: sum.clone().finalize(), time_min, time_max })
     }
+}
+
+/// Whether each value stands there many times, so that a dictionary and its numbers are smaller than differences.
+fn is_repeating(values: &Values) -> bool {
+    let Values::Int64(values) = values else { return false };
+    let mut known = HashSet::new();
+    values.iter().all(|value| !known.insert(*value) || known.len() * REPEATING <= values.len())
 }
 
 /// Encodes one column of a row group.
@@ -321,6 +340,7 @@ fn properties(
     part: &PartName,
     columns: &[FileColumn],
     compression: Compression,
+    is_delta: fn(&FileColumn) -> bool,
 ) -> Result<WriterProperties, ParquetError> {
     let codec = match compression {
         Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(1)?),
@@ -362,7 +382,7 @@ fn properties(
     }
     for column in columns {
         let path = ColumnPath::from(column.name.as_str());
-        if column.is_delta() {
+        if is_delta(column) {
             builder = builder
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
