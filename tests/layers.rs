@@ -99,6 +99,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/shard/thread.rs",
             "src/shard/handle.rs",
             "src/reader.rs",
+            "src/data/rests.rs",
             "src/data/flusher.rs",
             "src/data/dir_tree.rs",
             "src/data/rows.rs",

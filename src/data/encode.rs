@@ -14,8 +14,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashSet;
 use parquet::basic::{Compression as Codec, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
-use parquet::column::writer::{ColumnCloseResult, ColumnWriter, get_column_writer};
-use parquet::data_type::ByteArray;
+use parquet::column::writer::{ColumnCloseResult, ColumnWriter, ColumnWriterImpl, get_column_writer};
+use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
@@ -25,12 +25,15 @@ use smol_str::SmolStr;
 
 use crate::data::format::{PartKind, PartName};
 use crate::data::pages::Pages;
+use crate::data::rests::rest;
 use crate::data::schema::ColumnType;
 
 /// Rows of a row group, at most.
 pub const GROUP_ROWS_MAX: usize = 1 << 17;
 /// A row group ends once the texts in it have so many bytes.
 pub const GROUP_TEXT_BYTES_MAX: usize = 32 << 20;
+/// Rows of a column that are gathered or encoded between two rests, at most.
+pub const PIECE_ROWS: usize = 4096;
 /// How often each value occurs, on average, from which on a column of numbers gets a dictionary.
 const REPEATING: usize = 8;
 /// The version of the layout, in the files' key-value metadata.
@@ -193,7 +196,6 @@ impl FileColumn {
     const fn is_delta(&self) -> bool {
         matches!(self.role, Role::Time | Role::ReceivedAt | Role::Seq | Role::Row)
     }
-
 }
 
 /// Values of one column of a row group, without its nulls.
@@ -218,6 +220,33 @@ pub struct ColumnData {
     pub values: Values,
     /// Where a column is optional: 1 for each row with a value, 0 for each without.
     pub present: Vec<i16>,
+}
+
+impl ColumnData {
+    /// Makes room for so many rows in all.
+    pub fn reserve(&mut self, rows: usize) {
+        match &mut self.values {
+            Values::Int64(values) => values.reserve(rows),
+            Values::Int32(values) => values.reserve(rows),
+            Values::Double(values) => values.reserve(rows),
+            Values::Boolean(values) => values.reserve(rows),
+            Values::Bytes(values) => values.reserve(rows),
+        }
+        self.present.reserve(rows);
+    }
+
+    /// Appends rows of the same column.
+    pub fn append(&mut self, mut other: Self) {
+        match (&mut self.values, &mut other.values) {
+            (Values::Int64(all), Values::Int64(more)) => all.append(more),
+            (Values::Int32(all), Values::Int32(more)) => all.append(more),
+            (Values::Double(all), Values::Double(more)) => all.append(more),
+            (Values::Boolean(all), Values::Boolean(more)) => all.append(more),
+            (Values::Bytes(all), Values::Bytes(more)) => all.append(more),
+            _ => unreachable!("a column's values are of one type"),
+        }
+        self.present.append(&mut other.present);
+    }
 }
 
 /// What was written to a file.
@@ -323,17 +352,36 @@ fn encode(
     let mut writer = get_column_writer(descr, Arc::clone(properties), Box::new(Pages::new(&mut pages)));
     let present = column.is_optional().then_some(data.present.as_slice());
     match (&data.values, &mut writer) {
-        (Values::Int64(values), ColumnWriter::Int64ColumnWriter(writer)) => writer.write_batch(values, present, None),
-        (Values::Int32(values), ColumnWriter::Int32ColumnWriter(writer)) => writer.write_batch(values, present, None),
-        (Values::Double(values), ColumnWriter::DoubleColumnWriter(writer)) => writer.write_batch(values, present, None),
-        (Values::Boolean(values), ColumnWriter::BoolColumnWriter(writer)) => writer.write_batch(values, present, None),
-        (Values::Bytes(values), ColumnWriter::ByteArrayColumnWriter(writer)) => {
-            writer.write_batch(values, present, None)
-        }
+        (Values::Int64(values), ColumnWriter::Int64ColumnWriter(writer)) => write(writer, values, present),
+        (Values::Int32(values), ColumnWriter::Int32ColumnWriter(writer)) => write(writer, values, present),
+        (Values::Double(values), ColumnWriter::DoubleColumnWriter(writer)) => write(writer, values, present),
+        (Values::Boolean(values), ColumnWriter::BoolColumnWriter(writer)) => write(writer, values, present),
+        (Values::Bytes(values), ColumnWriter::ByteArrayColumnWriter(writer)) => write(writer, values, present),
         _ => return Err(ParquetError::General(format!("column '{}' has values of another type", column.name))),
     }?;
     let closed = writer.close()?;
     Ok((pages.into(), closed))
+}
+
+/// Writes a column's values piece by piece, with rests between them.
+fn write<T: DataType>(
+    writer: &mut ColumnWriterImpl<'_, T>,
+    mut values: &[T::T],
+    present: Option<&[i16]>,
+) -> Result<(), ParquetError> {
+    let Some(present) = present else {
+        for piece in values.chunks(PIECE_ROWS) {
+            rest();
+            writer.write_batch(piece, None, None)?;
+        }
+        return Ok(());
+    };
+    for present in present.chunks(PIECE_ROWS) {
+        rest();
+        let written = writer.write_batch(values, Some(present), None)?;
+        values = &values[written..];
+    }
+    Ok(())
 }
 
 fn properties(
