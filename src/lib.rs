@@ -10,6 +10,8 @@ pub mod config;
 pub mod data;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 pub mod io;
 pub mod limits;
 #[cfg(feature = "sim")]

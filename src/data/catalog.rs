@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::data::format::{DataFile, FileNo, Record, SchemaColumn, ShardProgress, StreamUpto};
+use crate::limits::NUMBER_MAX;
 use crate::types::{Position, SegmentNo, ShardId, Stream};
 
 /// Text of a record beside its rows at most, in bytes.
@@ -66,6 +67,10 @@ impl Reading {
             self.headless = true;
             return Ok(());
         }
+        let listed = record.add.iter().chain(&record.doomed).map(|file| file.no.0.saturating_add(1));
+        if let Some(next) = listed.chain([record.next_file.0]).find(|next| *next > NUMBER_MAX) {
+            return Err(format!("the data file before number {next} has a number that none can have"));
+        }
         let same = self.parts.first().is_none_or(|first| first.transaction == record.transaction);
         if record.part as usize != self.parts.len() || !same {
             return Err(format!("part {} of a transaction follows part {}", record.part, self.parts.len()));
@@ -111,7 +116,10 @@ impl Catalog {
             for no in &part.forget {
                 self.files.remove(no);
             }
-            self.doomed.extend(part.doomed.iter().map(|file| (file.no, file.clone())));
+            for file in &part.doomed {
+                self.next_file = self.next_file.max(FileNo(file.no.0 + 1));
+                self.doomed.insert(file.no, file.clone());
+            }
             for SchemaColumn { namespace, table, key, kind } in &part.columns {
                 let key = (namespace.clone(), table.clone(), key.clone());
                 self.columns.entry(key).or_insert_with(|| kind.clone());
@@ -252,6 +260,18 @@ mod tests {
             }
         }
         catalog
+    }
+
+    #[test]
+    fn a_number_that_no_file_can_have_is_refused_and_a_removed_ones_is_not_given_again() {
+        for (no, sound) in [(NUMBER_MAX, false), (u64::MAX, false), (NUMBER_MAX - 1, true)] {
+            let record = Record { last: true, anew: true, add: vec![file(no)], ..Record::default() };
+            let text = serde_json::to_vec(&record).expect("plain fields");
+            assert_eq!(Reading::default().take(SegmentNo(1), &text).is_ok(), sound, "{no}");
+        }
+        let mut catalog = Catalog::default();
+        catalog.apply(&[Record { anew: true, doomed: vec![file(7)], ..Record::default() }]);
+        assert_eq!(catalog.next_file, FileNo(8));
     }
 
     fn read(records: &[Record]) -> Option<Catalog> {

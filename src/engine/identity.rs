@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::error::Error;
 use crate::io::clock::random_u64;
+use crate::limits::{SEGMENT_BYTES, SHARDS_MAX};
 use crate::types::StoreId;
 use crate::wal::FORMAT_VERSION;
 
@@ -54,7 +55,7 @@ impl Identity {
     /// The identity of the store in this folder, if there is one.
     ///
     /// # Errors
-    /// A damaged IDENTITY.
+    /// A damaged or later IDENTITY.
     pub fn read(dir: &Path) -> Result<Option<Self>, Error> {
         let path = dir.join(NAME);
         let context = || format!("reading {}", path.display());
@@ -62,14 +63,37 @@ impl Identity {
             Ok(file) => {
                 let mut text = String::new();
                 file.take(BYTES_MAX).read_to_string(&mut text).map_err(Error::io(context()))?;
-                let identity = serde_json::from_str(&text).map_err(|error| {
-                    Error::Config(format!("{} is damaged: {error}. Restore it from a backup", path.display()))
-                })?;
+                let identity =
+                    Self::parse(&text).map_err(|what| Error::Config(format!("{} {what}", path.display())))?;
                 Ok(Some(identity))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(context())(error)),
         }
+    }
+
+    /// The identity in the text of an IDENTITY.
+    ///
+    /// # Errors
+    /// What is wrong with it, to stand behind the file's name.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let damaged = |what: String| format!("is damaged: {what}. Restore it from a backup");
+        let identity: Self = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
+        let Self { format, store, shards, segment_bytes } = &identity;
+        if *format != FORMAT_VERSION {
+            return Err(format!("says that the store has format {format}; this program knows {FORMAT_VERSION}"));
+        }
+        if store.len() != 32 || !store.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let store = store.chars().take(40).collect::<String>();
+            return Err(damaged(format!("it names the store '{store}', which is no id")));
+        }
+        if !(1..=SHARDS_MAX).contains(shards) {
+            return Err(damaged(format!("it names {shards} shards; a store has 1 to {SHARDS_MAX}")));
+        }
+        if !SEGMENT_BYTES.contains(segment_bytes) {
+            return Err(damaged(format!("it names segments of {segment_bytes} bytes, which no store has")));
+        }
+        Ok(identity)
     }
 
     /// The store's id.
@@ -81,12 +105,6 @@ impl Identity {
 
     fn check(&self, config: &mut Config) -> Result<(), Error> {
         let fail = |text: String| Err(Error::Config(text));
-        if self.format != FORMAT_VERSION {
-            return fail(format!("the store has format {}; this program knows {FORMAT_VERSION}", self.format));
-        }
-        if self.store.len() != 32 || !self.store.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return fail(format!("IDENTITY names the store '{}', which is no id", self.store));
-        }
         if config.shards.is_some_and(|shards| shards != self.shards) {
             return fail(format!(
                 "shards = {}, but this store was made with {}; leave the option out",
@@ -184,5 +202,34 @@ impl StoreLock {
         };
         note().map_err(Error::io(context()))?;
         Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(format: u16, store: &str, shards: usize, segment_bytes: u64) -> String {
+        let store = store.to_owned();
+        serde_json::to_string(&Identity { format, store, shards, segment_bytes }).expect("plain fields")
+    }
+
+    #[test]
+    fn an_identity_that_cannot_be_used_says_what_is_wrong() {
+        let id = "0123456789ABcdef0123456789abcdef";
+        let sound = Identity::parse(&text(1, id, 2, 64 << 20)).expect("a sound one");
+        assert_eq!(sound.store().to_string(), "01234567-89ab-cdef-0123-456789abcdef");
+        for (bad, says) in [
+            (text(2, id, 2, 64 << 20), "says that the store has format 2; this program knows 1"),
+            (text(1, "0123", 2, 64 << 20), "names the store '0123'"),
+            (text(1, &"\u{e9}".repeat(16), 2, 64 << 20), "which is no id"),
+            (text(1, id, 0, 64 << 20), "names 0 shards"),
+            (text(1, id, 257, 64 << 20), "names 257 shards"),
+            (text(1, id, 2, u64::MAX), "names segments of 18446744073709551615 bytes"),
+            ("{".to_owned(), "is damaged: "),
+        ] {
+            let error = Identity::parse(&bad).expect_err(&bad);
+            assert!(error.contains(says), "{error}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The face of the crate: opening a store, writers, receipts, reading back, closing.
 
-mod identity;
+pub(crate) mod identity;
 mod inner;
 mod open;
 mod subscription;

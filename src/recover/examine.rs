@@ -254,7 +254,8 @@ pub fn examine(
     let now = scanned.breaks.iter().map(|at| (at.segment, at.resume.map_or(last, |resume| resume.resume_segment)));
     let earlier = headers.values().flatten().flat_map(|header| &header.handled);
     let earlier = earlier.map(|range| (range.segment, range.resume_segment));
-    let damaged = now.chain(earlier).flat_map(|(from, to)| (from.0..=to.0.max(from.0)).map(SegmentNo)).collect();
+    let ranges = now.chain(earlier).map(|(from, to)| from..=to.max(from));
+    let damaged = ranges.flat_map(|range| segments.range(range).map(|(segment, _)| *segment)).collect();
     let has_batches = |segment| scanned.segments.iter().any(|used| used.header.segment == segment);
     let others = headers.iter().filter(|(segment, _)| !has_batches(**segment));
     let others = others.map(|(segment, header)| (*segment, header.clone()));
