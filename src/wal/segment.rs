@@ -76,6 +76,16 @@ pub struct Handled {
     pub resume_seq: Seq,
 }
 
+impl Handled {
+    /// The place lies in it. A range may begin where a segment's log ended, with its first damaged byte
+    /// in the next segment.
+    #[must_use]
+    pub fn covers(&self, segment: SegmentNo, offset: u32) -> bool {
+        let at = (segment, offset);
+        (self.segment, self.offset) <= at && at < (self.resume_segment, self.resume_offset)
+    }
+}
+
 /// What a segment file says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
