@@ -17,6 +17,8 @@ pub const NUMBER_MAX: u64 = u64::MAX >> 1;
 pub const NAMES_BYTES_MAX: usize = 255;
 /// Shapes of lines that are noted with a block; one with more is read again where they matter.
 pub const BLOCK_SHAPES_MAX: usize = 128;
+/// The number that stands where a shard's would in the manifest's log: no store has so many shards.
+pub const MANIFEST_SHARD: u16 = u16::MAX;
 /// A store's shards.
 pub const SHARDS_MAX: usize = 256;
 /// A segment, in bytes: bounds of the option.

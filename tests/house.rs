@@ -221,6 +221,7 @@ fn every_path_that_the_docs_name_is_there() {
         "docs/architecture.md",
         "docs/durability.md",
         "docs/data-files.md",
+        "docs/operations.md",
         "docs/found-bugs.md",
         "docs/line-protocol.md",
     ] {

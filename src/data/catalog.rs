@@ -48,9 +48,20 @@ pub struct Reading {
     first: SegmentNo,
     /// The records begin in the middle of a transaction.
     headless: bool,
+    /// Records were lost to damage that was salvaged.
+    holed: bool,
+    /// The present transaction lost its beginning to it.
+    orphaned: bool,
 }
 
 impl Reading {
+    /// Records before the next one are lost to damage that was salvaged: what they had begun is dropped,
+    /// and what they said is not known.
+    pub fn hole(&mut self) {
+        self.parts.clear();
+        (self.holed, self.orphaned) = (true, true);
+    }
+
     /// Takes in the next record, which stands in this segment.
     ///
     /// # Errors
@@ -62,6 +73,9 @@ impl Reading {
             // A transaction that was cut short.
             self.parts.clear();
             self.first = segment;
+            self.orphaned = false;
+        } else if self.orphaned {
+            return Ok(());
         } else if self.parts.is_empty() && self.found.from.is_none() {
             // What it belongs to was given back with the segments before.
             self.headless = true;
@@ -88,11 +102,12 @@ impl Reading {
         Ok(())
     }
 
-    /// What they say; `None` where the records do not begin with a whole state, though there are any.
+    /// What they say; `None` where the records do not begin with a whole state, though there are any and
+    /// none were lost to damage.
     #[must_use]
     pub fn finish(self) -> Option<Found> {
         let none = self.found.catalog == Catalog::default() && !self.headless;
-        (self.found.from.is_some() || none).then_some(self.found)
+        (self.found.from.is_some() || none || self.holed).then_some(self.found)
     }
 }
 
@@ -323,6 +338,29 @@ mod tests {
         let mut records = older.anew(1, 4_000).split_off(2);
         records.extend(present.anew(2, 4_000));
         assert_eq!(read(&records), Some(present));
+    }
+
+    #[test]
+    fn a_hole_costs_the_transactions_that_it_hits_and_no_other() {
+        let text = |record: &Record| serde_json::to_vec(record).expect("plain fields");
+        let (before, between) = (Catalog { next_file: FileNo(1), ..Catalog::default() }, large().anew(2, 4_000));
+        let last = Record { last: true, add: vec![file(9_500)], next_file: FileNo(9_501), ..Record::default() };
+        assert!(between.len() > 3);
+        // Of the state at the beginning, or of the transaction behind it.
+        for (first, lost) in [(before.anew(1, 4_000), 0..1), (before.anew(1, 4_000), 1..between.len())] {
+            let mut reading = Reading::default();
+            let all: Vec<&Record> = first.iter().chain(&between).chain([&last]).collect();
+            for (at, record) in all.iter().enumerate() {
+                match at {
+                    at if at + 1 == lost.end || (at == 1 && lost.end > 1) => reading.hole(),
+                    at if lost.contains(&at) => {}
+                    _ => reading.take(SegmentNo(1), &text(record)).expect("a record"),
+                }
+            }
+            let found = reading.finish().expect("a state");
+            assert_eq!(found.catalog.files.contains_key(&FileNo(1)), lost.end == 1, "what was whole");
+            assert!(found.catalog.files.contains_key(&FileNo(9_500)), "what came behind");
+        }
     }
 
     #[test]

@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::data::catalog::Catalog;
-use crate::data::decode::{DataReader, checksum};
+use crate::data::decode::DataReader;
+use crate::data::dir_tree::checksum;
 use crate::data::files::FilesError;
 use crate::data::format::{DataFile, FileNo, PartName, Record, day_of};
 use crate::data::merge::merge;

@@ -2,10 +2,9 @@
 
 pub(crate) mod identity;
 mod inner;
-mod open;
+pub(crate) mod open;
 mod subscription;
 mod ticket;
-#[cfg(feature = "parquet")]
 pub mod tools;
 mod writer;
 

@@ -88,6 +88,14 @@ impl Handled {
             && resume_offset.is_multiple_of(PAGE_BYTES)
             && self.resume_segment.0.max(self.resume_batch.0).max(self.resume_seq.0) <= NUMBER_MAX
     }
+
+    /// The place lies in it. A range may begin where a segment's log ended, with its first damaged byte
+    /// in the next segment.
+    #[must_use]
+    pub fn covers(&self, segment: SegmentNo, offset: u32) -> bool {
+        let at = (segment, offset);
+        (self.segment, self.offset) <= at && at < (self.resume_segment, self.resume_offset)
+    }
 }
 
 /// What a segment file says of itself.
