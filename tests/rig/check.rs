@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use forebay::{Cursor, Engine};
 use serde::{Deserialize, Serialize};
 
+use crate::data_rows::rows;
 use crate::image::{Mark, MarkKind, Step, What};
-use crate::load::{Load, Setting, Sink, WRITERS, name_of, payload};
+use crate::load::{Load, Setting, Sink, WRITERS, name_of, payload, row_text};
 
 /// A block by its name.
 pub type Name = (u32, u64);
@@ -41,7 +42,9 @@ impl Said {
                 // What a recovery gave back once is synced. One more may be on its way.
                 MarkKind::Opened => {
                     said.must.extend((0..counter).map(|counter| (writer, counter)));
-                    *most = (*most).max(counter + 1);
+                    *most = counter + 1;
+                    // What was lost is written again, elsewhere.
+                    said.acked.retain(|((of, number), _)| *of != writer || *number < counter);
                 }
                 MarkKind::Acked | MarkKind::Synced => {
                     *most = (*most).max(counter + 2);
@@ -109,6 +112,33 @@ impl Found {
         Ok(Self { blocks })
     }
 
+    /// Reads the data files: a block is two rows, each of them there once.
+    pub fn read_rows(load: &Load) -> Result<Self, String> {
+        let mut blocks = Vec::new();
+        let mut parts: BTreeMap<Place, Vec<Vec<String>>> = BTreeMap::new();
+        for ([shard, epoch, seq, _], words) in rows(&load.store) {
+            parts.entry((shard as u16, epoch as u64, seq as u64)).or_default().push(words);
+        }
+        for (place, rows) in parts {
+            let word = |row: &[String], name: &str| {
+                let found = row.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+                found
+                    .map(|word| word.trim_matches('"').to_owned())
+                    .ok_or(format!("P4: no {name} in {row:?} at {place:?}"))
+            };
+            let number = |row: &[String], name| word(row, name)?.parse::<u64>().map_err(|error| error.to_string());
+            let name = (number(&rows[0], "w")? as u32, number(&rows[0], "n")?);
+            let is_whole = rows.len() == 2
+                && (number(&rows[1], "w")? as u32, number(&rows[1], "n")?) == name
+                && word(&rows[1], "text")? == row_text(name.0, name.1);
+            if !is_whole {
+                return Err(format!("P4: block {name:?} at {place:?} is there in part: {rows:?}"));
+            }
+            blocks.push((name, place));
+        }
+        Ok(Self { blocks })
+    }
+
     /// Holds it against what was said. `lost` tells of blocks that damage took, by their place.
     pub fn check(&self, said: &Said, sink: Sink, lost: &dyn Fn(Place) -> bool) -> Result<(), String> {
         self.order(said, sink, lost)?;
@@ -142,7 +172,7 @@ impl Found {
         }
         let gone = said.must.iter().find(|name| !there.contains_key(name) && !placed.contains_key(name));
         match gone {
-            Some(name) if sink == Sink::Hold => Err(format!("an earlier recovery gave {name:?} back; it is lost")),
+            Some(name) if sink != Sink::Null => Err(format!("an earlier recovery gave {name:?} back; it is lost")),
             _ => Ok(()),
         }
     }
@@ -159,7 +189,9 @@ impl Found {
             };
             let is_lost = |counter| placed.get(&(writer, counter)).is_some_and(|place| lost(*place));
             if counter < expected || !(expected..counter).all(is_lost) {
-                return Err(format!("P4: writer {writer}: block {counter} at {place:?} stands where {expected} belongs"));
+                return Err(format!(
+                    "P4: writer {writer}: block {counter} at {place:?} stands where {expected} belongs"
+                ));
             }
             next.insert(writer, counter + 1);
         }
@@ -181,6 +213,11 @@ pub fn nothing(_place: Place) -> bool {
 /// Opens the store of a state, reads and checks it; then again, which must give the same.
 pub fn open_and_check(load: &Load, said: &Said) -> Result<(), String> {
     let engine = load.open().map_err(|error| format!("not opened: {error}"))?;
+    if load.sink == Sink::Parquet {
+        // Flushes all that the log holds.
+        engine.close().map_err(|error| format!("closing: {error}"))?;
+        return Found::read_rows(load)?.check(said, load.sink, &nothing);
+    }
     let found = Found::read(&engine)?;
     found.check(said, load.sink, &nothing)?;
     engine.close().map_err(|error| format!("closing: {error}"))?;

@@ -1,17 +1,19 @@
 //! The rig as a test holds it: the server's process, the loop device over its file, the file system on that.
 //! They are taken down in the opposite order, whatever happens.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::enclosure::{disk_name, mount};
+use serde::{Deserialize, Serialize};
+
+use crate::enclosure::{disk_name, set_boot};
 use crate::image::{State, Step};
 use crate::server::{Answer, Ask, Asker, FUSE, SERVER, Trouble};
 
 /// The file systems that the rig puts on its disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fs {
     Ext4,
     Xfs,
@@ -46,7 +48,7 @@ impl Fs {
 
     const fn mkfs_options(self) -> &'static [&'static str] {
         match self {
-            Self::Ext4 => &["-q", "-b", "4096", "-J", "size=4", "-N", "512", "-E", "nodiscard,lazy_itable_init=0"],
+            Self::Ext4 => &["-q", "-b", "4096", "-J", "size=4", "-N", "2048", "-E", "nodiscard,lazy_itable_init=0"],
             Self::Xfs => &["-q", "-K"],
             Self::Btrfs => &["-q", "-K"],
         }
@@ -64,9 +66,10 @@ impl Fs {
 
 pub struct Rig {
     pub dir: PathBuf,
-    fs: Fs,
+    pub fs: Fs,
     server: Child,
     asker: RefCell<Asker>,
+    boots: Cell<u64>,
 }
 
 impl Rig {
@@ -89,8 +92,11 @@ impl Rig {
             assert!(began.elapsed() < Duration::from_secs(20), "the server does not start");
             std::thread::sleep(Duration::from_millis(5));
         };
-        let rig = Self { dir: dir.to_owned(), fs, server, asker: RefCell::new(asker) };
+        let rig = Self { dir: dir.to_owned(), fs, server, asker: RefCell::new(asker), boots: Cell::new(1) };
         rig.format();
+        // An empty recording keeps the empty file system.
+        rig.record();
+        rig.ask(&Ask::Stop);
         rig
     }
 
@@ -101,6 +107,27 @@ impl Rig {
         assert!(made.status.success(), "{}: {}", self.fs.mkfs(), String::from_utf8_lossy(&made.stderr));
         self.ask(&Ask::Load(path.display().to_string()));
         std::fs::remove_file(path).expect("removed");
+    }
+
+    /// The disk holds an empty file system again; recordings are forgotten.
+    pub fn renew(&self) {
+        self.become_state(0, &State::default());
+        self.ask(&Ask::Forget(1));
+    }
+
+    /// The next opening is one after a reboot.
+    pub fn reboot(&self) {
+        self.boots.set(self.boots.get() + 1);
+        self.set_boot(self.boots.get());
+    }
+
+    pub fn set_boot(&self, boot: u64) {
+        set_boot(&self.dir, boot);
+    }
+
+    /// The store's folder, once it is mounted.
+    pub fn store(&self) -> PathBuf {
+        self.dir.join("mnt/store")
     }
 
     pub fn ask(&self, ask: &Ask) -> Answer {
@@ -139,8 +166,8 @@ impl Rig {
         }
     }
 
-    /// Attaches the loop device and mounts the file system: the error says what would not.
-    pub fn try_mount(&self) -> Result<Mounted<'_>, String> {
+    /// Attaches the loop device and mounts the file system.
+    pub fn mount(&self) -> Mounted<'_> {
         let disk = self.dir.join(FUSE).join(disk_name());
         let args = ["--direct-io=on", "--find", "--show"];
         let attached = Command::new("losetup").args(args).arg(&disk).output().expect("losetup");
@@ -155,15 +182,8 @@ impl Rig {
         // Once mounted it stays until the file system is gone; detached by then whatever happens.
         let detached = Command::new("losetup").args(["--detach", &device]).status().expect("losetup");
         assert!(detached.success(), "losetup --detach {device}");
-        if mounted.status.success() {
-            Ok(Mounted { _rig: self, at, device })
-        } else {
-            Err(String::from_utf8_lossy(&mounted.stderr).into_owned())
-        }
-    }
-
-    pub fn mount(&self) -> Mounted<'_> {
-        self.try_mount().expect("the file system mounts")
+        assert!(mounted.status.success(), "mount: {}", String::from_utf8_lossy(&mounted.stderr));
+        Mounted { _rig: self, at, device }
     }
 }
 
@@ -183,15 +203,6 @@ pub struct Mounted<'a> {
 }
 
 impl Mounted<'_> {
-    /// The store's folder.
-    pub fn store(&self) -> PathBuf {
-        self.at.join("store")
-    }
-
-    pub fn remount_as_it_was(&self) {
-        mount(&["-o", "remount", &self.at.display().to_string()]);
-    }
-
     fn unmount(&self) -> Result<(), String> {
         let began = Instant::now();
         loop {

@@ -9,11 +9,15 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::device::Fs;
 
 /// The environment variable that tells the test's own process its folder.
 const INSIDE: &str = "FOREBAY_RIG_DIR";
+/// What the names of a run's folder and of its disk begin with; its process id follows.
+const FOLDER: &str = "rig-";
+const DISK: &str = "forebay-rig-";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Runs `body` in the test's own process, with its folder. `name` is the test's, from the crate's root.
@@ -32,8 +36,9 @@ pub fn enclosed(name: &str, fs_kind: Fs, body: impl FnOnce(&Path)) {
         eprintln!("SKIPPED: {name}: the rig cannot run here: {why}");
         return;
     }
-    detach_leftovers();
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    remove_leftovers();
+    let prefix = format!("{FOLDER}{}-", std::process::id());
+    let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let mut child = Command::new("unshare")
         .args(["--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--propagation=private", "--"])
         .arg(std::env::current_exe().expect("this program"))
@@ -70,10 +75,10 @@ pub fn set_boot(dir: &Path, boot: u64) {
 
 /// The name of this run's disk, by which leftovers are known.
 pub fn disk_name() -> String {
-    format!("forebay-rig-{}.disk", std::env::var("FOREBAY_RIG_OUTER").expect("inside"))
+    format!("{DISK}{}.disk", std::env::var("FOREBAY_RIG_OUTER").expect("inside"))
 }
 
-pub fn mount(args: &[&str]) {
+fn mount(args: &[&str]) {
     let done = Command::new("mount").args(args).output().expect("mount");
     assert!(done.status.success(), "mount {args:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
@@ -94,16 +99,64 @@ fn available(fs_kind: Fs) -> Result<(), String> {
     if tried.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&tried.stderr).into_owned()) }
 }
 
-/// Detaches loop devices of runs that are gone: killed between attaching one and mounting it.
-fn detach_leftovers() {
-    let listed = Command::new("losetup").args(["--list", "--noheadings", "--output", "NAME,BACK-FILE"]).output();
-    let listed = String::from_utf8_lossy(&listed.expect("losetup").stdout).into_owned();
-    for line in listed.lines() {
+/// Detaches loop devices and removes folders of runs that are gone: a test that is killed can leave its folder,
+/// and a loop device if it was just being attached.
+fn remove_leftovers() {
+    let is_gone = |pid: Option<&str>| pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+    for line in attached().lines() {
         let Some((name, file)) = line.split_once(char::is_whitespace) else { continue };
-        let of_run = file.split("forebay-rig-").nth(1).and_then(|rest| rest.split('.').next());
-        if of_run.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+        if is_gone(file.split(DISK).nth(1).and_then(|rest| rest.split('.').next())) {
             eprintln!("detaching {name}, left behind by an earlier run: {}", file.trim());
             let _ = Command::new("losetup").args(["--detach", name]).status();
         }
     }
+    for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).expect("a folder").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_gone(name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next())) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Loop devices and their files.
+fn attached() -> String {
+    let listed = Command::new("losetup").args(["--list", "--noheadings", "--output", "NAME,BACK-FILE"]).output();
+    String::from_utf8_lossy(&listed.expect("losetup").stdout).into_owned()
+}
+
+/// Whatever happens to a test, nothing of it stays: neither processes, mounts nor loop devices.
+#[test]
+fn a_killed_test_leaves_nothing_behind() {
+    if let Err(why) = available(Fs::Ext4) {
+        assert!(std::env::var_os("REQUIRE_RIG").is_none(), "the rig cannot run here: {why}");
+        eprintln!("SKIPPED: the rig cannot run here: {why}");
+        return;
+    }
+    let mut test = Command::new(std::env::current_exe().expect("this program"))
+        .args(["power_cut::ext4_at_level_1", "--exact"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a test");
+    let disk = format!("{DISK}{}.", test.id());
+    let wait = |until: &dyn Fn() -> bool, what: &str| {
+        let began = Instant::now();
+        while !until() {
+            assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    wait(&|| attached().contains(&disk), "the test attaches its disk");
+    test.kill().expect("a kill");
+    test.wait().expect("an end");
+    wait(&|| !attached().contains(&disk), "its loop device goes");
+    let of_test = format!("{FOLDER}{}-", test.id());
+    let runs = || {
+        let processes = fs::read_dir("/proc").expect("processes").flatten();
+        let mut commands = processes.map(|process| fs::read(process.path().join("environ")).unwrap_or_default());
+        commands.any(|text| String::from_utf8_lossy(&text).contains(&of_test))
+    };
+    wait(&|| !runs(), "its processes go");
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+    assert!(!mounts.contains("forebay-rig"), "{mounts}");
 }

@@ -103,7 +103,7 @@ pub struct BatchAt {
 
 impl BatchAt {
     /// The places are those of the table in `src/wal/mod.rs`, behind the first sector's stamp.
-    fn of(bytes: &[u8]) -> Option<Self> {
+    pub fn of(bytes: &[u8]) -> Option<Self> {
         let header = bytes.get(4..132)?;
         if &header[..4] != b"FBB1" {
             return None;

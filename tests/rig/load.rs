@@ -2,6 +2,7 @@
 //! in the disk's log before it goes on.
 
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,10 +10,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use forebay::data::parquet::{ParquetOptions, ParquetStore};
+use forebay::data::upkeep::UpkeepOptions;
 use forebay::planted::{Mutant, plant_everywhere};
-use forebay::{Block, Config, Cursor, Durability, Engine, Receipt, store};
+use forebay::{Block, Config, Cursor, Durability, Engine, Error, OnDamage, Receipt, store};
+use rustix::fs::{Advice, fadvise, syncfs};
 use serde::{Deserialize, Serialize};
 
+use crate::device::Rig;
 use crate::image::{Mark, MarkKind};
 use crate::server::MARKS;
 
@@ -40,6 +45,8 @@ pub enum Sink {
     Hold,
     /// They leave it once they are synced, so that files are recycled.
     Null,
+    /// They become rows of data files, a few at a time.
+    Parquet,
 }
 
 /// What the engine's process is to do.
@@ -53,13 +60,34 @@ pub struct Load {
     pub blocks: u64,
     /// Openings one after another, each but the last ended by a clean close.
     pub lives: u32,
+    /// Every so-manieth block of a writer is to be synced at every level.
+    pub synced_every: u64,
+    /// Pages of the ring are written to the disk at any time, as a kernel that is short of memory does.
+    pub writeback: bool,
+    /// So is the file system's journal.
+    pub commits: bool,
+    /// Milliseconds between the opening and the first append: the segments ahead of need are there by then.
+    pub settle_ms: u64,
     /// A planted bug, by its name.
     pub mutant: Option<String>,
 }
 
 impl Load {
-    pub fn new(rig: &Path, store: PathBuf, setting: Setting, sink: Sink, blocks: u64) -> Self {
-        Self { store, marks: rig.join(MARKS), setting, sink, blocks, lives: 1, mutant: None }
+    pub fn new(rig: &Rig, setting: Setting, sink: Sink, blocks: u64) -> Self {
+        let (store, marks) = (rig.store(), rig.dir.join(MARKS));
+        Self {
+            store,
+            marks,
+            setting,
+            sink,
+            blocks,
+            lives: 1,
+            synced_every: 64,
+            writeback: true,
+            commits: false,
+            settle_ms: 0,
+            mutant: None,
+        }
     }
 
     /// Runs it to its end; what it said on stderr and its exit code.
@@ -82,11 +110,27 @@ impl Load {
     }
 
     /// Opens the store as this says.
-    pub fn open(&self) -> Result<Engine, forebay::Error> {
-        let config = config(&self.store, self.setting);
+    pub fn open(&self) -> Result<Engine, Error> {
+        self.open_with(OnDamage::Refuse)
+    }
+
+    pub fn open_with(&self, on_damage: OnDamage) -> Result<Engine, Error> {
+        let config = config(&self.store, self.setting).on_damage(on_damage);
         match self.sink {
             Sink::Hold => Engine::open_with(config, Box::new(store::Hold)),
             Sink::Null => Engine::open_with(config.hold_for_subscriber(true), Box::new(store::Null)),
+            Sink::Parquet => {
+                let upkeep = UpkeepOptions { merge_percent: 100, ..UpkeepOptions::default() };
+                let store = ParquetStore::new(ParquetOptions { upkeep, ..ParquetOptions::default() });
+                Engine::open_with(config.buffer_bytes(16 << 10).flush_period_ms(10), Box::new(store))
+            }
+        }
+    }
+
+    fn block(&self, writer: u32, counter: u64) -> Block {
+        match self.sink {
+            Sink::Parquet => Block::lines(lines(writer, counter)).expect("sound"),
+            Sink::Hold | Sink::Null => Block::raw("t", payload(writer, counter)),
         }
     }
 }
@@ -125,6 +169,17 @@ pub fn payload(writer: u32, counter: u64) -> Vec<u8> {
     bytes
 }
 
+/// The block as two rows on two days, one of them with a text that only it has.
+pub fn lines(writer: u32, counter: u64) -> String {
+    let at = 86_400_000_000_000 * (counter % 2) + counter + 1;
+    let text = row_text(writer, counter);
+    format!("m,w={writer} n={counter}i,part=0i {at}\nm,w={writer} n={counter}i,part=1i,text=\"{text}\" {}\n", at + 1)
+}
+
+pub fn row_text(writer: u32, counter: u64) -> String {
+    format!("{writer}-{counter}-{}", "x".repeat((counter as usize * 7 + writer as usize) % 500))
+}
+
 /// The name of a block, where it has one.
 pub fn name_of(bytes: &[u8]) -> Option<(u32, u64)> {
     let writer = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
@@ -145,42 +200,45 @@ pub fn work(load: &Load) {
     }
 }
 
-fn live(load: &Load, life: u32) -> Result<(), forebay::Error> {
+fn live(load: &Load, life: u32) -> Result<(), Error> {
     let marker = Marker::connect(&load.marks);
     let engine = load.open()?;
-    let mut next = [0; WRITERS as usize];
+    // After a clean close all is there; it need not be in the log any more.
+    let mut next = [u64::from(life - 1) * load.blocks; WRITERS as usize];
     for delivered in engine.subscribe(Cursor::start())?.until_end() {
-        if let Some((writer, counter)) = name_of(delivered?.block.payload()) {
+        let delivered = delivered?;
+        if let Some((writer, counter)) = name_of(delivered.block.payload()).filter(|_| load.sink != Sink::Parquet) {
             next[writer as usize] = counter + 1;
         }
     }
+    std::thread::sleep(Duration::from_millis(load.settle_ms));
     for (writer, counter) in (0..).zip(next) {
         marker.mark(Mark { kind: MarkKind::Opened, writer, counter, shard: 0, epoch: engine.report().epoch, seq: 0 });
     }
     let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let failed: Option<Error> = std::thread::scope(|scope| {
         scope.spawn(|| watch_for_stalls(&Marker::connect(&load.marks), &ended));
+        scope.spawn(|| write_back(load, &ended));
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let (engine, from) = (&engine, next[writer as usize]);
                 let marker = Marker::connect(&load.marks);
-                scope.spawn(move || append(engine, writer, from..u64::from(life) * load.blocks, &marker))
+                scope.spawn(move || append(engine, load, writer, from..u64::from(life) * load.blocks, &marker))
             })
             .collect();
-        for writer in writers {
-            writer.join().expect("a writer");
-        }
+        let failed: Vec<_> = writers.into_iter().filter_map(|writer| writer.join().expect("a writer").err()).collect();
         ended.store(true, Ordering::Release);
+        failed.into_iter().next()
     });
-    engine.close()
+    engine.close()?;
+    failed.map_or(Ok(()), Err)
 }
 
-fn append(engine: &Engine, writer: u32, counters: std::ops::Range<u64>, marker: &Marker) {
+fn append(engine: &Engine, load: &Load, writer: u32, counters: Range<u64>, marker: &Marker) -> Result<(), Error> {
     let handle = engine.writer("rig").expect("a writer").key(&writer.to_le_bytes());
     for counter in counters {
-        // One in eight asks for more than the setting gives.
-        let synced = counter % 8 == 7;
-        let block = Block::raw("t", payload(writer, counter));
+        let synced = counter % load.synced_every == load.synced_every - 1;
+        let block = load.block(writer, counter);
         let appended = match synced {
             true => handle.append_with(block, Durability::Synced),
             false => handle.append(block),
@@ -192,10 +250,15 @@ fn append(engine: &Engine, writer: u32, counters: std::ops::Range<u64>, marker: 
             Err(error) => {
                 marker.mark(Mark { kind: MarkKind::Failed, writer, counter, shard: 0, epoch: 0, seq: 0 });
                 eprintln!("writer {writer}: {error}");
-                return;
+                return Err(error);
             }
         }
+        if load.setting != Setting::Each {
+            // So that a run lasts several periods, and its images stay small.
+            std::thread::sleep(Duration::from_micros(500));
+        }
     }
+    Ok(())
 }
 
 fn marked(kind: MarkKind, writer: u32, counter: u64, receipt: &Receipt) -> Mark {
@@ -214,6 +277,25 @@ fn watch_for_stalls(marker: &Marker, ended: &AtomicBool) {
             let counter = late.as_nanos() as u64;
             marker.mark(Mark { kind: MarkKind::Stalled, writer: 0, counter, shard: 0, epoch: 0, seq: 0 });
         }
+    }
+}
+
+/// Has the kernel write dirty pages of the rings, without a flush; and the journal, with one.
+fn write_back(load: &Load, ended: &AtomicBool) {
+    let rings: Vec<_> = (0..2).map(|shard| load.store.join(format!("shard-{shard:04}/intake.ring"))).collect();
+    while load.writeback && !ended.load(Ordering::Acquire) {
+        for ring in &rings {
+            if let Ok(file) = std::fs::File::open(ring) {
+                // Advice: where it is not taken, pages stay in memory.
+                let _ = fadvise(&file, 0, None, Advice::DontNeed);
+            }
+        }
+        if load.commits
+            && let Ok(folder) = std::fs::File::open(&load.store)
+        {
+            syncfs(&folder).expect("the file system is sound");
+        }
+        std::thread::sleep(Duration::from_millis(7));
     }
 }
 

@@ -6,15 +6,23 @@
 //! states there may be stands in `states.rs`, what each must give back in `check.rs`. Every test runs in
 //! namespaces of its own (`enclosure.rs`).
 //!
-//! `FOREBAY_RIG_STATES` multiplies the number of states (default 1, what CI runs; the release run takes more).
-//! A failing state is kept, and the failure prints the command that repeats it.
+//! `FOREBAY_RIG_STATES` sets the crash states of each kind on ext4 (default 200; a tenth of it on XFS, a
+//! fiftieth on btrfs), `FOREBAY_RIG_FAULTS` the N up to which every N-th write and flush fails (default 20). A
+//! failing state is kept, and the failure prints the command that repeats it.
+
+#![cfg(feature = "parquet")]
 
 mod check;
+mod controls;
+#[path = "../data_rows/mod.rs"]
+mod data_rows;
 mod device;
+mod disk_faults;
 mod enclosure;
 mod image;
 mod load;
 mod power_cut;
+mod recorded;
 mod server;
 mod states;
 

@@ -14,12 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request,
+    WriteFlags,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::image::{Image, Mark, Recording, State, Step, What};
+use crate::image::{BatchAt, Image, Mark, MarkKind, Recording, State, Step, What};
+use crate::load::WRITERS;
 
 /// The environment variable that makes this program the server, with its folder.
 pub const SERVER: &str = "FOREBAY_RIG_SERVER";
@@ -47,9 +49,10 @@ pub enum Ask {
     Save(usize, String),
     /// To read it back.
     Restore(String, Vec<Step>),
-    /// To fail or delay what comes from now on; replaces what was asked before.
+    /// To fail or delay what comes once the engine's process says that it has opened the store; replaces what was
+    /// asked before.
     Trouble(Trouble),
-    /// How often trouble came, and whether anything failed.
+    /// How many writes and flushes failed.
     Troubled,
 }
 
@@ -65,12 +68,14 @@ pub enum Answer {
 /// What is to go wrong.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Trouble {
-    /// The so-manieth write from now (1 is the next) fails with this errno, and so many after it.
+    /// The so-manieth write from then (1 is the next) fails with this errno, and so many after it.
     pub write: Option<Failing>,
     /// The same of flushes.
     pub flush: Option<Failing>,
     /// Milliseconds that each write and flush takes longer.
     pub delay_ms: u64,
+    /// If not all of them: so many batches of the log.
+    pub delayed_batches: Option<u64>,
     /// What a failed flush should have made durable is gone from the disk.
     pub flush_drops: bool,
 }
@@ -116,11 +121,22 @@ struct World {
     flushed: Option<Image>,
     recordings: Vec<Recording>,
     recording: bool,
+    /// What is to come when the store is open.
+    planned: Trouble,
     trouble: Trouble,
     troubled: u64,
 }
 
 impl World {
+    fn delay(&mut self, written: &[u8]) -> Duration {
+        match &mut self.trouble.delayed_batches {
+            Some(left) if *left > 0 && BatchAt::of(written).is_some() => *left -= 1,
+            Some(_) => return Duration::ZERO,
+            None => {}
+        }
+        Duration::from_millis(self.trouble.delay_ms)
+    }
+
     fn log(&mut self, what: What) -> usize {
         match self.recordings.last_mut() {
             Some(recording) if self.recording => recording.push(what),
@@ -171,8 +187,8 @@ impl World {
                 return Ok(Answer::Recording(self.recordings.len() - 1));
             }
             Ask::Trouble(trouble) => {
-                self.flushed = trouble.flush_drops.then(|| self.image.clone());
-                (self.trouble, self.troubled) = (trouble, 0);
+                (self.planned, self.trouble, self.troubled) = (trouble, Trouble::default(), 0);
+                self.flushed = None;
             }
             Ask::Troubled => return Ok(Answer::Troubled(self.troubled)),
         }
@@ -266,10 +282,10 @@ impl Filesystem for Disk {
         let mut world = self.world();
         let write = world.log_write(offset as usize, data);
         let failure = world.trouble.write.as_mut().and_then(Failing::hits);
-        let delay = world.trouble.delay_ms;
+        let delay = world.delay(data);
         drop(world);
-        if delay > 0 {
-            std::thread::sleep(Duration::from_millis(delay));
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
         }
         let mut world = self.world();
         match failure {
@@ -288,10 +304,10 @@ impl Filesystem for Disk {
         let mut world = self.world();
         let flush = world.log(What::Flush);
         let failure = world.trouble.flush.as_mut().and_then(Failing::hits);
-        let delay = world.trouble.delay_ms;
+        let delay = world.delay(&[]);
         drop(world);
-        if delay > 0 {
-            std::thread::sleep(Duration::from_millis(delay));
+        if !delay.is_zero() {
+            std::thread::sleep(delay);
         }
         let mut world = self.world();
         if world.flushed.is_some() {
@@ -335,6 +351,7 @@ pub fn serve(dir: &Path) {
         flushed: None,
         recordings: Vec::new(),
         recording: false,
+        planned: Trouble::default(),
         trouble: Trouble::default(),
         troubled: 0,
     };
@@ -371,7 +388,13 @@ fn take_marks(disk: &Disk, mut stream: UnixStream) {
     let mut bytes = [0; Mark::BYTES];
     while stream.read_exact(&mut bytes).is_ok() {
         let mark = Mark::decode(&bytes).expect("a mark");
-        disk.world().log(What::Mark(mark));
+        let mut world = disk.world();
+        world.log(What::Mark(mark));
+        if (mark.kind, mark.writer) == (MarkKind::Opened, WRITERS - 1) {
+            world.trouble = std::mem::take(&mut world.planned);
+            world.flushed = world.trouble.flush_drops.then(|| world.image.clone());
+        }
+        drop(world);
         if stream.write_all(&[1]).is_err() {
             return;
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use forebay::data::manifest::MANIFEST_SHARD;
 use serde::{Deserialize, Serialize};
 
 use crate::image::{BatchAt, Change, How, SECTOR, State, Step, What};
@@ -49,7 +50,7 @@ impl Random {
 }
 
 /// The writes before `cut` that a flush made durable: completed before it arrived, and it completed.
-fn durable(steps: &[Step], cut: usize) -> BTreeSet<usize> {
+pub fn durable(steps: &[Step], cut: usize) -> BTreeSet<usize> {
     let Some(last) = steps[..cut].iter().rev().find_map(|step| match step.what {
         What::Flushed { flush, failed: false } => Some(flush),
         _ => None,
@@ -104,6 +105,16 @@ pub fn state(steps: &[Step], kind: Kind, random: &mut Random) -> Option<State> {
         changes.sort_by_key(|change| change.write);
     }
     Some(State { cut, changes })
+}
+
+/// Cuts right before each record of the data files' manifest: what it names must not have its final name yet.
+pub fn before_each_record(steps: &[Step]) -> Vec<State> {
+    let is_record = |step: &Step| match step.what {
+        What::Write { batch: Some(batch), .. } => batch.shard == MANIFEST_SHARD.0,
+        _ => false,
+    };
+    let records = steps.iter().enumerate().filter(|(_, step)| is_record(step));
+    records.map(|(cut, _)| State { cut, changes: Vec::new() }).collect()
 }
 
 /// Half of all cuts fall right behind an acknowledgement, when the most is promised.
