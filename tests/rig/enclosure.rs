@@ -102,7 +102,8 @@ fn available(fs_kind: Fs) -> Result<(), String> {
 /// Detaches loop devices and removes folders of runs that are gone: a test that is killed can leave its folder,
 /// and a loop device if it was just being attached.
 fn remove_leftovers() {
-    let is_gone = |pid: Option<&str>| pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+    let is_gone =
+        |pid: Option<&str>| pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists());
     for line in attached().lines() {
         let Some((name, file)) = line.split_once(char::is_whitespace) else { continue };
         if is_gone(file.split(DISK).nth(1).and_then(|rest| rest.split('.').next())) {

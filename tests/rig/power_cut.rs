@@ -8,7 +8,7 @@ use forebay::{Error, OnDamage};
 use crate::check::{Found, Said, nothing};
 use crate::device::{Fs, Rig};
 use crate::enclosure::enclosed;
-use crate::image::{BatchAt, How, State, Step, What};
+use crate::image::{BatchAt, How, State, What};
 use crate::load::{Load, Setting, Sink};
 use crate::recorded::{Recorded, caught};
 use crate::states::{Kind, Random, before_each_record, durable, state};
@@ -184,11 +184,12 @@ fn victims(recorded: &Recorded<'_>, state: &State) -> Vec<BatchAt> {
     };
     let mut victims = Vec::new();
     for change in &state.changes {
-        let How::Moved(to) = change.how else { continue };
+        let (How::Moved(to), What::Write { bytes, .. }) = (&change.how, &recorded.steps[change.write].what) else {
+            continue;
+        };
         victims.extend(batch_of(change.write));
-        let at_target = |step: &&Step| matches!(step.what, What::Write { offset, .. } if offset == to);
-        victims.extend(recorded.steps.iter().filter(at_target).filter_map(|step| match step.what {
-            What::Write { batch, .. } => batch,
+        victims.extend(recorded.steps.iter().filter_map(|step| match step.what {
+            What::Write { offset, bytes: there, batch } if offset < to + bytes && *to < offset + there => batch,
             _ => None,
         }));
     }
@@ -250,8 +251,11 @@ fn within_one_boot_a_missing_entry_is_damage() {
         let mut random = random();
         let load = Load::new(&rig, Setting::Level1, Sink::Hold, 200);
         let recorded = Recorded::run(&rig, load, Said::default());
-        let mut different = 0;
-        for number in 0..40 {
+        let (mut different, mut number) = (0, 0);
+        // Few states are a mix of pages that shows; a rig that looks at the boot id finds some.
+        while different < 2 {
+            number += 1;
+            assert!(number < 400, "the boot id is not looked at: {different} of {number} states differ");
             let state = state(&recorded.steps, Kind::CUTS[number % 3], &mut random).expect("there is always one");
             let said = recorded.said(state.cut);
             let mounted = recorded.enter(&state);
@@ -278,8 +282,7 @@ fn within_one_boot_a_missing_entry_is_damage() {
             let after = after.unwrap_or_else(|why| recorded.fail(&state, &said, &format!("another boot: {why}")));
             different += usize::from(within != Some(after));
         }
-        println!("{different} of 40 states are refused, or give back something else, within the boot of the run");
-        assert!(different > 0, "the boot id is not looked at");
+        println!("{different} of {number} states are refused, or give back something else, within the boot of the run");
     });
 }
 
