@@ -10,7 +10,7 @@ use crate::enclosure::enclosed;
 use crate::load::{Load, Setting, Sink};
 use crate::power_cut::random;
 use crate::recorded::Recorded;
-use crate::states::{Kind, before_each_record, state};
+use crate::states::{Kind, state, without_each_record};
 
 /// Recordings, and states of each, in which a planted bug must show.
 const RECORDINGS_MAX: usize = 8;
@@ -28,7 +28,7 @@ fn caught(name: &str, mutant: Mutant, setting: Setting, sink: Sink, blocks: u64)
             let load = Load { commits, mutant: Some(mutant.to_string()), ..Load::new(&rig, setting, sink, blocks) };
             let recorded = Recorded::run(&rig, load, Said::default());
             let states = match sink {
-                Sink::Parquet => before_each_record(&recorded.steps),
+                Sink::Parquet => without_each_record(&recorded.steps),
                 Sink::Hold | Sink::Null => (0..STATES_MAX)
                     .filter_map(|number| state(&recorded.steps, Kind::CUTS[number % 3], &mut random))
                     .collect(),
@@ -65,5 +65,5 @@ fn stamps_without_a_generation() {
 
 #[test]
 fn a_rename_before_its_record() {
-    caught("controls::a_rename_before_its_record", Mutant::RenameBeforeRecord, Setting::Each, Sink::Parquet, 60);
+    caught("controls::a_rename_before_its_record", Mutant::RenameBeforeRecord, Setting::Each, Sink::Parquet, 200);
 }

@@ -295,7 +295,7 @@ fn write_back(load: &Load, ended: &AtomicBool) {
         {
             syncfs(&folder).expect("the file system is sound");
         }
-        std::thread::sleep(Duration::from_millis(7));
+        std::thread::sleep(Duration::from_millis(if load.commits { 1 } else { 7 }));
     }
 }
 

@@ -64,7 +64,7 @@ impl<'a> Recorded<'a> {
 
     /// Whether a state gives back what was promised.
     pub fn check(&self, state: &State, said: &Said) -> Result<(), String> {
-        let mounted = self.enter(state);
+        let mounted = caught(|| Ok(self.enter(state)))?;
         let checked = caught(|| open_and_check(&self.load, said));
         drop(mounted);
         checked

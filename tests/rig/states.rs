@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use forebay::data::manifest::MANIFEST_SHARD;
 use serde::{Deserialize, Serialize};
 
-use crate::image::{BatchAt, Change, How, SECTOR, State, Step, What};
+use crate::image::{BatchAt, Change, How, PAGE, SECTOR, State, Step, What};
+
+/// Pages that ext4 and btrfs themselves rely on to be written whole or not at all.
+const SUPERBLOCKS: [usize; 3] = [0, (64 << 10) / PAGE, (64 << 20) / PAGE];
 
 /// Kinds of crash states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,13 +80,13 @@ pub fn state(steps: &[Step], kind: Kind, random: &mut Random) -> Option<State> {
     // In some states hardly anything arrives, in others nearly all.
     let (arrives, tears) = ([10, 50, 90][random.below(3)], [20, 80][random.below(2)]);
     for (write, step) in steps[..cut].iter().enumerate() {
-        let What::Write { bytes, .. } = step.what else { continue };
+        let What::Write { offset, bytes, .. } = step.what else { continue };
         if durable.contains(&write) || kind == Kind::Prefix {
             continue;
         }
         if !random.percent(arrives) {
             changes.push(Change { write, how: How::Lost });
-        } else if kind == Kind::Torn && random.percent(tears) {
+        } else if kind == Kind::Torn && !SUPERBLOCKS.contains(&(offset / PAGE)) && random.percent(tears) {
             changes.push(Change { write, how: How::Torn(torn(bytes / SECTOR, random)) });
         }
     }
@@ -107,14 +110,24 @@ pub fn state(steps: &[Step], kind: Kind, random: &mut Random) -> Option<State> {
     Some(State { cut, changes })
 }
 
-/// Cuts right before each record of the data files' manifest: what it names must not have its final name yet.
-pub fn before_each_record(steps: &[Step]) -> Vec<State> {
+/// For each record of the data files' manifest the state in which just that write was lost: cut before a flush
+/// made it durable. What it names must not have its final name by then.
+pub fn without_each_record(steps: &[Step]) -> Vec<State> {
     let is_record = |step: &Step| match step.what {
         What::Write { batch: Some(batch), .. } => batch.shard == MANIFEST_SHARD.0,
         _ => false,
     };
+    let durable_at = |write: usize| {
+        let written =
+            steps.iter().position(|step| matches!(step.what, What::Written { write: of, .. } if of == write))?;
+        steps.iter().position(|step| matches!(step.what, What::Flushed { flush, .. } if flush > written))
+    };
     let records = steps.iter().enumerate().filter(|(_, step)| is_record(step));
-    records.map(|(cut, _)| State { cut, changes: Vec::new() }).collect()
+    let without = |write| State {
+        cut: durable_at(write).unwrap_or(steps.len()),
+        changes: vec![Change { write, how: How::Lost }],
+    };
+    records.map(|(write, _)| without(write)).collect()
 }
 
 /// Half of all cuts fall right behind an acknowledgement, when the most is promised.
