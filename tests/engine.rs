@@ -318,6 +318,26 @@ fn writers_come_out_even_with_a_slow_store_before_the_bound_stops_them() {
 }
 
 #[test]
+fn nothing_is_trimmed_between_the_open_and_the_first_subscriber() {
+    // A shard's thread trims as soon as it runs, so a hold that comes after it has begun is too late now and
+    // then: with many shards, whose threads are started one after another, more often.
+    for attempt in 0..20 {
+        let dir = folder();
+        let config = small(dir.path()).shards(8).cpus(Vec::new()).wal_bytes_max(128 << 20).intake_slots(256);
+        let engine = Engine::open_with(config.clone(), Box::new(Hold)).expect("opens");
+        for shard in 0..8u8 {
+            let writer = engine.writer("n").expect("a writer");
+            writer.append(Block::raw("t", vec![shard])).expect("an append");
+        }
+        engine.close().expect("closes");
+        let engine = Engine::open_with(config.hold_for_subscriber(true), Box::new(Null)).expect("opens");
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(read_all(&engine).len(), 8, "attempt {attempt}");
+        engine.close().expect("closes");
+    }
+}
+
+#[test]
 fn a_subscription_follows_the_log_and_a_cursor_goes_on_where_it_ended() {
     let dir = folder();
     let config = small(dir.path()).shards(1).hold_for_subscriber(true);

@@ -142,6 +142,12 @@ impl Engine {
         let text = serde_json::to_string_pretty(&report).expect("plain fields");
         replace_file(&dir, "recovery-report.json.tmp", "recovery-report.json", text.as_bytes())?;
         log_report(&report);
+        if config.hold_for_subscriber {
+            // Before a shard's thread can trim anything.
+            for shard in &shards {
+                shard.shared.hold(0, Some(Seq(0)));
+            }
+        }
         let mut threads = Vec::new();
         for (index, mut thread) in starting.into_iter().enumerate() {
             thread.cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
@@ -168,11 +174,6 @@ impl Engine {
                 "the intake ring's folder is on a file system whose mappings cannot be trusted: the intake is plain \
                  memory, and a block is acknowledged when it is written to the log. intake_dir can put it elsewhere"
             );
-        }
-        if inner.config.hold_for_subscriber {
-            for shard in inner.shards.iter() {
-                shard.shared.hold(0, Some(Seq(0)));
-            }
         }
         let flusher = match keeps {
             Keeps::Blocks => {

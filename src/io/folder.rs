@@ -155,6 +155,10 @@ impl Folder for DirFolder {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if crate::planted::is_planted(crate::planted::Mutant::NoFolderSync) {
+            return Ok(());
+        }
         Ok(fs::fsync(&self.dir)?)
     }
 }
