@@ -115,12 +115,12 @@ pub enum Error {
     #[error("{0}")]
     Damaged(Box<Damaged>),
     /// A system call failed outside the log path.
-    #[error("{context}: {source}")]
+    #[error("{context}: {cause}")]
     Io {
         /// What was being done, with the file's name.
         context: String,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said; part of the message, so that a chain of causes does not say it twice.
+        cause: io::Error,
     },
     /// A shard stopped at an I/O error.
     #[error(transparent)]
@@ -165,7 +165,7 @@ impl Error {
     /// Wraps a system error with what was being done.
     pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let context = context.into();
-        move |source| Self::Io { context, source }
+        move |cause| Self::Io { context, cause }
     }
 
     /// The exit code of a program that ends with this error: 73 in use, 74 I/O fault, 2 usage, else 1.

@@ -279,7 +279,7 @@ impl LogReader {
                     "shard {}: segment {} at {:#x} no longer reads as it was written; close the store and open it again",
                     self.shard, place.segment, place.offset
                 ),
-                source: std::io::Error::from(std::io::ErrorKind::InvalidData),
+                cause: std::io::Error::from(std::io::ErrorKind::InvalidData),
             }),
         }
     }
