@@ -75,6 +75,9 @@ pub fn put_aside(
             _ => segment_bytes,
         };
         keep(at.segment, at.offset as usize, upto, true)?;
+        if let Some((segment, offset)) = at.also {
+            keep(segment, offset as usize, segment_bytes, true)?;
+        }
     }
     let ring_aside = match &examined.ring {
         RingVerdict::Ignored | RingVerdict::Replay { cut: None, damage: None, .. } => None,

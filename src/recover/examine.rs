@@ -154,6 +154,17 @@ impl Examined {
         self.scanned.segments.first().map(|oldest| oldest.first_seq)
     }
 
+    /// The segment in which the log ends, and the last seq that log and ring have together.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn reach(&self) -> (SegmentNo, Seq) {
+        let in_ring = match &self.ring {
+            RingVerdict::Replay { entries, .. } => entries.last().map(|last| last.seq),
+            _ => None,
+        };
+        (self.scanned.end.segment, self.scanned.end.seq.max(in_ring.unwrap_or_default()))
+    }
+
     /// Entries of the ring are to be replayed, or all of it goes to quarantine.
     #[must_use]
     pub const fn needs_ring_image(&self) -> bool {
@@ -165,6 +176,18 @@ impl Examined {
             RingVerdict::Quarantine(_) | RingVerdict::Damaged(_) => true,
         }
     }
+}
+
+/// The epoch of a store's next opening: one for all shards, so that a cursor over them can be compared,
+/// and above every one that any of them has seen.
+#[must_use]
+pub fn next_epoch<'a>(shards: impl IntoIterator<Item = &'a Examined>) -> Epoch {
+    let epochs = shards.into_iter().map(|examined| examined.epoch_max);
+    #[cfg(feature = "sim")]
+    if crate::planted::is_planted(crate::planted::Mutant::EpochOfOneShard) {
+        return Epoch(epochs.last().map_or(0, |last| last.0) + 1);
+    }
+    Epoch(epochs.max().map_or(0, |max| max.0) + 1)
 }
 
 /// Reads and judges a shard. `ring` is the whole ring file, if there is one; `progress` is told of
@@ -381,6 +404,10 @@ fn read_headers(
         if let Some(header) = &header
             && (header.store != setup.store || header.shard != setup.shard)
         {
+            #[cfg(feature = "sim")]
+            if crate::planted::is_planted(crate::planted::Mutant::ForeignSegmentUnnoticed) {
+                continue;
+            }
             return Err(OpenError::Foreign { name, store: header.store, shard: header.shard });
         }
         let ours = header.filter(|header| header.segment == segment && header.segment_bytes == bytes);

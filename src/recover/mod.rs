@@ -14,4 +14,4 @@ mod examine;
 pub use crate::report::{Damage, Damaged, RecoveryReport, ShardReport, TornTail};
 pub use append::{Appender, Ground};
 pub use carry_out::{Kept, Opened, Quarantine, carry_out, put_aside};
-pub use examine::{Examined, Intake, OpenError, ShardSetup, examine};
+pub use examine::{Examined, Intake, OpenError, ShardSetup, examine, next_epoch};

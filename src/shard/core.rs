@@ -417,6 +417,11 @@ impl Core {
 
     fn decide_batch(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let in_flight = self.commit.writes_in_flight();
+        #[cfg(feature = "sim")]
+        let in_flight = match crate::planted::is_planted(crate::planted::Mutant::WritesWithoutBound) {
+            true => 0,
+            false => in_flight,
+        };
         if !self.waiting() || in_flight >= BATCHES_IN_FLIGHT_MAX || !self.must_drain_now(now) {
             return;
         }
