@@ -363,7 +363,9 @@ impl Medium {
         let other = if self.coin() { file } else { self.chance.pick(&named) };
         let units = (self.files[other].durable.len().saturating_sub(data.len())) / self.unit + 1;
         let to = self.chance.below(units as u64) as usize * self.unit;
-        let fits = to + data.len() <= self.files[other].durable.len() && (other, to) != (file, at);
+        // Not over the place where it should stand, so that what it hit can be told from what it missed.
+        let apart = other != file || to + data.len() <= at || at + data.len() <= to;
+        let fits = to + data.len() <= self.files[other].durable.len() && apart;
         let hit = (how == Stray::Misdirected && fits).then(|| {
             let mut over = vec![0; data.len()];
             self.read(other, to, &mut over);

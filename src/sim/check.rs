@@ -11,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use crate::io::disk::{Folder, Instant};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::sim::blocks::BlockName;
-use crate::types::{Chain, Receipt, Seq, Stream};
+use crate::types::{Chain, FileId, Receipt, Seq, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd};
 use crate::wal::entry::{Control, EntryKind, decode_entry, decode_identity, entry_lengths};
 use crate::wal::log::Log;
@@ -132,6 +132,8 @@ pub struct Model {
     payload: Vec<u8>,
     /// Damaged batches, and what cannot be told from them.
     rotten: HashSet<Place>,
+    /// Damaged places of files, in whatever generation they are met.
+    lurking: HashSet<(FileId, u32)>,
 }
 
 /// What the log has under a seq.
@@ -214,7 +216,7 @@ impl Model {
                 let verdict = check(&bytes[at..count], &place, &stamps);
                 let Check::Sound(batch) = verdict else {
                     // What was lost unsynced right behind damage cannot be told from it.
-                    skipping |= self.rotten.contains(&place);
+                    skipping |= self.rotten.contains(&place) || self.lurking.contains(&(place.file_id, place.offset));
                     if !skipping {
                         return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}").into());
                     }
@@ -256,7 +258,13 @@ impl Model {
 
     /// The simulator damages what stands here, which is no whole batch.
     pub fn rot_place(&mut self, place: Place) {
+        self.lurk(place.file_id, place.offset);
         self.rotten.insert(place);
+    }
+
+    /// The simulator damages a page of a file that may be part of a log one day.
+    pub fn lurk(&mut self, file: FileId, page: u32) {
+        self.lurking.insert((file, page));
     }
 
     /// The simulator damages this batch; what is in it may be lost, with a report.

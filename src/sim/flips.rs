@@ -141,8 +141,8 @@ impl fmt::Display for FlipSummary {
 /// # Errors
 /// A promise that did not hold and is neither a silent loss nor a false refusal: these are counted, and
 /// the first of them is the violation.
-pub fn flips(run: &Run, per_class: u32) -> Result<FlipSummary, (FlipSummary, Box<Violation>)> {
-    let mut summary = FlipSummary::default();
+pub fn flips(run: &Run, per_class: u32) -> Result<FlipSummary, (Box<FlipSummary>, Box<Violation>)> {
+    let mut summary = Box::<FlipSummary>::default();
     let mut world = World::new(run);
     let mut first = None;
     let untouched = caught(run.mutant, || {
@@ -180,7 +180,10 @@ pub fn flips(run: &Run, per_class: u32) -> Result<FlipSummary, (FlipSummary, Box
             }
         }
     }
-    first.map_or(Ok(summary), |violation| Err((summary, violation)))
+    match first {
+        Some(violation) => Err((summary, violation)),
+        None => Ok(*summary),
+    }
 }
 
 /// A life that damages nothing.

@@ -110,6 +110,13 @@ impl Shard {
         self.facts.rot != Rot::Nothing || self.lurking + self.ring_flips > 0
     }
 
+    /// Its log was refused, which nothing in this life explains: damage of an earlier one was met.
+    pub fn refused_for_its_log(&mut self) {
+        if self.facts.rot == Rot::Nothing {
+            self.facts.rot = Rot::Log;
+        }
+    }
+
     /// It was refused for its ring, which nothing in this life explains: nothing in it may be readable.
     pub fn refused_for_its_ring(&mut self) {
         if self.facts.rot == Rot::Nothing && self.ring_header_flips > 1 {
@@ -312,6 +319,10 @@ impl Shard {
     /// written afterwards says that it had been there.
     pub fn strayed(&mut self, medium: &SharedMedium, name: &str, at: usize, (right, wrong): (&[u8], &[u8])) {
         self.lurking += 1;
+        if let FileName::Spare(file) = parse_name(name) {
+            let pages = (at / PAGE_BYTES * PAGE_BYTES..at + right.len()).step_by(PAGE_BYTES);
+            pages.for_each(|page| self.model.lurk(file, page as u32));
+        }
         let FileName::Segment(_) = parse_name(name) else { return };
         let Some((_, content)) = self.segments(medium).into_iter().find(|(known, _)| known == name) else { return };
         if content.len() < at + right.len() {

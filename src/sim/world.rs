@@ -162,6 +162,9 @@ pub(super) struct World {
     pub(super) summary: Summary,
 }
 
+/// A shard whose opening was carried out.
+type Carried = (Log, Maker, Stream);
+
 /// A shard that was opened.
 type OpenedShard = (Core, SimDisk, Stream);
 
@@ -384,6 +387,9 @@ impl World {
                     if damaged.ring.is_some() {
                         self.shards[shard].refused_for_its_ring();
                     }
+                    if !damaged.log.is_empty() && self.shards[shard].lurking > 0 {
+                        self.shards[shard].refused_for_its_log();
+                    }
                     on_damage = OnDamage::Salvage;
                     continue;
                 }
@@ -415,7 +421,7 @@ impl World {
 
     /// One attempt, in the engine's order; `None` if the process died while it made a ring. An error
     /// comes with the index of its shard.
-    fn try_open(&mut self, on_damage: OnDamage) -> Result<Option<Vec<(Log, Maker, Stream)>>, (usize, OpenError)> {
+    fn try_open(&mut self, on_damage: OnDamage) -> Result<Option<Vec<Carried>>, (usize, OpenError)> {
         let of = Common { plan: &self.plan, medium: &self.medium, boot: boot_id(self.boot) };
         let mut examined = Vec::new();
         for (index, shard) in self.shards.iter().enumerate() {
@@ -439,7 +445,7 @@ impl World {
     }
 
     /// Holds what was opened against the history.
-    fn opened(&mut self, opened: Vec<(Log, Maker, Stream)>) -> Result<Vec<OpenedShard>, Wrong> {
+    fn opened(&mut self, opened: Vec<Carried>) -> Result<Vec<OpenedShard>, Wrong> {
         let epoch = opened[0].2.epoch;
         if epoch <= self.epoch || opened.iter().any(|(.., own)| own.epoch != epoch) {
             return Err(format!("epoch {epoch} does not stand above {} in all shards", self.epoch).into());

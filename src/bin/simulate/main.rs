@@ -189,7 +189,7 @@ fn each_world(of: &Run, options: &Options, sum: &mut Total) -> Result<(), Found>
     if let Some(per_class) = options.flips {
         let (summary, found) = match flips(of, per_class) {
             Ok(summary) => (summary, Ok(())),
-            Err((summary, violation)) => (summary, Err((World::Shard, violation))),
+            Err((summary, violation)) => (*summary, Err((World::Shard, violation))),
         };
         sum.flips.add(&summary);
         return found;
