@@ -303,6 +303,10 @@ impl Model {
         let passes =
             passed.all(|seq| seq.0 <= self.before || self.is_lost(seq) || self.item(seq).is_some_and(in_store));
         if batch.first_seq > found.last && (behind_damage || (chained && passes)) {
+            if behind_damage {
+                // What was lost to it, perhaps never synced, is named by a gap.
+                (found.last.0 + 1..batch.first_seq.0).for_each(|seq| self.rot_entry(Seq(seq)));
+            }
             found.last = batch.first_seq.prev();
             return Ok(());
         }
