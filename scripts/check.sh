@@ -4,7 +4,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-format() { cargo fmt --all --check; }
+format() {
+    cargo fmt --all --check
+    # A package of its own, for libFuzzer.
+    cargo fmt --manifest-path fuzz/Cargo.toml --check
+}
 # The log alone is a build of its own.
 clippy() {
     cargo clippy --locked --all-targets --all-features -- -D warnings

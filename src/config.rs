@@ -34,6 +34,16 @@ pub enum OnDamage {
     Salvage,
 }
 
+/// By what an intake ring is judged at open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IntakeRule {
+    /// By the boot id: within one boot nothing of it may be missing.
+    #[default]
+    ByBoot,
+    /// As after a power cut: for a device that was detached and attached again within one boot.
+    AsPowerCut,
+}
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IoChoice {
@@ -87,6 +97,7 @@ pub struct Config {
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) io: IoChoice,
     pub(crate) on_damage: OnDamage,
+    pub(crate) intake_rule: IntakeRule,
     pub(crate) segment_bytes: u64,
     pub(crate) block_bytes_max: u64,
     pub(crate) intake_bytes: u64,
@@ -124,6 +135,7 @@ impl Config {
             cpus: None,
             io: IoChoice::Auto,
             on_damage: OnDamage::Refuse,
+            intake_rule: IntakeRule::ByBoot,
             segment_bytes: 64 << 20,
             block_bytes_max: 16 << 20,
             intake_bytes: 64 << 20,
@@ -154,6 +166,8 @@ impl Config {
         io: IoChoice => io;
         /// What is done at open where acknowledged, unflushed data is damaged; default refuse.
         on_damage: OnDamage => on_damage;
+        /// By what the intake rings are judged at this open; default by the boot id.
+        intake_rule: IntakeRule => intake_rule;
         /// A segment's size in bytes, 1 MiB to 1 GiB; fixed when the store is made. Default 64 MiB.
         segment_bytes: u64 => segment_bytes;
         /// The largest payload in bytes, at most a quarter of a segment; default 16 MiB.

@@ -10,6 +10,9 @@ pub mod config;
 pub mod data;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "sim")]
+pub mod fuzz;
+pub mod inspect;
 pub mod io;
 pub mod limits;
 #[cfg(feature = "sim")]
@@ -26,7 +29,7 @@ pub(crate) mod sync;
 pub mod types;
 pub mod wal;
 
-pub use config::{Config, IoChoice, OnDamage, SyncPolicy};
+pub use config::{Config, IntakeRule, IoChoice, OnDamage, SyncPolicy};
 pub use data::store;
 pub use engine::{Engine, Status, Subscription, Ticket, Writer};
 pub use error::{Error, Fault, Rejected, Why};

@@ -10,10 +10,15 @@ pub const SECTOR_STREAM_BYTES: usize = SECTOR_BYTES - 4;
 /// Bytes at the start of a segment that hold its header, twice; the first batch starts here.
 pub const SEGMENT_HEADER_BYTES: usize = 2 * PAGE_BYTES;
 
+/// The largest seq, epoch, or number of a batch, segment or data file that a header or record may say:
+/// far beyond what a store can come to, and so that there is always a next one.
+pub const NUMBER_MAX: u64 = u64::MAX >> 1;
 /// Namespace and table together, in bytes.
 pub const NAMES_BYTES_MAX: usize = 255;
 /// Shapes of lines that are noted with a block; one with more is read again where they matter.
 pub const BLOCK_SHAPES_MAX: usize = 128;
+/// The number that stands where a shard's would in the manifest's log: no store has so many shards.
+pub const MANIFEST_SHARD: u16 = u16::MAX;
 /// A store's shards.
 pub const SHARDS_MAX: usize = 256;
 /// A segment, in bytes: bounds of the option.

@@ -1,9 +1,10 @@
 //! Bugs that are planted into the engine, to see that its tests find them. Only with the feature
-//! `sim`, and only in a thread that asks for one.
+//! `sim`, and only in a thread or a process that asks for one.
 
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 macro_rules! mutants {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -65,6 +66,8 @@ mutants! {
     EpochOfOneShard = "epoch-of-one-shard",
     /// Batches are written however many are on their way.
     WritesWithoutBound = "writes-without-bound",
+    /// A ring that was closed because only the reserve was left stays closed.
+    NeverReopens = "never-reopens",
     /// Data files get their final names before the manifest names them.
     RenameBeforeRecord = "rename-before-record",
     /// A data file is not synced before its name is committed.
@@ -101,13 +104,21 @@ thread_local! {
     static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
 }
 
+/// One more than the number of the bug that is planted into the whole process; 0: none is.
+static EVERYWHERE: AtomicUsize = AtomicUsize::new(0);
+
+/// Plants a bug into every thread of this process, or takes it out again.
+pub fn plant_everywhere(mutant: Option<Mutant>) {
+    EVERYWHERE.store(mutant.map_or(0, |mutant| mutant as usize + 1), Ordering::Relaxed);
+}
+
 /// Plants a bug into this thread, or takes it out.
 pub fn plant(mutant: Option<Mutant>) {
     PLANTED.set(mutant);
 }
 
-/// Whether this bug is planted in this thread.
+/// Whether this bug is planted in this thread, or in the whole process.
 #[must_use]
 pub fn is_planted(mutant: Mutant) -> bool {
-    PLANTED.get() == Some(mutant)
+    PLANTED.get() == Some(mutant) || EVERYWHERE.load(Ordering::Relaxed) == mutant as usize + 1
 }

@@ -255,7 +255,7 @@ impl LogReader {
             return Ok(());
         }
         let table = self.shared.segments();
-        let range = table.handled.iter().find(|at| at.segment == place.segment && at.offset == place.offset).copied();
+        let range = table.handled.iter().find(|range| range.covers(place.segment, place.offset)).copied();
         let target = range.and_then(|range| {
             let segment = table.segments.iter().find(|found| found.header.segment == range.resume_segment)?;
             Some((range, segment.clone()))

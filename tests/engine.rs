@@ -318,6 +318,26 @@ fn writers_come_out_even_with_a_slow_store_before_the_bound_stops_them() {
 }
 
 #[test]
+fn nothing_is_trimmed_between_the_open_and_the_first_subscriber() {
+    // A shard's thread trims as soon as it runs, so a hold that comes after it has begun is too late now and
+    // then: with many shards, whose threads are started one after another, more often.
+    for attempt in 0..20 {
+        let dir = folder();
+        let config = small(dir.path()).shards(8).cpus(Vec::new()).wal_bytes_max(128 << 20).intake_slots(256);
+        let engine = Engine::open_with(config.clone(), Box::new(Hold)).expect("opens");
+        for shard in 0..8u8 {
+            let writer = engine.writer("n").expect("a writer");
+            writer.append(Block::raw("t", vec![shard])).expect("an append");
+        }
+        engine.close().expect("closes");
+        let engine = Engine::open_with(config.hold_for_subscriber(true), Box::new(Null)).expect("opens");
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(read_all(&engine).len(), 8, "attempt {attempt}");
+        engine.close().expect("closes");
+    }
+}
+
+#[test]
 fn a_subscription_follows_the_log_and_a_cursor_goes_on_where_it_ended() {
     let dir = folder();
     let config = small(dir.path()).shards(1).hold_for_subscriber(true);
@@ -395,5 +415,37 @@ fn damage_is_refused_by_name_and_salvage_keeps_all_but_what_is_lost() {
     for (counter, receipt) in (0..100u8).zip(&receipts) {
         let status = engine.status_of(receipt).expect("known");
         assert_eq!(status == Status::Lost, lost(&counter), "{counter}: {status:?}");
+    }
+}
+
+#[test]
+fn what_is_sound_behind_a_damaged_beginning_of_a_segment_is_read_back() {
+    let config = |dir: &std::path::Path| small(dir).shards(1).wal_level(2).wal_fsync_period_ms(0);
+    // Its first batch alone, and its first two; of the second segment, and of the log's first. The first
+    // segment ends with room left, so that the second one's damage counts from there.
+    for (segment, pages) in [(2, 1), (2, 30), (1, 1), (1, 30)] {
+        let dir = folder();
+        let engine = Engine::open_with(config(dir.path()), Box::new(Hold)).expect("opens");
+        let writer = engine.writer("n").expect("a writer");
+        for counter in 0..30u8 {
+            writer.append(Block::raw("t", vec![counter; 80_000])).expect("an append");
+        }
+        engine.close().expect("a clean close");
+        let path = dir.path().join(format!("shard-0000/{segment:016x}.wal"));
+        let file = std::fs::OpenOptions::new().write(true).open(path).expect("a segment");
+        for page in 0..pages {
+            let at = (SEGMENT_HEADER_BYTES + page * PAGE_BYTES + 250) as u64;
+            file.write_all_at(&[0xfe; 4], at).expect("damaged");
+        }
+        file.sync_all().expect("damaged");
+        let engine =
+            Engine::open_with(config(dir.path()).on_damage(OnDamage::Salvage), Box::new(Hold)).expect("salvages");
+        let there = |engine: &Engine| read_all(engine).iter().map(|payload| payload[0]).collect::<Vec<u8>>();
+        let kept = there(&engine);
+        assert!(kept.len() >= 26 && kept.len() < 30 + usize::from(segment == 1), "segment {segment}: {kept:?}");
+        assert!(kept.windows(2).all(|two| two[0] < two[1]), "{kept:?}");
+        engine.close().expect("a clean close");
+        let engine = Engine::open_with(config(dir.path()), Box::new(Hold)).expect("opens");
+        assert_eq!(there(&engine), kept);
     }
 }

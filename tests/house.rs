@@ -32,7 +32,7 @@ const ALLOWED: &[(&str, &str)] = &[
 
 /// All Rust of the package.
 fn all_rust() -> BTreeMap<String, String> {
-    ["src", "tests", "examples", "benches"].into_iter().flat_map(rust_files).collect()
+    ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"].into_iter().flat_map(rust_files).collect()
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn every_form_of_allow_is_seen() {
 #[test]
 fn text_is_ascii() {
     let mut files = Vec::new();
-    for folder in ["src", "tests", "examples", "benches", "docs", "scripts", ".ci"] {
+    for folder in ["src", "tests", "examples", "benches", "docs", "scripts", ".ci", "fuzz/fuzz_targets"] {
         walk(&root().join(folder), &mut |path| files.push(path.to_owned()));
     }
     let top = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "Cargo.toml"];
@@ -221,7 +221,9 @@ fn every_path_that_the_docs_name_is_there() {
         "docs/architecture.md",
         "docs/durability.md",
         "docs/data-files.md",
+        "docs/operations.md",
         "docs/found-bugs.md",
+        "docs/line-protocol.md",
     ] {
         let text = fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
         for name in named_paths(&text) {
@@ -232,7 +234,8 @@ fn every_path_that_the_docs_name_is_there() {
 
 /// Paths into the package that stand in backquotes.
 fn named_paths(text: &str) -> Vec<String> {
-    const FOLDERS: [&str; 8] = ["src/", "tests/", "docs/", "examples/", "benches/", "scripts/", ".ci/", "results/"];
+    const FOLDERS: [&str; 9] =
+        ["src/", "tests/", "docs/", "examples/", "benches/", "scripts/", ".ci/", "results/", "fuzz/"];
     let quoted = text.split('`').skip(1).step_by(2);
     let paths = quoted.filter(|name| FOLDERS.iter().any(|folder| name.starts_with(folder)));
     paths.filter(|name| !name.contains([' ', '*', '{', '<'])).map(str::to_owned).collect()

@@ -125,6 +125,14 @@ fn no_flipped_bit_loses_anything_silently() {
     }
 }
 
+/// A sync of 0.64 s holds up all marks, and the store takes its time behind it: all that is slow, and
+/// nothing stands still.
+#[test]
+fn a_slow_disk_before_a_slow_store_is_no_standstill() {
+    let (summary, _) = run(&Run { seed: 5919, ..Run::default() }).expect("every promise held");
+    assert!(summary.blocks > 100, "{summary:?}");
+}
+
 #[test]
 fn a_flip_that_is_not_noticed_is_counted_as_a_silent_loss() {
     let run = |seed| Run { seed, mutant: Some(Mutant::RingEntryUnchecked), ..Run::default() };
@@ -243,6 +251,7 @@ controls! {
     finds_an_epoch_from_the_wall_clock: EpochFromWallClock in run,
     finds_an_epoch_above_one_shard_only: EpochOfOneShard in run_shards,
     finds_writes_without_a_bound: WritesWithoutBound in run,
+    finds_a_ring_that_stays_closed: NeverReopens in run,
     finds_final_names_given_before_the_record: RenameBeforeRecord in run_files,
     finds_a_data_file_that_is_not_synced: FileNotSynced in run_files,
     finds_temporary_names_that_are_not_synced: TmpFolderNotSynced in run_files,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::data::format::{DataFile, FileNo, Record, SchemaColumn, ShardProgress, StreamUpto};
+use crate::limits::NUMBER_MAX;
 use crate::types::{Position, SegmentNo, ShardId, Stream};
 
 /// Text of a record beside its rows at most, in bytes.
@@ -47,9 +48,20 @@ pub struct Reading {
     first: SegmentNo,
     /// The records begin in the middle of a transaction.
     headless: bool,
+    /// Records were lost to damage that was salvaged.
+    holed: bool,
+    /// The present transaction lost its beginning to it.
+    orphaned: bool,
 }
 
 impl Reading {
+    /// Records before the next one are lost to damage that was salvaged: what they had begun is dropped,
+    /// and what they said is not known.
+    pub fn hole(&mut self) {
+        self.parts.clear();
+        (self.holed, self.orphaned) = (true, true);
+    }
+
     /// Takes in the next record, which stands in this segment.
     ///
     /// # Errors
@@ -61,10 +73,17 @@ impl Reading {
             // A transaction that was cut short.
             self.parts.clear();
             self.first = segment;
+            self.orphaned = false;
+        } else if self.orphaned {
+            return Ok(());
         } else if self.parts.is_empty() && self.found.from.is_none() {
             // What it belongs to was given back with the segments before.
             self.headless = true;
             return Ok(());
+        }
+        let listed = record.add.iter().chain(&record.doomed).map(|file| file.no.0.saturating_add(1));
+        if let Some(next) = listed.chain([record.next_file.0]).find(|next| *next > NUMBER_MAX) {
+            return Err(format!("the data file before number {next} has a number that none can have"));
         }
         let same = self.parts.first().is_none_or(|first| first.transaction == record.transaction);
         if record.part as usize != self.parts.len() || !same {
@@ -83,11 +102,12 @@ impl Reading {
         Ok(())
     }
 
-    /// What they say; `None` where the records do not begin with a whole state, though there are any.
+    /// What they say; `None` where the records do not begin with a whole state, though there are any and
+    /// none were lost to damage.
     #[must_use]
     pub fn finish(self) -> Option<Found> {
         let none = self.found.catalog == Catalog::default() && !self.headless;
-        (self.found.from.is_some() || none).then_some(self.found)
+        (self.found.from.is_some() || none || self.holed).then_some(self.found)
     }
 }
 
@@ -111,7 +131,10 @@ impl Catalog {
             for no in &part.forget {
                 self.files.remove(no);
             }
-            self.doomed.extend(part.doomed.iter().map(|file| (file.no, file.clone())));
+            for file in &part.doomed {
+                self.next_file = self.next_file.max(FileNo(file.no.0 + 1));
+                self.doomed.insert(file.no, file.clone());
+            }
             for SchemaColumn { namespace, table, key, kind } in &part.columns {
                 let key = (namespace.clone(), table.clone(), key.clone());
                 self.columns.entry(key).or_insert_with(|| kind.clone());
@@ -254,6 +277,18 @@ mod tests {
         catalog
     }
 
+    #[test]
+    fn a_number_that_no_file_can_have_is_refused_and_a_removed_ones_is_not_given_again() {
+        for (no, sound) in [(NUMBER_MAX, false), (u64::MAX, false), (NUMBER_MAX - 1, true)] {
+            let record = Record { last: true, anew: true, add: vec![file(no)], ..Record::default() };
+            let text = serde_json::to_vec(&record).expect("plain fields");
+            assert_eq!(Reading::default().take(SegmentNo(1), &text).is_ok(), sound, "{no}");
+        }
+        let mut catalog = Catalog::default();
+        catalog.apply(&[Record { anew: true, doomed: vec![file(7)], ..Record::default() }]);
+        assert_eq!(catalog.next_file, FileNo(8));
+    }
+
     fn read(records: &[Record]) -> Option<Catalog> {
         let mut reading = Reading::default();
         for record in records {
@@ -303,6 +338,29 @@ mod tests {
         let mut records = older.anew(1, 4_000).split_off(2);
         records.extend(present.anew(2, 4_000));
         assert_eq!(read(&records), Some(present));
+    }
+
+    #[test]
+    fn a_hole_costs_the_transactions_that_it_hits_and_no_other() {
+        let text = |record: &Record| serde_json::to_vec(record).expect("plain fields");
+        let (before, between) = (Catalog { next_file: FileNo(1), ..Catalog::default() }, large().anew(2, 4_000));
+        let last = Record { last: true, add: vec![file(9_500)], next_file: FileNo(9_501), ..Record::default() };
+        assert!(between.len() > 3);
+        // Of the state at the beginning, or of the transaction behind it.
+        for (first, lost) in [(before.anew(1, 4_000), 0..1), (before.anew(1, 4_000), 1..between.len())] {
+            let mut reading = Reading::default();
+            let all: Vec<&Record> = first.iter().chain(&between).chain([&last]).collect();
+            for (at, record) in all.iter().enumerate() {
+                match at {
+                    at if at + 1 == lost.end || (at == 1 && lost.end > 1) => reading.hole(),
+                    at if lost.contains(&at) => {}
+                    _ => reading.take(SegmentNo(1), &text(record)).expect("a record"),
+                }
+            }
+            let found = reading.finish().expect("a state");
+            assert_eq!(found.catalog.files.contains_key(&FileNo(1)), lost.end == 1, "what was whole");
+            assert!(found.catalog.files.contains_key(&FileNo(9_500)), "what came behind");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Reading data files back, batch by batch: for merging, and for tools that check them.
 
 use std::fs::File;
-use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -35,23 +34,6 @@ pub struct DataReader {
     file: SerializedFileReader<File>,
     kind: PartKind,
     columns: Vec<FileColumn>,
-}
-
-/// CRC-32 of a file's bytes, and how many there are.
-///
-/// # Errors
-/// As the file system says.
-pub fn checksum(mut file: &File) -> io::Result<(u32, u64)> {
-    let (mut sum, mut bytes) = (crc32fast::Hasher::new(), 0);
-    let mut buf = vec![0; 256 << 10];
-    loop {
-        let count = file.read(&mut buf)?;
-        if count == 0 {
-            return Ok((sum.finalize(), bytes));
-        }
-        sum.update(&buf[..count]);
-        bytes += count as u64;
-    }
 }
 
 impl DataReader {

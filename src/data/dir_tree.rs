@@ -2,11 +2,28 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::data::format::MANIFEST;
 use crate::data::tree::{NewFile, Tree};
+
+/// CRC-32 of a file's bytes, and how many there are.
+///
+/// # Errors
+/// As the file system says.
+pub fn checksum(mut file: &File) -> io::Result<(u32, u64)> {
+    let (mut sum, mut bytes) = (crc32fast::Hasher::new(), 0);
+    let mut buf = vec![0; 256 << 10];
+    loop {
+        let count = file.read(&mut buf)?;
+        if count == 0 {
+            return Ok((sum.finalize(), bytes));
+        }
+        sum.update(&buf[..count]);
+        bytes += count as u64;
+    }
+}
 
 /// A folder, and those below it.
 #[derive(Debug)]

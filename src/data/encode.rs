@@ -12,9 +12,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use parquet::basic::{Compression as Codec, Encoding, LogicalType, Repetition, TimeUnit, Type as Physical, ZstdLevel};
-use parquet::column::writer::{ColumnCloseResult, ColumnWriter, get_column_writer};
-use parquet::data_type::ByteArray;
+use parquet::column::writer::{ColumnCloseResult, ColumnWriter, ColumnWriterImpl, get_column_writer};
+use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
@@ -24,12 +25,17 @@ use smol_str::SmolStr;
 
 use crate::data::format::{PartKind, PartName};
 use crate::data::pages::Pages;
+use crate::data::rests::rest;
 use crate::data::schema::ColumnType;
 
 /// Rows of a row group, at most.
 pub const GROUP_ROWS_MAX: usize = 1 << 17;
 /// A row group ends once the texts in it have so many bytes.
 pub const GROUP_TEXT_BYTES_MAX: usize = 32 << 20;
+/// Rows of a column that are gathered or encoded between two rests, at most.
+pub const PIECE_ROWS: usize = 4096;
+/// How often each value occurs, on average, from which on a column of numbers gets a dictionary.
+const REPEATING: usize = 8;
 /// The version of the layout, in the files' key-value metadata.
 const FORMAT: &str = "1";
 
@@ -186,7 +192,7 @@ impl FileColumn {
         Ok(Arc::new(built))
     }
 
-    /// The values are in an order, or nearly all different: differences are smaller than a dictionary.
+    /// Differences between neighbours are mostly smaller than a dictionary.
     const fn is_delta(&self) -> bool {
         matches!(self.role, Role::Time | Role::ReceivedAt | Role::Seq | Role::Row)
     }
@@ -216,6 +222,33 @@ pub struct ColumnData {
     pub present: Vec<i16>,
 }
 
+impl ColumnData {
+    /// Makes room for so many rows in all.
+    pub fn reserve(&mut self, rows: usize) {
+        match &mut self.values {
+            Values::Int64(values) => values.reserve(rows),
+            Values::Int32(values) => values.reserve(rows),
+            Values::Double(values) => values.reserve(rows),
+            Values::Boolean(values) => values.reserve(rows),
+            Values::Bytes(values) => values.reserve(rows),
+        }
+        self.present.reserve(rows);
+    }
+
+    /// Appends rows of the same column.
+    pub fn append(&mut self, mut other: Self) {
+        match (&mut self.values, &mut other.values) {
+            (Values::Int64(all), Values::Int64(more)) => all.append(more),
+            (Values::Int32(all), Values::Int32(more)) => all.append(more),
+            (Values::Double(all), Values::Double(more)) => all.append(more),
+            (Values::Boolean(all), Values::Boolean(more)) => all.append(more),
+            (Values::Bytes(all), Values::Bytes(more)) => all.append(more),
+            _ => unreachable!("a column's values are of one type"),
+        }
+        self.present.append(&mut other.present);
+    }
+}
+
 /// What was written to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
@@ -235,6 +268,8 @@ pub struct Written {
 pub struct TableWriter<W: Write + Send> {
     writer: SerializedFileWriter<Summed<W>>,
     properties: WriterPropertiesPtr,
+    /// For times of acceptance in a group of blocks with many rows: each of them stands there many times.
+    repeating: WriterPropertiesPtr,
     columns: Vec<FileColumn>,
     rows: u64,
     times: (i64, i64),
@@ -254,9 +289,13 @@ impl<W: Write + Send> TableWriter<W> {
         let fields: Vec<TypePtr> = columns.iter().map(FileColumn::schema).collect::<Result<_, _>>()?;
         let schema = Type::group_type_builder("rows").with_fields(fields).build()?;
         let out = Summed { out, sum: crc32fast::Hasher::new(), bytes: 0 };
-        let properties = Arc::new(properties(part, &columns, compression)?);
+        let properties_for = |is_delta: fn(&FileColumn) -> bool| {
+            properties(part, &columns, compression, is_delta).map(WriterPropertiesPtr::from)
+        };
+        let properties = properties_for(FileColumn::is_delta)?;
+        let repeating = properties_for(|column| column.is_delta() && column.role != Role::ReceivedAt)?;
         let writer = SerializedFileWriter::new(out, Arc::new(schema), Arc::clone(&properties))?;
-        Ok(Self { writer, properties, columns, rows: 0, times: (i64::MAX, i64::MIN) })
+        Ok(Self { writer, properties, repeating, columns, rows: 0, times: (i64::MAX, i64::MIN) })
     }
 
     /// Writes a row group: the data of every column, in order.
@@ -267,7 +306,9 @@ impl<W: Write + Send> TableWriter<W> {
         let schema = self.writer.schema_descr().columns().to_vec();
         let mut group = self.writer.next_row_group()?;
         for ((column, data), descr) in self.columns.iter().zip(data).zip(schema) {
-            let (pages, closed) = encode(column, data, descr, &self.properties)?;
+            let is_repeating = column.role == Role::ReceivedAt && is_repeating(&data.values);
+            let properties = if is_repeating { &self.repeating } else { &self.properties };
+            let (pages, closed) = encode(column, data, descr, properties)?;
             group.append_column(&pages, closed)?;
             let tells_time = if self.columns[0].role == Role::Time { Role::Time } else { Role::ReceivedAt };
             if let (true, Values::Int64(times)) = (column.role == tells_time, &data.values) {
@@ -293,6 +334,13 @@ impl<W: Write + Send> TableWriter<W> {
     }
 }
 
+/// Whether each value stands there many times, so that a dictionary and its numbers are smaller than differences.
+fn is_repeating(values: &Values) -> bool {
+    let Values::Int64(values) = values else { return false };
+    let mut known = HashSet::new();
+    values.iter().all(|value| !known.insert(*value) || known.len() * REPEATING <= values.len())
+}
+
 /// Encodes one column of a row group.
 fn encode(
     column: &FileColumn,
@@ -304,23 +352,43 @@ fn encode(
     let mut writer = get_column_writer(descr, Arc::clone(properties), Box::new(Pages::new(&mut pages)));
     let present = column.is_optional().then_some(data.present.as_slice());
     match (&data.values, &mut writer) {
-        (Values::Int64(values), ColumnWriter::Int64ColumnWriter(writer)) => writer.write_batch(values, present, None),
-        (Values::Int32(values), ColumnWriter::Int32ColumnWriter(writer)) => writer.write_batch(values, present, None),
-        (Values::Double(values), ColumnWriter::DoubleColumnWriter(writer)) => writer.write_batch(values, present, None),
-        (Values::Boolean(values), ColumnWriter::BoolColumnWriter(writer)) => writer.write_batch(values, present, None),
-        (Values::Bytes(values), ColumnWriter::ByteArrayColumnWriter(writer)) => {
-            writer.write_batch(values, present, None)
-        }
+        (Values::Int64(values), ColumnWriter::Int64ColumnWriter(writer)) => write(writer, values, present),
+        (Values::Int32(values), ColumnWriter::Int32ColumnWriter(writer)) => write(writer, values, present),
+        (Values::Double(values), ColumnWriter::DoubleColumnWriter(writer)) => write(writer, values, present),
+        (Values::Boolean(values), ColumnWriter::BoolColumnWriter(writer)) => write(writer, values, present),
+        (Values::Bytes(values), ColumnWriter::ByteArrayColumnWriter(writer)) => write(writer, values, present),
         _ => return Err(ParquetError::General(format!("column '{}' has values of another type", column.name))),
     }?;
     let closed = writer.close()?;
     Ok((pages.into(), closed))
 }
 
+/// Writes a column's values piece by piece, with rests between them.
+fn write<T: DataType>(
+    writer: &mut ColumnWriterImpl<'_, T>,
+    mut values: &[T::T],
+    present: Option<&[i16]>,
+) -> Result<(), ParquetError> {
+    let Some(present) = present else {
+        for piece in values.chunks(PIECE_ROWS) {
+            rest();
+            writer.write_batch(piece, None, None)?;
+        }
+        return Ok(());
+    };
+    for present in present.chunks(PIECE_ROWS) {
+        rest();
+        let written = writer.write_batch(values, Some(present), None)?;
+        values = &values[written..];
+    }
+    Ok(())
+}
+
 fn properties(
     part: &PartName,
     columns: &[FileColumn],
     compression: Compression,
+    is_delta: fn(&FileColumn) -> bool,
 ) -> Result<WriterProperties, ParquetError> {
     let codec = match compression {
         Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(1)?),
@@ -362,7 +430,7 @@ fn properties(
     }
     for column in columns {
         let path = ColumnPath::from(column.name.as_str());
-        if column.is_delta() {
+        if is_delta(column) {
             builder = builder
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
+use crate::data::rests::{Hurry, cpu_time, rest, set_hurry};
 use crate::data::store::{Delivered, Store, StoreError, Unit};
 use crate::error::Error;
 use crate::reader::LogReader;
 use crate::shard::handle::ShardHandle;
+use crate::shard::pace::FREE;
 use crate::shard::waiters::Waited;
 use crate::stats::StoreCounters;
 use crate::types::{Position, Seq};
@@ -142,7 +142,7 @@ fn run(
         let mut outcome = Ok(());
         for source in &mut sources {
             while outcome.is_ok() && source.is_due(when, last_turn) {
-                let flushed = source.flush(store.as_mut(), when);
+                let flushed = source.flush(store.as_mut(), when, last_turn);
                 let count = if flushed.is_ok() { &counters.flushes } else { &counters.failed_flushes };
                 count.fetch_add(1, Ordering::Relaxed);
                 if let Err(error) = flushed {
@@ -209,7 +209,7 @@ impl Source<'_> {
     }
 
     /// Hands over one unit of what there is up to now; synced first, at every level.
-    fn flush(&mut self, store: &mut dyn Store, when: FlushWhen) -> Result<(), StoreError> {
+    fn flush(&mut self, store: &mut dyn Store, when: FlushWhen, last_turn: bool) -> Result<(), StoreError> {
         let (began, cpu) = (Instant::now(), cpu_time());
         let shared = &self.shard.shared;
         let bytes = shared.stats().bytes;
@@ -231,11 +231,14 @@ impl Source<'_> {
         let (known, before) = (self.bytes_per_s, self.taken_bytes);
         let pace = |taken: u64| {
             let bytes_per_s = if known > 0.0 { known } else { speed(taken, began, cpu) };
-            let waiting = shared.stats().bytes.saturating_sub(before);
-            shared.pace.set(bytes_per_s, waiting as f64 / when.log_bytes as f64);
+            let filled = shared.stats().bytes.saturating_sub(before) as f64 / when.log_bytes as f64;
+            shared.pace.set(bytes_per_s, filled);
+            set_hurry(if last_turn || filled > FREE { Hurry::Yes } else { Hurry::No });
         };
+        pace(0);
         let (mut taken, mut looked) = (0, 0);
         let mut blocks = std::iter::from_fn(|| {
+            rest();
             let next = next_upto(&mut reader, last);
             if let Some(Ok(delivered)) = &next {
                 taken += delivered.block.payload.len() as u64;
@@ -280,12 +283,6 @@ impl Source<'_> {
 /// been faster: at most twice as fast, as far as is known.
 fn speed(taken: u64, began: Instant, cpu: Duration) -> f64 {
     taken as f64 / (began.elapsed().as_secs_f64() / 2.0).max((cpu_time() - cpu).as_secs_f64())
-}
-
-/// CPU time of this thread so far.
-fn cpu_time() -> Duration {
-    let spent = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec as u32)
 }
 
 fn next_upto(reader: &mut LogReader, upto: Seq) -> Option<Result<Delivered, StoreError>> {

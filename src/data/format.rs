@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Chain, Epoch, Nonce, Position, Seq, ShardId, StoreId, Stream, mix64};
 
+/// The folder of data files, below the store's.
+pub const DATA: &str = "data";
 /// The folder of temporary files, below the data folder.
 pub const TMP: &str = "_tmp";
 /// The folder of the manifest, below the data folder.

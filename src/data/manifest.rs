@@ -13,14 +13,16 @@ use crate::io::disk::Folder;
 use crate::io::maker::Maker;
 use crate::limits::{PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::{
-    Appender, Ground, Intake, OpenError, Opened, Quarantine, ShardReport, ShardSetup, carry_out, examine, put_aside,
+    Appender, Examined, Ground, Intake, OpenError, Opened, Quarantine, ShardReport, ShardSetup, carry_out, examine,
+    put_aside,
 };
 use crate::types::{BlockKind, Epoch, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
-use crate::wal::entry::{Entry, EntryKind};
+use crate::wal::entry::{Entry, EntryKind, decode_entry};
 use crate::wal::log::LogBounds;
+use crate::wal::read::each_entry;
 
-/// The number that stands where a shard's would: no store has so many shards.
-pub const MANIFEST_SHARD: ShardId = ShardId(u16::MAX);
+/// What stands where a shard's number would.
+pub const MANIFEST_SHARD: ShardId = ShardId(crate::limits::MANIFEST_SHARD);
 /// A segment of the manifest, in bytes.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 /// Beyond this many bytes no record joins a batch of others.
@@ -98,7 +100,7 @@ impl Manifest {
         draw: Box<dyn FnMut() -> u64 + Send>,
     ) -> Result<(Self, ShardReport), ManifestError> {
         let mut examined = examine(&*folder, &shard_setup(setup), None, &mut |_| {})?;
-        let Found { catalog, from, upto } = read(&examined, &*folder)?;
+        let Found { catalog, from, upto } = found_in(&examined, &*folder)?;
         examined.needs_only(from, upto);
         let epoch = Epoch(examined.epoch_max.0 + 1);
         put_aside(&examined, &*folder, &mut *quarantine(epoch), None)?;
@@ -125,7 +127,7 @@ impl Manifest {
     /// [`ManifestError`].
     pub fn read(folder: &dyn Folder, setup: &ManifestSetup) -> Result<Catalog, ManifestError> {
         let examined = examine(folder, &shard_setup(setup), None, &mut |_| {})?;
-        read(&examined, folder).map(|found| found.catalog)
+        found_in(&examined, folder).map(|found| found.catalog)
     }
 
     /// That it may be used.
@@ -262,7 +264,9 @@ const fn entry_bytes_max(segment_bytes: u64) -> usize {
     sectors * SECTOR_STREAM_BYTES - BATCH_EXTRA_BYTES
 }
 
-fn shard_setup(setup: &ManifestSetup) -> ShardSetup {
+/// The same for the examination of its log.
+#[must_use]
+pub fn shard_setup(setup: &ManifestSetup) -> ShardSetup {
     ShardSetup {
         store: setup.store,
         shard: MANIFEST_SHARD,
@@ -290,16 +294,24 @@ fn entry(text: &[u8]) -> Entry<'static> {
     }
 }
 
-fn read(examined: &crate::recover::Examined, folder: &dyn Folder) -> Result<Found, ManifestError> {
+/// What the records of an examined manifest say.
+///
+/// # Errors
+/// [`ManifestError::Records`], or where they cannot be read.
+pub fn found_in(examined: &Examined, folder: &dyn Folder) -> Result<Found, ManifestError> {
     let mut reading = Reading::default();
     let mut wrong = None;
-    examined.each_payload(folder, |segment, payload| {
-        if wrong.is_some() {
-            return;
+    examined.each_batch(folder, |batch| {
+        if batch.behind_damage {
+            reading.hole();
         }
-        if let Err(error) = reading.take(segment, payload) {
-            wrong = Some(error);
-        }
+        each_entry(batch.bytes, &batch.header, &mut Vec::new(), |head, payload| {
+            let is_record = decode_entry(head).is_some_and(|entry| entry.kind == EntryKind::Own);
+            if is_record && wrong.is_none() {
+                wrong = reading.take(batch.segment.segment, payload).err();
+            }
+        });
+        Ok::<(), OpenError>(())
     })?;
     match (wrong, reading.finish()) {
         (Some(wrong), _) => Err(ManifestError::Records(wrong)),

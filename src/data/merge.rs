@@ -21,6 +21,7 @@ use crate::data::encode::{
 };
 use crate::data::format::{PartKind, PartName};
 use crate::data::repeated::keep_last;
+use crate::data::rests::rest;
 use crate::data::schema::ColumnType;
 
 /// Rows with the same tags and time that are compared with each other, at most: a bound on memory.
@@ -86,6 +87,7 @@ pub fn merge(
 
 fn next_batch(batches: &mut Batches) -> Result<Option<Batch>, DecodeError> {
     loop {
+        rest();
         match batches.next_batch()? {
             Some(batch) if batch.rows() == 0 => {}
             other => return Ok(other),

@@ -15,7 +15,7 @@ use crate::config::OnDamage;
 use crate::data::dir_tree::DirTree;
 use crate::data::encode::{WriteOptions, Written};
 use crate::data::files::{DataFiles, FilesError, Settled};
-use crate::data::format::{DataFile, FileNo, MANIFEST, Record, SchemaColumn, ShardProgress, StreamUpto};
+use crate::data::format::{DATA, DataFile, FileNo, MANIFEST, Record, SchemaColumn, ShardProgress, StreamUpto};
 use crate::data::manifest::{Manifest, ManifestError, ManifestSetup, SEGMENT_BYTES};
 use crate::data::rows::Rows;
 use crate::data::schema::{Placed, Schemas};
@@ -25,11 +25,10 @@ use crate::io::clock::random_u64;
 use crate::io::folder::DirFolder;
 use crate::io::quarantine::QuarantineFolder;
 use crate::recover::OpenError;
+use crate::report::repair_command;
 use crate::stats::StoreCounters;
 use crate::types::{Chain, Nonce, Seq, Stream};
 
-/// The folder of data files, below the engine's.
-pub const DATA: &str = "data";
 /// A flush ends early once it has rows for so many files.
 const PARTS_MAX: usize = 256;
 /// A flush ends early once its rows take so much memory, in bytes.
@@ -342,6 +341,10 @@ fn open_manifest(dir: &Path, manifest_dir: &Path, setup: &ManifestSetup) -> Resu
                 std::thread::sleep(Duration::from_millis(20));
                 waited += Duration::from_millis(20);
             }
+            Err(ManifestError::Log(OpenError::Damaged(mut damaged))) => {
+                damaged.command = repair_command(Some(dir), None);
+                return Err(ManifestError::Log(OpenError::Damaged(damaged)).into());
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -353,10 +356,11 @@ fn lost_record(home: &Home<'_>, root: &Path, unknown: &[String]) -> Result<(), S
     if home.on_damage == OnDamage::Refuse {
         return Err(format!(
             "{} data files below {} are not in the manifest, {first} among them: it has lost records. Nothing was changed. \
-             To go on: restore {} from a backup, or open with on_damage = salvage, which moves those files to quarantine/",
+             To go on: restore {} from a backup, or move those files to quarantine/: {} | on_damage=salvage",
             unknown.len(),
             root.display(),
-            root.join(MANIFEST).display()
+            root.join(MANIFEST).display(),
+            repair_command(Some(home.dir), None)
         )
         .into());
     }

@@ -13,10 +13,11 @@ use parquet::errors::ParquetError;
 use smol_str::SmolStr;
 
 use crate::data::encode::{
-    ColumnData, FileColumn, GROUP_ROWS_MAX, GROUP_TEXT_BYTES_MAX, Repeated, Role, TableWriter, Values, WriteOptions,
-    Written,
+    ColumnData, FileColumn, GROUP_ROWS_MAX, GROUP_TEXT_BYTES_MAX, PIECE_ROWS, Repeated, Role, TableWriter, Values,
+    WriteOptions, Written,
 };
 use crate::data::repeated::keep_last;
+use crate::data::rests::rest;
 use crate::data::rows::{Column, FieldValues, Held, LineRows, Part};
 use crate::data::schema::ColumnType;
 use crate::types::StoreId;
@@ -293,7 +294,20 @@ impl<'a> Sorted<'a> {
         }
     }
 
+    /// A column of a row group, gathered piece by piece, with rests between them.
     fn column(&self, column: &FileColumn, range: Range<usize>) -> ColumnData {
+        let piece = |start: usize| {
+            rest();
+            self.piece(column, start..range.end.min(start + PIECE_ROWS))
+        };
+        let mut pieces = range.clone().step_by(PIECE_ROWS).map(piece);
+        let mut whole = pieces.next().unwrap_or_else(|| self.piece(column, range.clone()));
+        whole.reserve(range.len());
+        pieces.for_each(|piece| whole.append(piece));
+        whole
+    }
+
+    fn piece(&self, column: &FileColumn, range: Range<usize>) -> ColumnData {
         let part = self.part;
         let rows = self.order[range].iter().map(|row| *row as usize);
         let blocks = rows.clone().map(|row| &part.blocks[part.block[row] as usize]);

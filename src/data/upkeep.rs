@@ -14,11 +14,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::data::catalog::Catalog;
-use crate::data::decode::{DataReader, checksum};
+use crate::data::decode::DataReader;
+use crate::data::dir_tree::checksum;
 use crate::data::files::FilesError;
 use crate::data::format::{DataFile, FileNo, PartName, Record, day_of};
 use crate::data::merge::merge;
 use crate::data::parquet_files::Files;
+use crate::data::rests::{Hurry, set_hurry};
 use crate::data::store::StoreError;
 
 /// A file of at least this many bytes is large enough, and left alone.
@@ -275,6 +277,7 @@ impl Upkeep {
 fn look_after(files: &Files, options: UpkeepOptions, stop: &AtomicBool) {
     // Without it the thread would only be less polite.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    set_hurry(Hurry::No);
     files.unpark_after_commits(std::thread::current());
     let mut merging = Merging { files, stop, unreadable: BTreeSet::new() };
     while !stop.load(Ordering::Relaxed) {

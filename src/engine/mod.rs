@@ -1,11 +1,10 @@
 //! The face of the crate: opening a store, writers, receipts, reading back, closing.
 
-mod identity;
+pub(crate) mod identity;
 mod inner;
-mod open;
+pub(crate) mod open;
 mod subscription;
 mod ticket;
-#[cfg(feature = "parquet")]
 pub mod tools;
 mod writer;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::config::{Config, IoChoice, OnDamage};
+use crate::config::{Config, IntakeRule, IoChoice, OnDamage};
 use crate::data::flusher::{FlushWhen, Flusher};
 use crate::data::store::{Admission, Home, Keeps, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
@@ -29,6 +29,7 @@ use crate::recover::{
     Examined, Intake, OpenError, Opened, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, next_epoch,
     put_aside,
 };
+use crate::report::repair_command;
 use crate::shard::core::{Core, CoreConfig};
 use crate::shard::driver::Retention;
 use crate::shard::handle::ShardHandle;
@@ -108,7 +109,7 @@ impl Engine {
             let progress = store.progress(shard).map_err(failed)?;
             let flushed = progress.map_or(Seq(0), |at| at.seq);
             let examined = Opening::examine(&config, identity.store(), shard, boot, flushed)?;
-            from.push(examined.flush_from(progress, config.on_damage)?);
+            from.push(examined.flush_from(progress, &config)?);
             opening.push(examined);
         }
         let epoch = next_epoch(opening.iter().map(|opening| &opening.examined));
@@ -140,6 +141,12 @@ impl Engine {
         let text = serde_json::to_string_pretty(&report).expect("plain fields");
         replace_file(&dir, "recovery-report.json.tmp", "recovery-report.json", text.as_bytes())?;
         log_report(&report);
+        if config.hold_for_subscriber {
+            // Before a shard's thread can trim anything.
+            for shard in &shards {
+                shard.shared.hold(0, Some(Seq(0)));
+            }
+        }
         let mut threads = Vec::new();
         for (index, mut thread) in starting.into_iter().enumerate() {
             thread.cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
@@ -166,11 +173,6 @@ impl Engine {
                 "the intake ring's folder is on a file system whose mappings cannot be trusted: the intake is plain \
                  memory, and a block is acknowledged when it is written to the log. intake_dir can put it elsewhere"
             );
-        }
-        if inner.config.hold_for_subscriber {
-            for shard in inner.shards.iter() {
-                shard.shared.hold(0, Some(Seq(0)));
-            }
         }
         let flusher = match keeps {
             Keeps::Blocks => {
@@ -364,7 +366,10 @@ impl Opening {
             batch_bytes_max: config.batch_bytes_max as usize,
             on_damage: config.on_damage,
             flushed,
-            intake: Intake::Ring,
+            intake: match config.intake_rule {
+                IntakeRule::ByBoot => Intake::Ring,
+                IntakeRule::AsPowerCut => Intake::RingAfterPowerCut,
+            },
         };
         let mut waited = Duration::ZERO;
         let mut read = Progress::new(shard);
@@ -380,7 +385,10 @@ impl Opening {
                     std::thread::sleep(nap);
                     waited += nap;
                 }
-                Err(OpenError::Damaged(damaged)) => return Err(Error::Damaged(damaged)),
+                Err(OpenError::Damaged(mut damaged)) => {
+                    damaged.command = repair_command(Some(&config.dir), config.intake_dir.as_deref());
+                    return Err(Error::Damaged(damaged));
+                }
                 Err(OpenError::Io { context, source }) => {
                     return Err(Error::io(format!("shard {shard}: {context}"))(source));
                 }
@@ -395,7 +403,7 @@ impl Opening {
     }
 
     /// Where the flusher goes on: the store's progress, if the log reaches back that far.
-    fn flush_from(&self, progress: Option<Position>, on_damage: OnDamage) -> Result<Position, Error> {
+    fn flush_from(&self, progress: Option<Position>, config: &Config) -> Result<Position, Error> {
         let (Some(at), Some(first)) = (progress, self.examined.first_seq()) else {
             return Ok(progress.unwrap_or_default());
         };
@@ -407,10 +415,11 @@ impl Opening {
              trimmed, because the store said that it had it",
             self.shard, at.seq
         );
-        if on_damage == OnDamage::Refuse {
+        if config.on_damage == OnDamage::Refuse {
+            let command = repair_command(Some(&config.dir), config.intake_dir.as_deref());
             return Err(Error::Store(format!(
-                "{gap}. Not opened. To go on: restore the store's data and its manifest as they were, or open with \
-                 on_damage = salvage, which goes on at the log's beginning"
+                "{gap}. Not opened. To go on: restore the store's data and its manifest as they were, or go on at the log's \
+                 beginning: {command} | on_damage=salvage"
             )));
         }
         tracing::warn!("{gap}; going on at the log's beginning");
@@ -569,7 +578,7 @@ fn sync_dir(dir: &Path) -> Result<(), Error> {
 }
 
 /// The ring file as it stands, through the page cache, which is where its entries live.
-fn read_ring(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) fn read_ring(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let most = *crate::limits::INTAKE_BYTES.end() + *crate::limits::INTAKE_SLOTS.end() * 64 + (1 << 20);
     match fs::metadata(path) {
         Ok(found) if found.len() > most => {

@@ -1,20 +1,27 @@
 //! What can be done to a store's data files from outside the engine: listing and merging them.
 
 use std::path::{Path, PathBuf};
+#[cfg(feature = "parquet")]
 use std::sync::Arc;
 
 use crate::config::OnDamage;
 use crate::data::catalog::Catalog;
+#[cfg(feature = "parquet")]
 use crate::data::encode::{Compression, WriteOptions};
-use crate::data::format::{DataFile, MANIFEST};
+use crate::data::format::{DATA, DataFile, MANIFEST};
 use crate::data::manifest::{Manifest, ManifestSetup, SEGMENT_BYTES};
-use crate::data::parquet_files::{DATA, Files};
+#[cfg(feature = "parquet")]
+use crate::data::parquet_files::Files;
+#[cfg(feature = "parquet")]
 use crate::data::store::Home;
+#[cfg(feature = "parquet")]
 use crate::data::upkeep::{MergeWhat, Merged, merge_all};
-use crate::engine::identity::{Identity, StoreLock};
+use crate::engine::identity::Identity;
+#[cfg(feature = "parquet")]
+use crate::engine::identity::StoreLock;
 use crate::engine::open::boot_id;
 use crate::error::Error;
-use crate::io::folder::{DirFolder, Unlocked};
+use crate::io::folder::{Locks, ReadOnly};
 use crate::types::Nonce;
 
 /// How often the manifest is read again while a running engine changes it.
@@ -60,8 +67,9 @@ pub fn list_files(dir: &Path) -> Result<Listing, Error> {
 fn read(manifest: &Path, setup: &ManifestSetup) -> Result<Catalog, Error> {
     let mut tries = 0;
     loop {
-        let folder = DirFolder::open(manifest).map_err(Error::io(format!("opening {}", manifest.display())))?;
-        match Manifest::read(&Unlocked(folder), setup) {
+        let folder = ReadOnly::open(manifest, Locks::NotAsked);
+        let folder = folder.map_err(Error::io(format!("opening {}", manifest.display())))?;
+        match Manifest::read(&folder, setup) {
             Ok(catalog) => return Ok(catalog),
             Err(_) if tries < TRIES => {
                 tries += 1;
@@ -77,6 +85,7 @@ fn read(manifest: &Path, setup: &ManifestSetup) -> Result<Catalog, Error> {
 ///
 /// # Errors
 /// [`Error::InUse`], [`Error::Config`] where there is no store, [`Error::Store`].
+#[cfg(feature = "parquet")]
 pub fn merge_files(dir: &Path, compression: Compression, told: &mut dyn FnMut(&Merged)) -> Result<Merged, Error> {
     let identity = identity(dir)?;
     let _lock = StoreLock::take(dir)?;

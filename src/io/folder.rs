@@ -26,6 +26,8 @@ const FILL_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct DirFolder {
     dir: OwnedFd,
+    /// How files are opened.
+    access: OFlags,
     files: Mutex<HashMap<String, Arc<OpenFile>>>,
 }
 
@@ -44,7 +46,7 @@ impl DirFolder {
     /// As the file system says.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { dir: fs::open(path, flags, Mode::empty())?, files: Mutex::default() })
+        Ok(Self { dir: fs::open(path, flags, Mode::empty())?, access: OFlags::RDWR, files: Mutex::default() })
     }
 
     /// The file's descriptor: the one that holds the lock, if that was taken.
@@ -56,7 +58,7 @@ impl DirFolder {
         if let Some(file) = files.get(name) {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(OpenFile::open(&self.dir, name, OFlags::RDWR)?);
+        let file = Arc::new(OpenFile::open(&self.dir, name, self.access)?);
         files.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
     }
@@ -90,7 +92,7 @@ impl Folder for DirFolder {
     }
 
     fn try_lock(&self, name: &str) -> io::Result<bool> {
-        self.file(name)?.try_lock()
+        self.file(name)?.try_lock(FlockOperation::NonBlockingLockExclusive)
     }
 
     fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
@@ -109,7 +111,7 @@ impl Folder for DirFolder {
         let file = Arc::new(OpenFile::open(&self.dir, name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?);
         files.insert(name.to_owned(), Arc::clone(&file));
         drop(files);
-        let filled = file.try_lock().and_then(|_| file.zero_fill(len));
+        let filled = file.try_lock(FlockOperation::NonBlockingLockExclusive).and_then(|_| file.zero_fill(len));
         if filled.is_err() {
             // The first error is the one to report; a file that stays is removed at the next open.
             let _ = self.remove(name);
@@ -153,6 +155,10 @@ impl Folder for DirFolder {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if crate::planted::is_planted(crate::planted::Mutant::NoFolderSync) {
+            return Ok(());
+        }
         Ok(fs::fsync(&self.dir)?)
     }
 }
@@ -177,11 +183,11 @@ impl OpenFile {
         self.direct
     }
 
-    fn try_lock(&self) -> io::Result<bool> {
+    fn try_lock(&self, how: FlockOperation) -> io::Result<bool> {
         if self.locked.load(Ordering::Acquire) {
             return Ok(true);
         }
-        match retry_on_intr(|| fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive)) {
+        match retry_on_intr(|| fs::flock(&self.fd, how)) {
             Ok(()) => self.locked.store(true, Ordering::Release),
             Err(Errno::WOULDBLOCK) => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -254,22 +260,46 @@ impl AsFd for OpenFile {
     }
 }
 
-/// A folder that is only read, while another process may be writing to it: its locks are not asked
-/// for, and nothing of it is made durable.
+/// A folder that is only read, through descriptors that cannot write: nothing of it is made durable.
 #[derive(Debug)]
-pub struct Unlocked(pub DirFolder);
+pub struct ReadOnly {
+    folder: DirFolder,
+    locks: Locks,
+}
 
-impl Folder for Unlocked {
+/// What a reader does about files that others may be writing to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locks {
+    /// They are not asked for: what is read may change meanwhile.
+    NotAsked,
+    /// They are taken shared: nobody writes as long as the folder is open.
+    Shared,
+}
+
+impl ReadOnly {
+    /// Opens an existing directory.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub fn open(path: &Path, locks: Locks) -> io::Result<Self> {
+        Ok(Self { folder: DirFolder { access: OFlags::RDONLY, ..DirFolder::open(path)? }, locks })
+    }
+}
+
+impl Folder for ReadOnly {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        self.0.list()
+        self.folder.list()
     }
 
-    fn try_lock(&self, _name: &str) -> io::Result<bool> {
-        Ok(true)
+    fn try_lock(&self, name: &str) -> io::Result<bool> {
+        match self.locks {
+            Locks::NotAsked => Ok(true),
+            Locks::Shared => self.folder.file(name)?.try_lock(FlockOperation::NonBlockingLockShared),
+        }
     }
 
     fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(name, offset, buf)
+        self.folder.read(name, offset, buf)
     }
 
     fn create(&self, _name: &str, _len: u64) -> io::Result<()> {
@@ -391,6 +421,26 @@ mod tests {
         let mut buf = AlignedBuf::new(12288);
         assert_eq!(folder.read("a", 0, &mut buf).expect("read"), 5000);
         assert!(buf[..5000].iter().all(|&byte| byte == 5));
+    }
+
+    #[test]
+    fn who_only_reads_needs_no_right_to_write_and_keeps_writers_out() {
+        let (dir, folder) = folder();
+        folder.create("a", 4096).expect("created");
+        let of_a_moment = ReadOnly::open(dir.path(), Locks::NotAsked).expect("it opens");
+        let shared = || ReadOnly::open(dir.path(), Locks::Shared).expect("it opens");
+        assert!(of_a_moment.try_lock("a").expect("not asked"));
+        assert!(!shared().try_lock("a").expect("tried"), "its writer is there");
+        drop(folder);
+        let (first, second) = (shared(), shared());
+        assert!(first.try_lock("a").expect("tried") && second.try_lock("a").expect("tried"));
+        let writer = DirFolder::open(dir.path()).expect("it opens");
+        assert!(!writer.try_lock("a").expect("tried"), "readers are there");
+        let mut buf = AlignedBuf::new(4096);
+        assert_eq!(first.read("a", 0, &mut buf).expect("read"), 4096);
+        let file = first.folder.file("a").expect("open");
+        let refused = file.write(0, &buf).expect_err("a descriptor that cannot write");
+        assert_eq!(refused.raw_os_error(), Some(Errno::BADF.raw_os_error()));
     }
 
     #[test]

@@ -246,6 +246,10 @@ impl Slots {
         };
         match &job.work {
             Work::Write { offset, buf } => write(*offset, buf).build(),
+            #[cfg(feature = "sim")]
+            Work::WriteSynced { offset, buf } if crate::planted::is_planted(crate::planted::Mutant::AckBeforeSync) => {
+                write(*offset, buf).build()
+            }
             Work::WriteSynced { offset, buf } => {
                 write(*offset, buf).rw_flags(ReadWriteFlags::DSYNC.bits().cast_signed()).build()
             }

@@ -5,56 +5,61 @@ use crate::io::disk::Folder;
 use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::recover::examine::{Examined, OpenError, read_segment};
 use crate::types::SegmentNo;
-use crate::wal::batch::Place;
-use crate::wal::entry::{EntryKind, decode_entry};
+use crate::wal::batch::{BatchHeader, Place};
 use crate::wal::log::UsedSegment;
-use crate::wal::read::each_entry;
+use crate::wal::segment::{Handled, SegmentHeader};
 use crate::wal::verdict::{Check, Stamps, check};
 
+/// A sound batch, as it stands in its segment.
+#[derive(Clone, Copy, Debug)]
+pub struct SoundBatch<'a> {
+    /// The segment.
+    pub segment: &'a SegmentHeader,
+    /// Where it stands there, in bytes.
+    pub offset: u32,
+    /// Its header.
+    pub header: BatchHeader,
+    /// The segment from there on.
+    pub bytes: &'a [u8],
+    /// What was handled as damaged lies between the batch before and this one.
+    pub behind_damage: bool,
+}
+
 impl Examined {
-    /// Shows the payload of every block of the log, in order. Ranges that are handled as damaged are
-    /// passed over. For small logs: each segment is read as a whole.
+    /// Shows every batch of the log, in order. Ranges that are handled as damaged are passed over. Each
+    /// segment is read as a whole, one at a time.
     ///
     /// # Errors
-    /// [`OpenError::Io`].
-    pub fn each_payload(&self, folder: &dyn Folder, mut take: impl FnMut(SegmentNo, &[u8])) -> Result<(), OpenError> {
-        let mut scratch = Vec::new();
-        let mut from = None;
+    /// [`OpenError::Io`], or what `take` says.
+    pub fn each_batch<E: From<OpenError>>(
+        &self,
+        folder: &dyn Folder,
+        mut take: impl FnMut(&SoundBatch<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let earlier = self.scanned.segments.iter().flat_map(|used| &used.header.handled);
+        let ranges: Vec<&Handled> = self.handled.iter().chain(earlier).collect();
+        let mut behind_damage = false;
         for used in &self.scanned.segments {
             let header = &used.header;
-            let mut offset = match from {
-                Some((segment, _)) if header.segment < segment => continue,
-                Some((segment, offset)) if header.segment == segment => offset,
-                _ => SEGMENT_HEADER_BYTES as u32,
-            };
-            from = None;
             let mut buf = AlignedBuf::new(header.segment_bytes as usize);
             let count = read_segment(folder, header.segment, header.segment_bytes, &mut buf)?;
             let stamps = Stamps::new(header);
             let end = used.end.min(count as u32);
+            let mut offset = SEGMENT_HEADER_BYTES as u32;
             while offset < end {
-                let place = Place::new(header, offset);
-                let rest = &buf[offset as usize..end as usize];
-                if let Check::Sound(batch) = check(rest, &place, &stamps) {
-                    each_entry(rest, &batch, &mut scratch, |head, payload| {
-                        let kind = decode_entry(head).map(|entry| entry.kind);
-                        if matches!(kind, Some(EntryKind::Own | EntryKind::Carried)) {
-                            take(header.segment, payload);
-                        }
-                    });
-                    offset += batch.length;
+                if let Some(range) = ranges.iter().find(|range| range.covers(header.segment, offset)) {
+                    behind_damage = true;
+                    match range.resume_segment == header.segment {
+                        true => offset = range.resume_offset,
+                        false => break,
+                    }
                     continue;
                 }
-                let earlier = self.scanned.segments.iter().flat_map(|used| &used.header.handled);
-                let mut ranges = self.handled.iter().chain(earlier);
-                match ranges.find(|range| (range.segment, range.offset) == (header.segment, offset)) {
-                    Some(range) if range.resume_segment == header.segment => offset = range.resume_offset,
-                    Some(range) => {
-                        from = Some((range.resume_segment, range.resume_offset));
-                        break;
-                    }
-                    None => break,
-                }
+                let bytes = &buf[offset as usize..end as usize];
+                let Check::Sound(batch) = check(bytes, &Place::new(header, offset), &stamps) else { break };
+                take(&SoundBatch { segment: header, offset, header: batch, bytes, behind_damage })?;
+                behind_damage = false;
+                offset += batch.length;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::io::maker::Maker;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::append::{Appender, Ground};
 use crate::recover::examine::{Examined, OpenError};
-use crate::report::ShardReport;
+use crate::report::{Gap, ShardReport};
 use crate::types::{BatchNo, Epoch, FileId, Generation, SegmentNo, Seq, ShardId, Stream};
 use crate::wal::entry::{Control, Entry, EntryKind, Identity, decode_entry, void_entry};
 use crate::wal::log::{Log, UsedSegment};
@@ -141,6 +141,7 @@ pub fn carry_out(
     }
     give_back(&mut examined, folder, maker)?;
     let now = gaps(&examined);
+    examined.report.gaps = now.iter().filter_map(gap_in_words).collect();
     let gaps = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(now.iter().copied()).collect();
     let mut at = Ground { folder, maker };
     let mut log = begin_epoch(&mut examined, beginning, &mut at, own)?;
@@ -208,7 +209,7 @@ fn replay(
 }
 
 /// The gaps that salvaged damage leaves in each stream of this store that was known before it.
-fn gaps(examined: &Examined) -> Vec<Control> {
+pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
     // The ring knows best what is lost of its stream at the log's end.
     let (ring_stream, in_ring) = match &examined.ring {
         RingVerdict::Replay { header, damage: Some(damage), entries, .. } => {
@@ -223,6 +224,12 @@ fn gaps(examined: &Examined) -> Vec<Control> {
             let last = entries.last().filter(|_| cut.is_some() && tail_is_lost);
             let gap = |last: &Replay| Control::Gap { stream: header.stream(), from: last.seq, to: Seq(u64::MAX) };
             (Some(header.stream()), last.map(gap).into_iter().collect())
+        }
+        // How many it had nobody knows; they were of the opening that the newest segment names.
+        RingVerdict::Damaged(_) => {
+            let from = examined.scanned.end.seq;
+            let stream = examined.scanned.newest.as_ref().map(SegmentHeader::stream);
+            (stream, stream.map(|stream| Control::Gap { stream, from, to: Seq(u64::MAX) }).into_iter().collect())
         }
         _ => (None, Vec::new()),
     };
@@ -241,6 +248,19 @@ fn gaps(examined: &Examined) -> Vec<Control> {
         ours.map(move |&stream| Control::Gap { stream, from, to })
     });
     in_log.chain(in_ring).collect()
+}
+
+/// A gap for a report.
+pub(crate) fn gap_in_words(gap: &Control) -> Option<Gap> {
+    let Control::Gap { stream, from, to } = gap else { return None };
+    Some(Gap {
+        origin: stream.origin.to_string(),
+        shard: stream.shard.0,
+        epoch: stream.epoch.0,
+        nonce: stream.nonce.0,
+        after: from.0,
+        before: (*to != Seq(u64::MAX)).then_some(to.0),
+    })
 }
 
 /// Where the log goes on, and the segment that is already there, if it may be put to use again.

@@ -9,7 +9,7 @@ use crate::config::OnDamage;
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
 use crate::limits::{HANDLED_RANGES_MAX, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
-use crate::report::{Damage, Damaged, ShardReport, TornTail};
+use crate::report::{Damage, Damaged, ShardReport, TornTail, repair_command};
 use crate::types::{Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId};
 use crate::wal::batch::StreamEnd;
 use crate::wal::entry::{Identity, decode_entry};
@@ -22,6 +22,9 @@ use crate::wal::segment::{FileName, Handled, SegmentHeader, parse_name, segment_
 const READ_BYTES: usize = 4 << 20;
 /// Logs below this size are read without a thread of their own.
 const THREAD_FROM_BYTES: u64 = 32 << 20;
+
+/// No kernel's boot id: those are UUIDs of version 4.
+const ANOTHER_BOOT: [u8; 16] = [0xff; 16];
 
 /// What is known of a shard before it is opened.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,9 @@ pub struct ShardSetup {
 pub enum Intake {
     /// An intake ring, whose entries may be ahead of the log.
     Ring,
+    /// The same, and it counts as after a power cut, whatever the boot ids say: for a device that was
+    /// detached and attached again.
+    RingAfterPowerCut,
     /// One writer, who waits for the log itself.
     Direct,
 }
@@ -107,7 +113,7 @@ impl OpenError {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
     }
 
-    pub(super) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let context = context.into();
         move |source| Self::Io { context, source }
     }
@@ -120,20 +126,20 @@ pub struct Examined {
     pub epoch_max: Epoch,
     /// What was found.
     pub report: ShardReport,
-    pub(super) setup: ShardSetup,
-    pub(super) scanned: Scanned,
+    pub(crate) setup: ShardSetup,
+    pub(crate) scanned: Scanned,
     /// Segments that hold nothing of the log, with their headers, if readable.
-    pub(super) leftover: Vec<(SegmentNo, Option<SegmentHeader>)>,
+    pub(crate) leftover: Vec<(SegmentNo, Option<SegmentHeader>)>,
     /// Segments in the middle of the log that hold nothing but damage.
-    pub(super) hollow: Vec<(SegmentNo, Option<SegmentHeader>)>,
+    pub(crate) hollow: Vec<(SegmentNo, Option<SegmentHeader>)>,
     /// Segments that damage was found in, now or earlier: their files are not used again.
-    pub(super) damaged: BTreeSet<SegmentNo>,
-    pub(super) spares: Vec<(FileId, u64)>,
-    pub(super) unfinished: Vec<String>,
-    pub(super) handled: Vec<Handled>,
+    pub(crate) damaged: BTreeSet<SegmentNo>,
+    pub(crate) spares: Vec<(FileId, u64)>,
+    pub(crate) unfinished: Vec<String>,
+    pub(crate) handled: Vec<Handled>,
     /// Nothing before this segment is needed any more.
-    pub(super) from: SegmentNo,
-    pub(super) ring: RingVerdict,
+    pub(crate) from: SegmentNo,
+    pub(crate) ring: RingVerdict,
     ring_missing: bool,
 }
 
@@ -257,9 +263,9 @@ pub fn examine(
         damage: scanned.breaks.iter().map(|at| damage(setup, at)).collect(),
         ..ShardReport::default()
     };
-    let ring_missing = ring.is_none() && setup.intake == Intake::Ring;
+    let ring_missing = ring.is_none() && setup.intake != Intake::Direct;
     let ring = match setup.intake {
-        Intake::Ring => recover_ring(&RingImage(ring), &expectation(setup, &scanned)),
+        Intake::Ring | Intake::RingAfterPowerCut => recover_ring(&RingImage(ring), &expectation(setup, &scanned)),
         Intake::Direct => RingVerdict::Ignored,
     };
     let ring_is_damaged = matches!(&ring, RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. });
@@ -271,13 +277,14 @@ pub fn examine(
     report.ring = ring_in_words(&ring);
     let ring_damage = report.ring.clone().filter(|_| ring_is_damaged);
     if setup.on_damage == OnDamage::Refuse && (!refused.is_empty() || ring_damage.is_some()) {
-        return Err(Box::new(Damaged { log: refused, ring: ring_damage }).into());
+        return Err(Box::new(Damaged { log: refused, ring: ring_damage, command: repair_command(None, None) }).into());
     }
     let last = scanned.end.segment;
     let now = scanned.breaks.iter().map(|at| (at.segment, at.resume.map_or(last, |resume| resume.resume_segment)));
     let earlier = headers.values().flatten().flat_map(|header| &header.handled);
     let earlier = earlier.map(|range| (range.segment, range.resume_segment));
-    let damaged = now.chain(earlier).flat_map(|(from, to)| (from.0..=to.0.max(from.0)).map(SegmentNo)).collect();
+    let ranges = now.chain(earlier).map(|(from, to)| from..=to.max(from));
+    let damaged = ranges.flat_map(|range| segments.range(range).map(|(segment, _)| *segment)).collect();
     let has_batches = |segment| scanned.segments.iter().any(|used| used.header.segment == segment);
     let others = headers.iter().filter(|(segment, _)| !has_batches(**segment));
     let others = others.map(|(segment, header)| (*segment, header.clone()));
@@ -362,7 +369,7 @@ fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
     Expect {
         store: setup.store,
         shard: setup.shard,
-        boot: setup.boot,
+        boot: if setup.intake == Intake::RingAfterPowerCut { ANOTHER_BOOT } else { setup.boot },
         last_log: LastLog {
             epoch: newest.map_or(Epoch(0), |header| header.epoch),
             nonce: newest.map_or(Nonce(0), |header| header.nonce),
@@ -543,4 +550,116 @@ fn unfinished_salvage(setup: &ShardSetup, range: &Handled) -> Damage {
 
 fn torn_tail(torn: &Torn) -> TornTail {
     TornTail { segment: torn.segment.0, offset: torn.offset, upto: torn.upto }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Chain;
+    use crate::wal::intake::{FREED_AT, RingHeader, SLOT_BYTES, SLOTS_AT, Slot, slot_checksum};
+    use crate::wal::segment::LogEnd;
+
+    const NOW: [u8; 16] = [9; 16];
+    const BEFORE: [u8; 16] = [8; 16];
+
+    fn ring(boot: [u8; 16]) -> RingHeader {
+        let (store, shard, epoch, nonce) = (StoreId([7; 16]), ShardId(3), Epoch(4), Nonce(5));
+        RingHeader { store, shard, boot, epoch, nonce, first_seq: Seq(1), slots: 64, bytes: 64 << 10 }
+    }
+
+    /// A ring with three voids, as a running engine leaves it.
+    fn image(header: &RingHeader) -> Vec<u8> {
+        let mut bytes = vec![0; header.file_bytes() as usize];
+        for at in [0, SLOTS_AT / 2] {
+            bytes[at..at + header.encode().len()].copy_from_slice(&header.encode());
+        }
+        let freed = crate::wal::intake::freed_word(header.slot_seed(), Seq(1), Seq(0));
+        bytes[FREED_AT..FREED_AT + 8].copy_from_slice(&freed.to_le_bytes());
+        let void = crate::wal::entry::void_entry();
+        for seq in 1..=3u64 {
+            let unit = seq as usize - 1;
+            let at = header.area_at() as usize + unit * 64;
+            bytes[at..at + void.bytes().len()].copy_from_slice(void.bytes());
+            let slot = Slot {
+                claim_unit: unit as u32,
+                claim_units: 1,
+                length: 0,
+                header_bytes: void.bytes().len() as u32,
+                header_crc: crc32fast::hash(void.bytes()),
+                payload_crc: crc32fast::hash(&[]),
+            };
+            let sum = slot_checksum(slot.premix(header.slot_seed()), Seq(seq));
+            let words = [seq, sum].into_iter().chain(slot.words()).flat_map(u64::to_le_bytes);
+            let slot_at = SLOTS_AT + seq as usize * SLOT_BYTES;
+            words.enumerate().for_each(|(index, byte)| bytes[slot_at + index] = byte);
+        }
+        bytes
+    }
+
+    /// What becomes of a ring: how many entries are replayed and whether it was cut, or why it is not.
+    fn verdict(intake: Intake, boot: [u8; 16], image: Option<&[u8]>) -> String {
+        let newest = SegmentHeader {
+            store: StoreId([7; 16]),
+            shard: ShardId(3),
+            segment: SegmentNo(1),
+            epoch: Epoch(4),
+            nonce: Nonce(5),
+            file_id: FileId(1),
+            generation: crate::types::Generation(1),
+            filled_upto: 0,
+            segment_bytes: 1 << 20,
+            boot,
+            pin: None,
+            handled: Vec::new(),
+        };
+        let end = LogEnd { segment: SegmentNo(1), chain: Chain(1), ..LogEnd::default() };
+        let scanned = Scanned { newest: Some(newest), end, intake_done: Epoch(3), ..Scanned::default() };
+        let setup = ShardSetup {
+            store: StoreId([7; 16]),
+            shard: ShardId(3),
+            boot: NOW,
+            segment_bytes: 1 << 20,
+            bounds: LogBounds { segments_max: 8, reserve: 1 },
+            batch_bytes_max: 4096,
+            on_damage: OnDamage::Refuse,
+            flushed: Seq(0),
+            intake,
+        };
+        match recover_ring(&RingImage(image), &expectation(&setup, &scanned)) {
+            RingVerdict::Ignored => "ignored".to_owned(),
+            RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. } => "damaged".to_owned(),
+            RingVerdict::Quarantine(_) => "quarantine".to_owned(),
+            RingVerdict::Replay { entries, cut: None, .. } => format!("{} taken", entries.len()),
+            RingVerdict::Replay { entries, cut: Some(cut), .. } => {
+                format!("{} taken, cut, {} behind", entries.len(), cut.later.len())
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_that_is_to_count_as_after_a_power_cut_is_judged_as_one_of_another_boot() {
+        // (what is wrong with it, its verdict within one boot, and after another)
+        let table: [(&str, &str, &str); 5] = [
+            ("nothing", "3 taken", "3 taken"),
+            ("a slot", "damaged", "1 taken, cut, 1 behind"),
+            ("both headers", "damaged", "quarantine"),
+            ("its length", "damaged", "quarantine"),
+            ("missing", "damaged", "quarantine"),
+        ];
+        for (wrong, one_boot, another) in table {
+            for boot in [NOW, BEFORE] {
+                let mut bytes = image(&ring(boot));
+                match wrong {
+                    "a slot" => bytes[SLOTS_AT + 2 * SLOT_BYTES + 8] ^= 1,
+                    "both headers" => [0, SLOTS_AT / 2].into_iter().for_each(|at| bytes[at + 40] ^= 1),
+                    "its length" => bytes.truncate(bytes.len() - 4096),
+                    _ => {}
+                }
+                let bytes = (wrong != "missing").then_some(&bytes[..]);
+                let by_boot = if boot == NOW { one_boot } else { another };
+                assert_eq!(verdict(Intake::Ring, boot, bytes), by_boot, "{wrong}");
+                assert_eq!(verdict(Intake::RingAfterPowerCut, boot, bytes), another, "{wrong}");
+            }
+        }
+    }
 }

@@ -11,7 +11,9 @@ mod blocks;
 mod carry_out;
 mod examine;
 
-pub use crate::report::{Damage, Damaged, RecoveryReport, ShardReport, TornTail};
+pub use crate::report::{Damage, Damaged, Gap, RecoveryReport, ShardReport, TornTail};
 pub use append::{Appender, Ground};
+pub use blocks::SoundBatch;
 pub use carry_out::{Kept, Opened, Quarantine, carry_out, put_aside};
+pub(crate) use carry_out::{gap_in_words, gaps};
 pub use examine::{Examined, Intake, OpenError, ShardSetup, examine, next_epoch};

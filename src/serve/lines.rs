@@ -6,7 +6,8 @@
 //!
 //! - Values of fields: float `1.5e3`, integer `-7i`, unsigned `7u`, boolean `t T true True TRUE` and
 //!   `f F false False FALSE`, or a quoted string, in which `\"` and `\\` are escapes and line ends are plain bytes.
-//! - Elsewhere a backslash escapes comma, space, equals sign and backslash; before anything else it is itself.
+//! - Elsewhere a backslash escapes comma, space, equals sign (not in a measurement) and backslash; before
+//!   anything else it is itself.
 //! - Blank lines and lines that start with `#` are skipped. A line ends with `\n`, `\r\n` or the text.
 //! - Refused: text that is not UTF-8, a tag or field given twice in a line, NaN and infinity, numbers
 //!   that do not fit 64 bits, empty names.

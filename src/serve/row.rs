@@ -7,6 +7,7 @@ use memchr::{memchr, memchr2};
 
 use crate::serve::token::{
     COMMA, EQUALS, FieldValue, NEWLINE, SPACE, find, name_end, read_value, skip, string_end, unescape,
+    unescape_measurement,
 };
 
 /// What a line says, borrowed from its text.
@@ -30,7 +31,7 @@ impl<'a> Row<'a> {
     /// The measurement without its escapes.
     #[must_use]
     pub fn measurement(&self) -> Cow<'a, str> {
-        unescape(self.measurement)
+        unescape_measurement(self.measurement)
     }
 
     /// The measurement as the line spells it, escapes included.

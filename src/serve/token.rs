@@ -273,6 +273,11 @@ pub(crate) fn unescape(name: &str) -> Cow<'_, str> {
     without_escapes(name, is_escaped)
 }
 
+/// Of a measurement: there an equals sign is a plain byte.
+pub(super) fn unescape_measurement(name: &str) -> Cow<'_, str> {
+    without_escapes(name, |byte| byte != b'=' && is_escaped(byte))
+}
+
 fn unescape_string(text: &str) -> Cow<'_, str> {
     without_escapes(text, |byte| matches!(byte, b'"' | b'\\'))
 }

@@ -402,18 +402,14 @@ mod map {
     }
 }
 
-#[cfg(all(test, not(forebay_model), not(miri)))]
+#[cfg(all(test, not(forebay_model)))]
 mod tests {
-    use std::os::unix::process::CommandExt;
-    use std::process::Command;
-
     use super::*;
     use crate::shard::claim::Counters;
-    use crate::shard::ring_file;
     use crate::types::{Epoch, Nonce, ShardId, StoreId};
 
-    fn region() -> Region {
-        let header = RingHeader {
+    fn header() -> RingHeader {
+        RingHeader {
             store: StoreId([7; 16]),
             shard: ShardId(3),
             boot: [9; 16],
@@ -422,13 +418,23 @@ mod tests {
             first_seq: Seq(1),
             slots: 64,
             bytes: 64 << 10,
-        };
-        Region::map(&ring_file::memory(&header).expect("memory"), &header).expect("a mapping")
+        }
+    }
+
+    /// Mapped memory, which miri has not.
+    #[cfg(not(miri))]
+    fn mapped() -> Region {
+        Region::map(&crate::shard::ring_file::memory(&header()).expect("memory"), &header()).expect("a mapping")
     }
 
     #[test]
     fn what_wraps_round_is_read_in_one_piece() {
-        let region = region();
+        wraps_round(Region::heap(&header()));
+        #[cfg(not(miri))]
+        wraps_round(mapped());
+    }
+
+    fn wraps_round(region: Region) {
         let counters = Counters::new(64, 1024);
         let mut first = counters.try_claim(1000).expect("room");
         region.copy_in(&mut first, 0, &[1; 64_000]);
@@ -453,15 +459,18 @@ mod tests {
     #[should_panic(expected = "within the claim")]
     fn nothing_is_copied_beyond_a_claim() {
         let mut claimed = Counters::new(64, 1024).try_claim(2).expect("room");
-        region().copy_in(&mut claimed, 100, &[0; 29]);
+        Region::heap(&header()).copy_in(&mut claimed, 100, &[0; 29]);
     }
 
     #[test]
+    #[cfg(not(miri))]
     fn a_forked_child_knows_that_it_is_one() {
-        let region = Arc::new(region());
+        use std::os::unix::process::CommandExt;
+
+        let region = Arc::new(mapped());
         assert!(!region.is_forked());
         let inherited = Arc::clone(&region);
-        let mut command = Command::new("true");
+        let mut command = std::process::Command::new("true");
         // SAFETY: the closure reads one word and makes an error value of a number.
         unsafe {
             command.pre_exec(

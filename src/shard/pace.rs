@@ -12,7 +12,7 @@ pub const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Turns that come sooner are not waited for: a sleep is not as short.
 const SOON: Duration = Duration::from_millis(1);
 /// Up to this share of the log's bound nobody is slowed down.
-const FREE: f64 = 0.25;
+pub const FREE: f64 = 0.25;
 /// Below this share of what the store takes writers are not slowed down, however full the log.
 const SLOWEST: f64 = 0.1;
 

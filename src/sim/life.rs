@@ -31,8 +31,11 @@ const TURNS_MAX: u64 = 2_000_000;
 const HOLD_US: u64 = 3_000;
 /// Segments that draining a full ring may need, each made while it waits.
 const SEGMENTS_IN_A_DRAIN: u64 = 6;
-/// After so long without a publication a life is stuck, in microseconds.
+/// A shard with work stands still when for so long, in microseconds, nothing is published and no operation
+/// ends and no mark moves: longer than the store's longest pause and a writer's longest wait together.
 const STUCK_US: u64 = 700_000;
+/// A life in which things go on happening, and nothing is published for so long, is over, in microseconds.
+const FRUITLESS_US: u64 = 5_000_000;
 /// A wall clock's farthest jump, in nanoseconds: three years.
 const WALL_JUMP_NS: u64 = 3 * 365 * 86_400_000_000_000;
 /// A monotonic clock's farthest jump, in hours.
@@ -85,6 +88,16 @@ pub struct Ended {
     pub fault_at: Option<Instant>,
 }
 
+/// Why a life may be over.
+struct Due {
+    /// Enough was published, or nothing can be any more.
+    enough: bool,
+    /// Nothing at all has happened for too long.
+    still: bool,
+    /// Nothing was published for much too long, whatever else happened.
+    fruitless: bool,
+}
+
 struct Publication {
     due: Instant,
     seq: Seq,
@@ -123,6 +136,8 @@ pub struct Life<'a> {
     longest_hold_us: u64,
     /// In time without jumps, as `fault_at` is.
     last_publication: Instant,
+    /// When last something was published, an operation ended or a mark moved.
+    last_event: Instant,
     due: bool,
     turns: u64,
     full_in_a_stall: bool,
@@ -192,6 +207,7 @@ impl<'a> Life<'a> {
             wall_ns,
             longest_hold_us: 0,
             last_publication: real,
+            last_event: real,
             due: false,
             turns: 0,
             full_in_a_stall: false,
@@ -236,6 +252,7 @@ impl<'a> Life<'a> {
             return Ok(Turn::Crashed);
         }
         for done in done.drain(..) {
+            self.last_event = self.real();
             self.step(Event::Done(done))?;
         }
         self.done = done;
@@ -259,20 +276,23 @@ impl<'a> Life<'a> {
     /// Where nothing can be published, and neither a full disk nor an operation on its way explains that.
     pub fn is_due(&mut self) -> Result<bool, String> {
         if !self.due {
-            let (enough, stuck) = self.looks_due();
-            if stuck && !enough && self.plan.trouble != Trouble::Full && self.disk.is_idle() {
-                return Err(format!("nothing was published for {STUCK_US} us: {:?}", self.core.marks()));
+            let Due { enough, still, fruitless } = self.looks_due();
+            if still && !enough && self.plan.trouble != Trouble::Full && self.disk.is_idle() {
+                return Err(format!("the shard has stood still for {STUCK_US} us: {:?}", self.core.marks()));
             }
-            self.due = enough || stuck;
+            self.due = enough || still || fruitless;
         }
         Ok(self.due)
     }
 
-    /// Enough was published; nothing was for too long.
-    fn looks_due(&self) -> (bool, bool) {
-        let enough = self.published >= self.plan.blocks || self.fault_at.is_some();
+    fn looks_due(&self) -> Due {
         let stall = if matches!(self.plan.trouble, Trouble::Stall(_)) { STALL_NS / 1_000 } else { 0 };
-        (enough, self.real() > self.last_publication.plus_us(STUCK_US + stall))
+        let now = self.real();
+        Due {
+            enough: self.published >= self.plan.blocks || self.fault_at.is_some(),
+            still: now > self.last_event.plus_us(STUCK_US + stall),
+            fruitless: now > self.last_publication.plus_us(FRUITLESS_US + stall),
+        }
     }
 
     /// The process ends then, wherever this life is.
@@ -377,6 +397,7 @@ impl<'a> Life<'a> {
             return Err(format!("acknowledged after a fault: {before:?} -> {marks:?}"));
         }
         self.marks = marks;
+        self.last_event = now;
         self.ground.ring.free(marks.written);
         if self.ground.plan.policy == SyncPolicy::Each {
             while self.acked < marks.synced {
@@ -397,8 +418,11 @@ impl<'a> Life<'a> {
             Sleep::No => (Some(self.now()), false),
         };
         loop {
-            if !self.due && matches!(self.looks_due(), (true, _) | (_, true)) {
-                return Ok(Wait::No);
+            if !self.due {
+                let Due { enough, still, fruitless } = self.looks_due();
+                if enough || still || fruitless {
+                    return Ok(Wait::No);
+                }
             }
             let next_world = self.next_event();
             let next_shard = [until, self.disk.next_due(), self.crash_at].into_iter().flatten().min();
@@ -499,6 +523,7 @@ impl<'a> Life<'a> {
         };
         self.ground.counters[writer] += 1;
         self.last_publication = self.real();
+        self.last_event = self.last_publication;
         self.outlived_a_stall |= self.full_in_a_stall;
         let hold = self.chance.percent(self.ground.plan.hold_percent);
         let hold_us = if hold { self.chance.within(1, HOLD_US) } else { 0 };

@@ -3,7 +3,7 @@
 //! An entry's header is made once, by whoever accepts the block, and stands unchanged in the
 //! intake ring and in the log.
 
-use crate::limits::{ENTRY_HEADER_BYTES_MAX, NAMES_BYTES_MAX};
+use crate::limits::{ENTRY_HEADER_BYTES_MAX, NAMES_BYTES_MAX, NUMBER_MAX};
 use crate::types::{BlockKind, Epoch, Nonce, Receipt, Seq, ShardId, StoreId, Stream};
 use crate::wal::codec::layout;
 
@@ -273,8 +273,9 @@ impl Control {
     #[must_use]
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u64::from_le_bytes(payload.get(at..at + 8)?.try_into().ok()?));
+        let epoch = || word(1).filter(|epoch| *epoch <= NUMBER_MAX).map(Epoch);
         match (payload.first()?, payload.len()) {
-            (1, 9) => Some(Self::IntakeDone(Epoch(word(1)?))),
+            (1, 9) => Some(Self::IntakeDone(epoch()?)),
             (2, 51) => Some(Self::Gap {
                 stream: Stream {
                     origin: StoreId(payload[1..17].try_into().ok()?),
@@ -285,7 +286,7 @@ impl Control {
                 from: Seq(word(35)?),
                 to: Seq(word(43)?),
             }),
-            (3, 9) => Some(Self::EpochClosed(Epoch(word(1)?))),
+            (3, 9) => Some(Self::EpochClosed(epoch()?)),
             _ => None,
         }
     }
@@ -358,5 +359,6 @@ mod tests {
             assert_eq!(Control::decode(&payload), Some(control));
             assert_eq!(Control::decode(&payload[..payload.len() - 1]), None);
         }
+        assert_eq!(Control::decode(&Control::IntakeDone(Epoch(u64::MAX)).encode()), None, "it has no next one");
     }
 }

@@ -6,7 +6,7 @@
 //! first unit on, and wraps round at the area's end. Its slot is `seq % slots`; slots never hold
 //! user bytes.
 
-use crate::limits::{ENTRY_HEADER_BYTES_MAX, INTAKE_SLOTS, INTAKE_UNIT_BYTES, PAGE_BYTES, RING_FILE_BYTES};
+use crate::limits::{ENTRY_HEADER_BYTES_MAX, INTAKE_SLOTS, INTAKE_UNIT_BYTES, NUMBER_MAX, PAGE_BYTES, RING_FILE_BYTES};
 use crate::types::{Epoch, Nonce, Seq, ShardId, StoreId, Stream, mix64};
 use crate::wal::codec::{FORMAT_VERSION, crc_before, layout};
 use crate::wal::entry::ENTRY_BYTES;
@@ -95,7 +95,7 @@ impl RingHeader {
         record
     }
 
-    /// Reads one copy; `None` where it is not whole or its sizes are out of bounds.
+    /// Reads one copy; `None` where it is not whole or its sizes and numbers are out of bounds.
     #[must_use]
     pub fn decode(page: &[u8]) -> Option<Self> {
         use RING::*;
@@ -113,7 +113,8 @@ impl RingHeader {
             slots: slots.u32(record),
             bytes: bytes.u64(record),
         };
-        (whole && (header.is_plain_memory() || header.has_sound_sizes())).then_some(header)
+        let numbers = (1..=NUMBER_MAX).contains(&header.first_seq.0) && header.epoch.0 <= NUMBER_MAX;
+        (whole && numbers && (header.is_plain_memory() || header.has_sound_sizes())).then_some(header)
     }
 
     /// The ring was plain memory: the file holds these headers and nothing else.
@@ -343,6 +344,10 @@ mod tests {
         assert_eq!(RingHeader::decode(&plain.encode()), Some(plain));
         for (slots, bytes) in [(0, 64 << 10), (64, 0), (65, 64 << 10), (64, 65 << 10), (1 << 31, 64 << 10)] {
             assert_eq!(RingHeader::decode(&RingHeader { slots, bytes, ..header() }.encode()), None, "{slots} {bytes}");
+        }
+        for first_seq in [0, u64::MAX] {
+            let header = RingHeader { first_seq: Seq(first_seq), ..header() };
+            assert_eq!(RingHeader::decode(&header.encode()), None, "{first_seq}");
         }
     }
 

@@ -183,6 +183,13 @@ impl Scan {
         }
         let oldest = self.fed.is_none();
         self.fed = Some(segment);
+        if let State::Skipping(range) = self.state {
+            if range.resume_segment < segment {
+                self.resume_is_gone(range, Wrong::Missing);
+            } else if range.resume_segment == segment && header.is_none() {
+                self.resume_is_gone(range, Wrong::SegmentHeader);
+            }
+        }
         let Some(header) = header else {
             self.broken_off(segment, Wrong::SegmentHeader);
             return;
@@ -191,6 +198,13 @@ impl Scan {
             self.pinned(&header, pin, oldest);
         }
         self.read(&header, bytes);
+    }
+
+    /// The segment in which the log goes on behind a handled range is missing or cannot be read: damage
+    /// that nobody has handled.
+    fn resume_is_gone(&mut self, range: Handled, wrong: Wrong) {
+        self.state = State::Following(Some(next_of(&range)));
+        self.broken_off(range.resume_segment, wrong);
     }
 
     /// A whole segment is missing or cannot be read: damage, whatever else is known.
@@ -260,6 +274,10 @@ impl Scan {
                 self.progress = *pause.before;
             }
             State::Following(_) | State::Skipping(_) => {}
+        }
+        // Whatever stopped the log before the pin, it went on behind that.
+        for pause in &mut self.pauses {
+            pause.proven = true;
         }
         self.progress.end = pin;
         self.state = State::Following(Some(next));
@@ -416,7 +434,9 @@ impl Scan {
         bytes: &[u8],
         limit: usize,
     ) -> Option<usize> {
-        if let Some(range) = self.handled_at(place.segment, place.offset) {
+        // A range may end where it begins, with a batch of a later number: then what is expected here is that.
+        let expects = |range: &Handled| self.state == State::Following(Some(next_of(range)));
+        if let Some(range) = self.handled_at(place.segment, place.offset).filter(|range| !expects(range)) {
             if range.resume_segment == place.segment {
                 self.state = State::Following(Some(next_of(&range)));
                 return Some(range.resume_offset as usize);
@@ -785,6 +805,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_proves_all_that_stands_before_it() {
+        let mut written = five([0; 5]);
+        let later = header(4, Some(written.scan().end));
+        let mut bytes = later.encode();
+        bytes.resize(SEGMENT, 0);
+        written.files.insert(SegmentNo(4), (later, bytes));
+        assert!(written.scan().breaks.is_empty());
+        // No batch behind it knew it to be synced; the recovery did.
+        written.lose(1);
+        let scanned = written.scan();
+        let found: Vec<_> = scanned.breaks.iter().map(|found| (found.wrong, found.proof)).collect();
+        assert_eq!(found, [(Wrong::Lost, Proof::Durable)]);
+        assert_eq!(scanned.batches, 4);
+    }
+
+    #[test]
     fn a_missing_segment_is_named() {
         let mut written = five([0; 5]);
         written.files.remove(&SegmentNo(2));
@@ -807,5 +843,72 @@ mod tests {
         let again = written.scan();
         assert!(again.breaks.is_empty(), "{:?}", again.breaks);
         assert_eq!((again.end, again.batches), (scanned.end, 4));
+    }
+
+    /// Five batches of which the second is lost, and a salvage that has handled that: the log resumes in
+    /// segment 2.
+    fn salvaged() -> Written {
+        let mut written = five([0, 1, 2, 3, 4]);
+        written.lose(1);
+        let scanned = written.scan();
+        let mut later = header(4, Some(scanned.end));
+        later.handled = vec![scanned.breaks[0].resume.expect("a resume")];
+        let mut bytes = later.encode();
+        bytes.resize(SEGMENT, 0);
+        written.files.insert(SegmentNo(4), (later, bytes));
+        written
+    }
+
+    #[test]
+    fn a_segment_that_is_gone_where_a_handled_range_ends_is_damage() {
+        let mut written = salvaged();
+        written.files.remove(&SegmentNo(2));
+        let scanned = written.scan();
+        let found: Vec<_> = scanned.breaks.iter().map(|found| (found.segment, found.wrong)).collect();
+        assert_eq!(found, [(SegmentNo(2), Wrong::Missing)]);
+        assert_eq!(scanned.batches, 2, "the first, and the one in segment 3");
+        let mut written = salvaged();
+        written.files.remove(&SegmentNo(2));
+        written.files.remove(&SegmentNo(3));
+        let found: Vec<_> = written.scan().breaks.iter().map(|found| (found.segment, found.wrong)).collect();
+        assert_eq!(found, [(SegmentNo(2), Wrong::Missing)]);
+    }
+
+    #[test]
+    fn a_segment_header_that_rots_where_a_handled_range_ends_is_damage() {
+        let written = salvaged();
+        let headers =
+            written.files.iter().map(|(segment, (header, _))| (*segment, (segment.0 != 2).then(|| header.clone())));
+        let mut scan = Scan::new(headers.collect());
+        for (segment, (_, bytes)) in &written.files {
+            scan.feed(*segment, if segment.0 == 2 { &[] } else { bytes });
+        }
+        let scanned = scan.finish();
+        let found: Vec<_> = scanned.breaks.iter().map(|found| (found.segment, found.wrong)).collect();
+        assert_eq!(found, [(SegmentNo(2), Wrong::SegmentHeader)]);
+        assert_eq!(scanned.batches, 2, "the first, and the one in segment 3");
+    }
+
+    #[test]
+    fn rot_where_a_handled_range_begins_and_ends_is_damage() {
+        // Batch 2 was lost and batch 3 written over it: the log resumes right where it broke.
+        let mut written = Written::new();
+        written.append(2, 0);
+        written.append(2, 1);
+        let (_, offset, _) = written.batches[1];
+        written.log.current.end = offset;
+        written.append(2, 2);
+        let scanned = written.scan();
+        let resume = scanned.breaks[0].resume.expect("a resume");
+        assert_eq!((resume.resume_segment, resume.resume_offset), (resume.segment, resume.offset));
+        let mut later = header(2, Some(scanned.end));
+        later.handled = vec![resume];
+        let mut bytes = later.encode();
+        bytes.resize(SEGMENT, 0);
+        written.files.remove(&SegmentNo(3));
+        written.files.insert(SegmentNo(2), (later, bytes));
+        assert!(written.scan().breaks.is_empty());
+        written.flip(2, 600);
+        assert_eq!(written.scan().breaks.len(), 1);
     }
 }

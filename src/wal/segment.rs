@@ -3,7 +3,9 @@
 //! A header is written twice, in two pages, and synced before its file gets the segment's name; so
 //! a named segment has a readable header unless it is damaged.
 
-use crate::limits::{GENERATION_MAX, HANDLED_RANGES_MAX, PAGE_BYTES, SEGMENT_FILE_BYTES, SEGMENT_HEADER_BYTES};
+use crate::limits::{
+    GENERATION_MAX, HANDLED_RANGES_MAX, NUMBER_MAX, PAGE_BYTES, SEGMENT_FILE_BYTES, SEGMENT_HEADER_BYTES,
+};
 use crate::types::{BatchNo, Chain, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream, mix64};
 use crate::wal::codec::{FORMAT_VERSION, crc_before, layout};
 
@@ -74,6 +76,26 @@ pub struct Handled {
     pub resume_chain: Chain,
     /// Its first seq.
     pub resume_seq: Seq,
+}
+
+impl Handled {
+    /// It does not end before it begins, and ends where a batch can begin: a scan that follows it gets on.
+    #[must_use]
+    pub(crate) fn is_in_bounds(&self) -> bool {
+        let resume_offset = self.resume_offset as usize;
+        (self.segment, self.offset) <= (self.resume_segment, self.resume_offset)
+            && resume_offset >= SEGMENT_HEADER_BYTES
+            && resume_offset.is_multiple_of(PAGE_BYTES)
+            && self.resume_segment.0.max(self.resume_batch.0).max(self.resume_seq.0) <= NUMBER_MAX
+    }
+
+    /// The place lies in it. A range may begin where a segment's log ended, with its first damaged byte
+    /// in the next segment.
+    #[must_use]
+    pub fn covers(&self, segment: SegmentNo, offset: u32) -> bool {
+        let at = (segment, offset);
+        (self.segment, self.offset) <= at && at < (self.resume_segment, self.resume_offset)
+    }
 }
 
 /// What a segment file says of itself.
@@ -195,8 +217,12 @@ impl SegmentHeader {
         {
             return Err(HeaderError::Bounds);
         }
+        let numbers = [segment, epoch, pin_segment, pin_batch, pin_seq];
+        if numbers.into_iter().any(|number| number.u64(page) > NUMBER_MAX) {
+            return Err(HeaderError::Bounds);
+        }
         let ranges = page[handled.at..handled.at + handled.size].chunks_exact(HANDLED::BYTES).take(count);
-        Ok(Self {
+        let header = Self {
             store: StoreId(store.array(page)),
             shard: ShardId(shard.u16(page)),
             segment: SegmentNo(segment.u64(page)),
@@ -225,7 +251,9 @@ impl SegmentHeader {
                     resume_seq: Seq(HANDLED::resume_seq.u64(row)),
                 })
                 .collect(),
-        })
+        };
+        let sound = |range: &Handled| range.is_in_bounds() && range.resume_segment <= header.segment;
+        if header.handled.iter().all(sound) { Ok(header) } else { Err(HeaderError::Bounds) }
     }
 }
 
@@ -377,6 +405,38 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             bad[PAGE_BYTES + bit / 8] ^= 1 << (bit % 8);
             assert!(SegmentHeader::decode(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_handled_range_that_leads_back_or_between_pages_is_not_believed() {
+        let sound = header().handled[0];
+        for handled in [
+            Handled { resume_offset: 4096, ..sound },
+            Handled { resume_offset: 8192 + 512, ..sound },
+            Handled { resume_segment: SegmentNo(39), ..sound },
+            Handled { offset: 20480, ..sound },
+            Handled { resume_segment: SegmentNo(43), ..sound },
+            Handled { resume_seq: Seq(u64::MAX), ..sound },
+        ] {
+            let header = SegmentHeader { handled: vec![handled], ..header() };
+            assert_eq!(SegmentHeader::decode(&header.encode()), Err(HeaderError::Bounds), "{handled:?}");
+        }
+        let at_once = Handled { resume_offset: sound.offset, ..sound };
+        let header = SegmentHeader { handled: vec![at_once], ..header() };
+        assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
+    }
+
+    #[test]
+    fn a_number_that_has_no_next_one_is_not_believed() {
+        let pin = header().pin.expect("a pin");
+        for header in [
+            SegmentHeader { segment: SegmentNo(u64::MAX), ..header() },
+            SegmentHeader { epoch: Epoch(u64::MAX), ..header() },
+            SegmentHeader { pin: Some(LogEnd { batch: BatchNo(u64::MAX), ..pin }), ..header() },
+            SegmentHeader { pin: Some(LogEnd { seq: Seq(u64::MAX), ..pin }), ..header() },
+        ] {
+            assert_eq!(SegmentHeader::decode(&header.encode()), Err(HeaderError::Bounds), "{header:?}");
         }
     }
 

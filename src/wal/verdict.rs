@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::limits::{BATCH_STREAMS_MAX, PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES};
+use crate::limits::{BATCH_STREAMS_MAX, NUMBER_MAX, PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES};
 use crate::types::Generation;
 use crate::wal::batch::{BATCH, BatchHeader, Place, STREAM, decode_header, padded};
 use crate::wal::entry::EntryKind;
@@ -110,7 +110,8 @@ pub fn check(bytes: &[u8], place: &Place, stamps: &Stamps) -> Check {
     };
     let length = header.length as usize;
     let stream = BATCH::BYTES + header.entries_bytes as usize + header.streams as usize * STREAM::BYTES;
-    if length > bytes.len() || header.streams as usize > BATCH_STREAMS_MAX || padded(stream) != length {
+    let numbers = (1..=NUMBER_MAX).contains(&header.first_seq.0) && (1..=NUMBER_MAX).contains(&header.number.0);
+    if length > bytes.len() || header.streams as usize > BATCH_STREAMS_MAX || padded(stream) != length || !numbers {
         return Check::Damaged(Wrong::Bounds, Some(header));
     }
     let bytes = &bytes[..length];
@@ -308,6 +309,19 @@ mod tests {
             Place { epoch: Epoch(6), ..place },
         ] {
             assert_eq!(check(&bytes, &other, &stamps), Check::Damaged(Wrong::Header, None), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_has_no_next_one_is_out_of_bounds() {
+        let (bytes, place, stamps) = sample(1);
+        for (field, value) in [(BATCH::first_seq, 0), (BATCH::first_seq, u64::MAX), (BATCH::number, u64::MAX)] {
+            let mut bytes = bytes.clone();
+            let record = &mut bytes[4..4 + BATCH::BYTES];
+            field.put(record, &u64::to_le_bytes(value));
+            let sum = crate::wal::codec::crc_before(BATCH::crc, record);
+            BATCH::crc.put(record, &sum.to_le_bytes());
+            assert!(matches!(check(&bytes, &place, &stamps), Check::Damaged(Wrong::Bounds, Some(_))), "{value}");
         }
     }
 

@@ -1,14 +1,18 @@
 //! `forebay`: looks after a store from outside the engine.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+mod files;
+mod inspect;
+#[cfg(feature = "parquet")]
+mod merge;
+mod out;
+mod repair;
+mod verify;
+
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
-use forebay::data::encode::Compression;
-use forebay::engine::tools::{Listing, list_files, merge_files};
-use serde_json::json;
 
 #[derive(Parser)]
 #[command(version, about = "Looks after a Forebay store", long_about = None)]
@@ -29,6 +33,7 @@ enum Command {
         json: bool,
     },
     /// Merge the small data files of each table and day into larger ones; no engine may have the store open
+    #[cfg(feature = "parquet")]
     Merge {
         /// The store's folder
         #[arg(long)]
@@ -37,89 +42,34 @@ enum Command {
         #[arg(long)]
         json: bool,
         /// How pages are compressed: zstd, lz4 or none
-        #[arg(long, default_value_t = Compression::default())]
-        compression: Compression,
+        #[arg(long, default_value_t = forebay::data::encode::Compression::default())]
+        compression: forebay::data::encode::Compression,
     },
+    /// Print the store's log, ring and files without touching them; an engine may have the store open
+    Inspect(inspect::InspectArgs),
+    /// Check every checksum and chain; no engine may have the store open
+    Verify(verify::VerifyArgs),
+    /// Salvage what is sound of a damaged store, and say what is lost; no engine may have the store open
+    Repair(repair::RepairArgs),
 }
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let done = match Args::parse().command {
-        Command::Files { dir, json } => files(&dir, json),
-        Command::Merge { dir, json, compression } => merge(&dir, json, compression),
+        Command::Files { dir, json } => files::run(&dir, json).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "parquet")]
+        Command::Merge { dir, json, compression } => merge::run(&dir, json, compression).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Verify(args) => verify::run(&args),
+        Command::Repair(args) => repair::run(&args).map(|()| ExitCode::SUCCESS),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        // Who reads the list may stop early.
-        Err(error)
-            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) =>
-        {
-            ExitCode::SUCCESS
+    done.unwrap_or_else(|error| {
+        // Who reads the output may stop early.
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            return ExitCode::SUCCESS;
         }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(error.downcast_ref::<forebay::Error>().map_or(1, forebay::Error::exit_code))
-        }
-    }
-}
-
-fn files(dir: &Path, as_json: bool) -> Result<()> {
-    let Listing { store, root, files } = list_files(dir)?;
-    let mut out = io::stdout().lock();
-    if as_json {
-        let files: Vec<_> = files
-            .iter()
-            .map(|file| {
-                json!({
-                    "path": root.join(file.path()),
-                    "namespace": file.part.namespace,
-                    "table": file.part.table,
-                    "kind": file.part.kind,
-                    "rows": file.rows,
-                    "bytes": file.bytes,
-                    "crc32": file.crc,
-                    "time_min_ns": file.time_min,
-                    "time_max_ns": file.time_max,
-                })
-            })
-            .collect();
-        writeln!(out, "{}", json!({ "schema": "forebay.files/1", "store": store, "files": files }))?;
-    } else {
-        for file in &files {
-            writeln!(out, "{}", root.join(file.path()).display())?;
-        }
-    }
-    Ok(())
-}
-
-fn merge(dir: &Path, as_json: bool, compression: Compression) -> Result<()> {
-    let mut out = io::stdout().lock();
-    let total = merge_files(dir, compression, &mut |merged| {
-        tracing::info!("{} files of {} became {}", merged.files_before, merged.folder, merged.files_after);
-    })?;
-    if as_json {
-        let total = json!({
-            "schema": "forebay.merge/1",
-            "files_before": total.files_before,
-            "files_after": total.files_after,
-            "rows": total.rows,
-            "rows_dropped": total.rows_dropped,
-            "bytes_before": total.bytes_before,
-            "bytes_after": total.bytes_after,
-        });
-        writeln!(out, "{total}")?;
-    } else {
-        writeln!(
-            out,
-            "{} files became {}: {} rows, {} repeated by retries dropped, {} bytes became {}",
-            total.files_before,
-            total.files_after,
-            total.rows,
-            total.rows_dropped,
-            total.bytes_before,
-            total.bytes_after
-        )?;
-    }
-    Ok(())
+        eprintln!("error: {error:#}");
+        ExitCode::from(error.downcast_ref::<forebay::Error>().map_or(1, forebay::Error::exit_code))
+    })
 }

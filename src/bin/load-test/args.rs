@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use forebay::IoChoice;
-use forebay::limits::FSYNC_PERIOD_MS;
+use forebay::limits::{FSYNC_PERIOD_MS, SHARDS_MAX};
 
 use crate::meters::ROW_BYTES_MAX;
 
@@ -365,7 +365,12 @@ fn cpus(text: &str) -> Result<Cpus, String> {
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last => list.extend(first..=last),
+            (Some(first), Some(last)) if first <= last && list.len() + last - first < SHARDS_MAX => {
+                list.extend(first..=last);
+            }
+            (Some(first), Some(last)) if first <= last => {
+                return Err(format!("more than {SHARDS_MAX} CPUs, the most shards that a store can have"));
+            }
             _ => return Err(format!("'{part}' is neither a CPU nor a range of CPUs such as 2-5")),
         }
     }
@@ -513,6 +518,8 @@ mod tests {
             ("--seconds=-1", "--seconds"),
             ("--warmup nan", "--warmup"),
             ("--cpus 5-2", "--cpus"),
+            ("--cpus 0-256", "--cpus"),
+            ("--cpus 0-250,0-250", "--cpus"),
             ("--io aio", "--io"),
             ("--repeat 0", "--repeat"),
             ("--frobnicate", "--frobnicate"),
@@ -520,6 +527,69 @@ mod tests {
             let message = plan(line).expect_err(line);
             assert!(message.contains(option), "{line}: {message}");
         }
+    }
+
+    /// What is typed is a job or a refusal, whatever it is.
+    #[test]
+    fn any_words_are_taken_or_refused() {
+        let mut number = 0u64;
+        let mut below = move |bound: usize| {
+            number = number.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (number >> 33) as usize % bound
+        };
+        let command = Args::command();
+        let options: Vec<String> =
+            command.get_arguments().filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
+        let values = [
+            "",
+            "0",
+            "1",
+            "2",
+            "-1",
+            "4k",
+            "17m",
+            "99999999999g",
+            "18446744073709551615",
+            "18446744073709551616",
+            "nan",
+            "inf",
+            "1e308",
+            "1e-320",
+            "10/s",
+            "/s",
+            "-",
+            "--",
+            "2-5,8",
+            "4095-4095",
+            "0-",
+            "-,",
+            "uring",
+            "parquet",
+            "none",
+            "\u{e9}k",
+            "k",
+            "x",
+        ];
+        let (mut taken, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            let mut line = vec!["load-test".to_owned()];
+            for _ in 0..below(4) {
+                line.push(options[below(options.len())].clone());
+                line.extend((below(5) > 0).then(|| values[below(values.len())].to_owned()));
+            }
+            let parsed = Args::try_parse_from(&line).map_err(|error| error.to_string()).and_then(Args::job);
+            match parsed {
+                Ok(job) => {
+                    assert!(!job.plans.is_empty() && job.plans.iter().all(|plan| plan.writers >= 1), "{line:?}");
+                    taken += 1;
+                }
+                Err(message) => {
+                    assert!(!message.is_empty(), "{line:?}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(taken > 1000 && refused > 1000, "{taken} taken, {refused} refused");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use forebay::data::decode::{Batch, DataReader, Value as Held, checksum};
+use forebay::data::decode::{Batch, DataReader, Value as Held};
+use forebay::data::dir_tree::checksum;
 use forebay::data::encode::{FileColumn, Role};
 use forebay::data::format::DataFile;
 use forebay::data::schema::ColumnType;

@@ -35,6 +35,7 @@ fn a_line_gives_back_every_part_without_its_escapes() {
     assert_eq!(fields[0], ("te mp".into(), FieldValue::Float(1.5)));
     assert_eq!(fields[1], ("note".into(), FieldValue::Text("a \"b\" \\ c,d e=f\\n".into())));
     assert_eq!((fields.len(), line.time()), (2, Some(-17)));
+    assert_eq!(only("a\\=b\\\\=c f=1").measurement(), "a\\=b\\=c", "no escape in a measurement");
 }
 
 #[test]

@@ -376,7 +376,9 @@ fn who_publishes_behind_an_unfinished_publication_does_not_wake_the_shard_in_vai
     assert_eq!(consumer.look().published, seq.next().next().next().next().next());
 }
 
+/// With a file, which miri does not map.
 #[test]
+#[cfg(not(miri))]
 fn what_was_published_is_in_the_file_and_is_replayed_after_a_kill() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("intake.ring");

@@ -1,0 +1,69 @@
+//! Bugs that are planted into the engine, each of which the rig must find: one that misses any is broken.
+
+use std::time::Instant;
+
+use forebay::planted::{Mutant, plant_everywhere};
+
+use crate::check::Said;
+use crate::device::{Fs, Rig};
+use crate::enclosure::enclosed;
+use crate::load::{Load, Setting, Sink};
+use crate::power_cut::random;
+use crate::recorded::Recorded;
+use crate::states::{Kind, state, without_each_record};
+
+/// Recordings, and states of each, in which a planted bug must show.
+const RECORDINGS_MAX: usize = 8;
+const STATES_MAX: usize = 60;
+
+fn caught(name: &str, mutant: Mutant, setting: Setting, sink: Sink, blocks: u64) {
+    enclosed(name, Fs::Ext4, |dir| {
+        let rig = Rig::start(dir, Fs::Ext4);
+        let mut random = random();
+        let began = Instant::now();
+        let mut tried = 0;
+        for _ in 0..RECORDINGS_MAX {
+            rig.renew();
+            let commits = sink == Sink::Parquet;
+            let load = Load { commits, mutant: Some(mutant.to_string()), ..Load::new(&rig, setting, sink, blocks) };
+            let recorded = Recorded::run(&rig, load, Said::default());
+            let states = match sink {
+                Sink::Parquet => without_each_record(&recorded.steps),
+                Sink::Hold | Sink::Null => (0..STATES_MAX)
+                    .filter_map(|number| state(&recorded.steps, Kind::CUTS[number % 3], &mut random))
+                    .collect(),
+            };
+            for state in states {
+                plant_everywhere(Some(mutant));
+                let checked = recorded.check(&state, &recorded.said(state.cut));
+                plant_everywhere(None);
+                tried += 1;
+                if let Err(why) = checked {
+                    println!("{mutant}: found in state {tried}, after {:?}: {why}", began.elapsed());
+                    return;
+                }
+            }
+        }
+        panic!("{mutant} is not found in {tried} states");
+    });
+}
+
+#[test]
+fn an_ack_before_the_sync() {
+    caught("controls::an_ack_before_the_sync", Mutant::AckBeforeSync, Setting::Each, Sink::Hold, 100);
+}
+
+#[test]
+fn a_folder_that_is_not_synced() {
+    caught("controls::a_folder_that_is_not_synced", Mutant::NoFolderSync, Setting::Each, Sink::Null, 1200);
+}
+
+#[test]
+fn stamps_without_a_generation() {
+    caught("controls::stamps_without_a_generation", Mutant::NoGenerationStamp, Setting::Each, Sink::Null, 1200);
+}
+
+#[test]
+fn a_rename_before_its_record() {
+    caught("controls::a_rename_before_its_record", Mutant::RenameBeforeRecord, Setting::Each, Sink::Parquet, 200);
+}
