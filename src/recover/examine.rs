@@ -140,6 +140,9 @@ pub struct Examined {
     /// Nothing before this segment is needed any more.
     pub(crate) from: SegmentNo,
     pub(crate) ring: RingVerdict,
+    /// A salvage was cut short that had put the damaged end of the log aside and not yet said so in it:
+    /// what was lost stood behind this seq.
+    pub(crate) lost_behind: Option<Seq>,
     ring_missing: bool,
 }
 
@@ -269,9 +272,13 @@ pub fn examine(
         Intake::Direct => RingVerdict::Ignored,
     };
     let ring_is_damaged = matches!(&ring, RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. });
-    if scanned.breaks.is_empty() && !ring_is_damaged {
+    let ends_open = scanned.breaks.last().is_some_and(|at| at.resume.is_none());
+    let at_end = |range: &Handled| (range.segment, range.offset) == (scanned.end.segment, scanned.end.offset);
+    let lost_behind = (!ends_open && cut_short_at.iter().any(at_end)).then_some(scanned.end.seq);
+    if !ring_is_damaged {
         // What it was about is not there to be seen any more.
-        report.damage.extend(cut_short_at.iter().map(|range| unfinished_salvage(setup, range)));
+        let unseen = |range: &&Handled| scanned.breaks.is_empty() || (lost_behind.is_some() && at_end(range));
+        report.damage.extend(cut_short_at.iter().filter(unseen).map(|range| unfinished_salvage(setup, range)));
     }
     let refused: Vec<Damage> = report.damage.iter().filter(|damage| !damage.flushed).cloned().collect();
     report.ring = ring_in_words(&ring);
@@ -306,6 +313,7 @@ pub fn examine(
         handled,
         from: SegmentNo(0),
         ring,
+        lost_behind,
         ring_missing,
         scanned,
     })

@@ -396,8 +396,8 @@ impl Core {
         // for what was accepted before, here or in a recovery.
         let only_reserve = self.log.ready.len() as u64 <= self.config.bounds.reserve;
         #[cfg(feature = "sim")]
-        let only_reserve = only_reserve
-            || (self.store_full && crate::planted::is_planted(crate::planted::Mutant::NeverReopens));
+        let only_reserve =
+            only_reserve || (self.store_full && crate::planted::is_planted(crate::planted::Mutant::NeverReopens));
         if only_reserve != self.store_full && self.stop == Stop::No {
             self.store_full = only_reserve;
             if only_reserve {

@@ -11,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use crate::io::disk::{Folder, Instant};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::sim::blocks::BlockName;
-use crate::types::{Chain, FileId, Receipt, Seq, Stream};
+use crate::types::{Chain, FileId, Receipt, SegmentNo, Seq, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd};
 use crate::wal::entry::{Control, EntryKind, decode_entry, decode_identity, entry_lengths};
 use crate::wal::log::Log;
@@ -204,7 +204,11 @@ impl Model {
         let mut gaps: Vec<Control> = Vec::new();
         let used: Vec<_> = log.used.iter().chain([&log.current]).collect();
         let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
-        for segment in used {
+        for (index, segment) in used.iter().enumerate() {
+            // What lies between may have been damaged whole: then the log goes on behind that.
+            let before = index.checked_sub(1).map_or(SegmentNo(0), |before| used[before].header.segment);
+            let between = |place: &Place| before < place.segment && place.segment < segment.header.segment;
+            skipping |= self.rotten.iter().any(between);
             bytes.resize(segment.end as usize, 0);
             let name = segment_name(segment.header.segment);
             let count = folder.read(&name, 0, &mut bytes).map_err(|error| format!("{name} cannot be read: {error}"))?;

@@ -276,3 +276,40 @@ fn place(class: Class, content: &[u8], batches: &[(usize, BatchHeader)], chance:
     let stamps = SECTOR_BYTES - SECTOR_STREAM_BYTES;
     Some(at + at_stream / SECTOR_STREAM_BYTES * SECTOR_BYTES + stamps + at_stream % SECTOR_STREAM_BYTES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OnDamage;
+    use crate::sim::plan::{End, Limits};
+
+    /// The damaged segment at the log's end is exchanged before the log says what was lost in it. Whoever
+    /// dies in between, twice over, must leave enough for the next opening to say it.
+    #[test]
+    fn a_salvage_of_the_logs_end_that_is_cut_short_twice_names_its_gap_all_the_same() {
+        let limits = Limits { lives_max: 1, ..Limits::default() };
+        let mut salvages = 0;
+        for seed in (0..20).chain([24_533]) {
+            let mut world = World::new(&Run { seed, limits, ..Run::default() });
+            let life =
+                |plan| LifePlan { end: End::PowerCut, recovery_deaths: 0, trouble: Trouble::None, ..undamaged(plan) };
+            world.lives(life).expect("every promise held");
+            for call in 0..40 {
+                let mut damaged = world.copy();
+                if !flip(&mut damaged, Class::Tail, &mut Chance::new(seed)) {
+                    break;
+                }
+                for _ in 0..2 {
+                    damaged.medium.lock().faults.last_call = Some(call);
+                    let opened = damaged.try_open(OnDamage::Salvage);
+                    damaged.medium.lock().faults.last_call = None;
+                    assert!(opened.is_ok() || damaged.medium.lock().is_crashed(), "seed {seed} call {call}");
+                    damaged.medium.lock().kill();
+                }
+                damaged.open(0).unwrap_or_else(|wrong| panic!("seed {seed} call {call}: {wrong:?}"));
+                salvages += damaged.summary.salvages;
+            }
+        }
+        assert!(salvages > 100, "{salvages}");
+    }
+}

@@ -123,6 +123,9 @@ fn with_segment(shard: &Shard, of: Common<'_>, what: Exchange<'_>, before: &Exam
         (Meddling::OtherStore | Meddling::OtherShard, found) => Err(silent(expected(), &found)),
         // Nobody knows the name of what stood before all that is there.
         (_, Err(OpenError::Damaged(damaged))) if oldest || names(&damaged, segment) => Ok(true),
+        // An older state lacks what continued the log, which stops in the segment before, and perhaps the pin
+        // that says where that one ended.
+        (Meddling::Older, Err(OpenError::Damaged(damaged))) if names(&damaged, SegmentNo(segment.0 - 1)) => Ok(true),
         (_, Ok(after)) => {
             // The engine asks the store whether the log reaches back to what it has.
             let flushed = if of.plan.store_remembers { shard.released } else { Seq(u64::MAX) };
@@ -172,9 +175,12 @@ fn names(damaged: &Damaged, segment: SegmentNo) -> bool {
 }
 
 fn silent(what: String, found: &Result<Examined, OpenError>) -> Wrong {
-    let found = match found {
-        Ok(examined) => serde_json::to_string(&examined.report).unwrap_or_default(),
-        Err(error) => error.to_string(),
-    };
-    Wrong { kind: Kind::SilentLoss, what: format!("{what}: {found}") }
+    match found {
+        Ok(examined) => {
+            let report = serde_json::to_string(&examined.report).unwrap_or_default();
+            Wrong { kind: Kind::SilentLoss, what: format!("{what}: {report}") }
+        }
+        // Refused, but not by its name.
+        Err(error) => Wrong { kind: Kind::Other, what: format!("{what}: {error}") },
+    }
 }

@@ -298,6 +298,10 @@ impl Shard {
         for page in (from..range.end).step_by(PAGE_BYTES) {
             self.model.rot_place(Place::new(header, page as u32));
         }
+        if headless {
+            // Whatever stood in it, or was to.
+            self.model.rot_place(Place::new(header, SEGMENT_HEADER_BYTES as u32));
+        }
         let behind = batches.iter().find(|(start, _)| *start >= range.end);
         if let (Some((_, before)), Some((_, behind))) = (before, behind) {
             for seq in before.last_seq().0 + 1..behind.first_seq.0 {

@@ -421,7 +421,7 @@ impl World {
 
     /// One attempt, in the engine's order; `None` if the process died while it made a ring. An error
     /// comes with the index of its shard.
-    fn try_open(&mut self, on_damage: OnDamage) -> Result<Option<Vec<Carried>>, (usize, OpenError)> {
+    pub(super) fn try_open(&mut self, on_damage: OnDamage) -> Result<Option<Vec<Carried>>, (usize, OpenError)> {
         let of = Common { plan: &self.plan, medium: &self.medium, boot: boot_id(self.boot) };
         let mut examined = Vec::new();
         for (index, shard) in self.shards.iter().enumerate() {
