@@ -127,6 +127,9 @@ pub struct Life<'a> {
     stopped: bool,
     fault_at: Option<Instant>,
     release_at: Instant,
+    /// What the store has reported in this life. It reports once even where it had all before: so does the
+    /// driver, and without that no segment of an earlier life would be given back.
+    reported: Seq,
     crash_at: Option<Instant>,
     full_at: Option<Instant>,
     /// When the monotonic clock jumps.
@@ -200,6 +203,7 @@ impl<'a> Life<'a> {
             stopped: false,
             fault_at: None,
             release_at,
+            reported: Seq(0),
             crash_at: None,
             full_at,
             jump_at,
@@ -449,7 +453,7 @@ impl<'a> Life<'a> {
     fn next_event(&self) -> Option<Instant> {
         let held = self.held.iter().map(|publication| publication.due).min();
         let writers = if self.closed { None } else { self.writers.iter().min().copied() };
-        let release = (*self.ground.released < self.marks.synced).then_some(self.release_at);
+        let release = (self.reported < self.marks.synced).then_some(self.release_at);
         [held, writers, release, self.full_at, self.jump_at].into_iter().flatten().min()
     }
 
@@ -484,10 +488,11 @@ impl<'a> Life<'a> {
         }
         if self.release_at <= to {
             self.release_at = to.plus_us(self.chance.within(1, self.ground.plan.store_us));
-            if *self.ground.released < self.marks.synced {
+            if self.reported < self.marks.synced {
                 let upto = self.marks.synced;
+                self.reported = upto;
                 self.ground.model.flush(self.ground.released.next(), upto);
-                *self.ground.released = upto;
+                *self.ground.released = upto.max(*self.ground.released);
                 self.step(Event::Released { flushed: upto, released: upto })?;
                 woken = true;
             }

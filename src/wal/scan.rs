@@ -820,6 +820,18 @@ mod tests {
         assert_eq!(scanned.batches, 4);
     }
 
+    /// What stands before it goes to quarantine too, and is not blamed.
+    #[test]
+    fn a_missing_segment_is_named_where_the_log_stopped_before_it() {
+        let mut written = five([0, 0, 1, 2, 3]);
+        written.flip(1, 200);
+        let stopped = (written.batches[1].0, written.batches[1].1);
+        written.files.remove(&SegmentNo(2));
+        let scanned = written.scan();
+        let found: Vec<_> = scanned.breaks.iter().map(|at| (at.segment, at.offset, at.wrong, at.also)).collect();
+        assert_eq!(found, [(SegmentNo(2), 0, Wrong::Missing, Some(stopped))]);
+    }
+
     #[test]
     fn a_missing_segment_is_named() {
         let mut written = five([0; 5]);
