@@ -205,8 +205,9 @@ impl Model {
         let used: Vec<_> = log.used.iter().chain([&log.current]).collect();
         let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
         for (index, segment) in used.iter().enumerate() {
-            // What lies between may have been damaged whole: then the log goes on behind that.
-            let before = index.checked_sub(1).map_or(SegmentNo(0), |before| used[before].header.segment);
+            // What lies between may have been damaged whole, its header with it: then the log goes on behind that.
+            let before = used[..index].iter().rfind(|before| before.end as usize > SEGMENT_HEADER_BYTES);
+            let before = before.map_or(SegmentNo(0), |before| before.header.segment);
             let between = |place: &Place| before < place.segment && place.segment < segment.header.segment;
             skipping |= self.rotten.iter().any(between);
             bytes.resize(segment.end as usize, 0);
