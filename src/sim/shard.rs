@@ -301,6 +301,10 @@ impl Shard {
         if headless {
             // Whatever stood in it, or was to.
             self.model.rot_place(Place::new(header, SEGMENT_HEADER_BYTES as u32));
+            // The write that hit the header may be missing from between two batches of the same segment.
+            if let (Some((_, first)), Some((_, last))) = (batches.first(), batches.last()) {
+                (first.first_seq.0..last.first_seq.0).for_each(|seq| self.model.rot_entry(Seq(seq)));
+            }
         }
         let behind = batches.iter().find(|(start, _)| *start >= range.end);
         if let (Some((_, before)), Some((_, behind))) = (before, behind) {
