@@ -52,6 +52,22 @@ mutants! {
     RecycleWithoutLock = "recycle-without-lock",
     /// An entry's slot is filled before its payload is copied.
     SequenceBeforeCopy = "sequence-before-copy",
+    /// What a later batch says to be synced proves nothing.
+    DurableUptoIgnored = "durable-upto-ignored",
+    /// A batch is taken wherever it stands in its file.
+    PlaceUnchecked = "place-unchecked",
+    /// A segment that is missing between others is not noticed.
+    MissingSegmentUnnoticed = "missing-segment-unnoticed",
+    /// A segment of another store or shard is passed over.
+    ForeignSegmentUnnoticed = "foreign-segment-unnoticed",
+    /// The epoch is taken from the wall clock.
+    EpochFromWallClock = "epoch-from-wall-clock",
+    /// The epoch stands above those of one shard only.
+    EpochOfOneShard = "epoch-of-one-shard",
+    /// Batches are written however many are on their way.
+    WritesWithoutBound = "writes-without-bound",
+    /// A ring that was closed because only the reserve was left stays closed.
+    NeverReopens = "never-reopens",
     /// Data files get their final names before the manifest names them.
     RenameBeforeRecord = "rename-before-record",
     /// A data file is not synced before its name is committed.

@@ -1,12 +1,18 @@
 //! Promises P1 to P6 in the simulator: the real core, scan, recovery and segment maker through kills,
-//! power cuts, torn and lost writes, I/O errors, full disks and flipped bits; and planted bugs, each
-//! of which it must find. `simulate --seeds A..B` runs more of the same.
+//! power cuts, torn, lost and misdirected writes, I/O errors, full and stalling disks, clocks that jump,
+//! flipped bits and exchanged files, with one shard and with several; and planted bugs, each of which it
+//! must find. `simulate --seeds A..B` runs more of the same.
+//!
+//! `FOREBAY_FLIPS` sets the flipped bits in each class of bytes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::planted::Mutant;
-use forebay::sim::{FilesSummary, Limits, Run, Summary, Tracing, Violation, run, run_files, shrink};
+use forebay::sim::{
+    Class, FilesSummary, FlipSummary, Kind, Limits, Run, Shards, Summary, Tracing, Violation, Wall, flips, run,
+    run_files, shrink,
+};
 
 /// Seeds that are always run, and how long more of them are.
 const SEEDS_MIN: u64 = 500;
@@ -16,6 +22,24 @@ const SEEDS_FOR_A_MUTANT: u64 = 1_000;
 
 #[test]
 fn promises_hold_in_every_history() {
+    let total = histories(Shards::One, "shard");
+    // A simulator in which nothing happens proves nothing.
+    let happened = [total.blocks, total.lost, total.power_cuts, total.faults, total.salvages, total.cut_recoveries];
+    assert!(happened.iter().all(|count| *count > 10), "{total:?}");
+    // Rows 7, 12 and 31 of the faults.
+    assert!([total.strayed, total.stalls, total.meddled].iter().all(|count| *count > 3), "{total:?}");
+}
+
+/// P6: one shard's fault is its own; one epoch for all; an opening that is cut short between two shards.
+#[test]
+fn shards_side_by_side_keep_their_promises_and_go_on_behind_anothers_fault() {
+    let total = histories(Shards::Several, "shards");
+    let happened = [total.blocks, total.lost, total.power_cuts, total.faults, total.cut_recoveries, total.went_on];
+    assert!(happened.iter().all(|count| *count > 10), "{total:?}");
+}
+
+/// Histories on two threads for a while.
+fn histories(shards: Shards, world: &str) -> Summary {
     let began = Instant::now();
     let next = AtomicU64::new(0);
     let job = || {
@@ -25,11 +49,11 @@ fn promises_hold_in_every_history() {
             if seed >= SEEDS_MIN && began.elapsed() > TIME {
                 return sum;
             }
-            match run(&Run { seed, ..Run::default() }) {
+            match run(&Run { seed, shards, ..Run::default() }) {
                 Ok((summary, _)) => sum.add(&summary),
                 Err(violation) => panic!(
                     "seed {seed} life {}: {}\nrepeat with: cargo run --release --features sim --bin simulate -- \
-                     --seed {seed} --trace",
+                     --seed {seed} --world {world} --trace",
                     violation.life, violation.what
                 ),
             }
@@ -43,16 +67,85 @@ fn promises_hold_in_every_history() {
         }
         total
     });
-    println!("{} histories: {total:?}", next.into_inner());
-    // A simulator in which nothing happens proves nothing.
-    let happened = [total.blocks, total.lost, total.power_cuts, total.faults, total.salvages, total.cut_recoveries];
-    assert!(happened.iter().all(|count| *count > 10), "{total:?}");
+    println!("{} histories of {world}: {total:?}", next.into_inner());
+    total
+}
+
+/// Row 13: whatever the wall clock does, seqs, epochs and what is recovered are the same.
+#[test]
+fn nothing_but_received_at_depends_on_the_wall_clock() {
+    for shards in [Shards::One, Shards::Several] {
+        for seed in 0..200 {
+            let summary = |wall| run(&Run { seed, wall, shards, ..Run::default() }).expect("every promise held").0;
+            assert_eq!(summary(Wall::Jumps), summary(Wall::Stands), "seed {seed} {shards:?}");
+        }
+    }
+}
+
+/// Rows 5, 6 and 34: flips in every class of bytes of log and ring are met or do no harm, and every sound
+/// block is given back by a salvage.
+#[test]
+fn no_flipped_bit_loses_anything_silently() {
+    let per_class = std::env::var("FOREBAY_FLIPS").map_or(500, |text| text.parse().expect("FOREBAY_FLIPS is a number"));
+    let a_history = per_class.min(5);
+    let next = AtomicU64::new(0);
+    let job = || {
+        let mut sum = FlipSummary::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= u64::from(per_class / a_history) {
+                return sum;
+            }
+            match flips(&Run { seed, ..Run::default() }, a_history) {
+                Ok(summary) => sum.add(&summary),
+                Err((_, violation)) => panic!(
+                    "seed {seed}: {:?}: {}\nrepeat with: cargo run --release --features sim --bin simulate -- --seed \
+                     {seed} --flips {a_history} --trace",
+                    violation.kind, violation.what
+                ),
+            }
+        }
+    };
+    let mut total = FlipSummary::default();
+    std::thread::scope(|scope| {
+        for job in [scope.spawn(job), scope.spawn(job)] {
+            total.add(&job.join().expect("every flip was met"));
+        }
+    });
+    println!("{total}");
+    let all = total.total();
+    assert_eq!((all.silent, all.false_refusals), (0, 0), "{total}");
+    for (class, count) in Class::ALL.iter().zip(total.classes) {
+        assert!(count.flips > u64::from(per_class) / 2, "{class:?}: {count:?}");
+    }
+    // The flips are real: most of those in the log are refused.
+    let refused = |class| total.classes[Class::ALL.iter().position(|known| *known == class).expect("a class")].refused;
+    for class in [Class::Stamp, Class::BatchHeader, Class::EntryHeader, Class::Payload, Class::StreamTable] {
+        assert!(refused(class) > u64::from(per_class) / 4, "{class:?}: {total}");
+    }
+}
+
+/// A sync of 0.64 s holds up all marks, and the store takes its time behind it: all that is slow, and
+/// nothing stands still.
+#[test]
+fn a_slow_disk_before_a_slow_store_is_no_standstill() {
+    let (summary, _) = run(&Run { seed: 5919, ..Run::default() }).expect("every promise held");
+    assert!(summary.blocks > 100, "{summary:?}");
+}
+
+#[test]
+fn a_flip_that_is_not_noticed_is_counted_as_a_silent_loss() {
+    let run = |seed| Run { seed, mutant: Some(Mutant::RingEntryUnchecked), ..Run::default() };
+    let found = (0..200).find_map(|seed| flips(&run(seed), 5).err());
+    let (summary, violation) = found.expect("200 histories do not find it");
+    assert!(summary.total().silent > 0 || violation.kind != Kind::SilentLoss, "{summary} {violation:?}");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace_byte_for_byte() {
-    for seed in 0..40 {
-        let trace = |tracing| run(&Run { seed, trace: tracing, ..Run::default() }).expect("every promise held");
+    for seed in 0..80 {
+        let shards = if seed % 2 == 0 { Shards::One } else { Shards::Several };
+        let trace = |trace| run(&Run { seed, trace, shards, ..Run::default() }).expect("every promise held");
         let ((first, one), (second, two)) = (trace(Tracing::On), trace(Tracing::On));
         assert!(one.lines().count() > 20, "seed {seed}: {one}");
         assert_eq!(one, two, "seed {seed}");
@@ -110,6 +203,10 @@ fn a_seed_of_data_files_gives_the_same_trace_byte_for_byte() {
     }
 }
 
+fn run_shards(run_: &Run) -> Result<(Summary, String), Box<Violation>> {
+    run(&Run { shards: Shards::Several, ..*run_ })
+}
+
 fn is_caught<T>(mutant: Mutant, world: fn(&Run) -> Result<T, Box<Violation>>) -> Option<Run> {
     (0..SEEDS_FOR_A_MUTANT)
         .map(|seed| Run { seed, mutant: Some(mutant), ..Run::default() })
@@ -147,6 +244,14 @@ controls! {
     finds_a_seal_taken_as_proof: SealIsProof in run,
     finds_segments_used_without_their_locks: RecycleWithoutLock in run,
     finds_a_sequence_published_before_the_copy: SequenceBeforeCopy in run,
+    finds_that_a_later_batch_proves_nothing: DurableUptoIgnored in run,
+    finds_a_batch_that_is_taken_wherever_it_stands: PlaceUnchecked in run,
+    finds_a_missing_segment_that_is_not_noticed: MissingSegmentUnnoticed in run,
+    finds_a_foreign_segment_that_is_not_noticed: ForeignSegmentUnnoticed in run,
+    finds_an_epoch_from_the_wall_clock: EpochFromWallClock in run,
+    finds_an_epoch_above_one_shard_only: EpochOfOneShard in run_shards,
+    finds_writes_without_a_bound: WritesWithoutBound in run,
+    finds_a_ring_that_stays_closed: NeverReopens in run,
     finds_final_names_given_before_the_record: RenameBeforeRecord in run_files,
     finds_a_data_file_that_is_not_synced: FileNotSynced in run_files,
     finds_temporary_names_that_are_not_synced: TmpFolderNotSynced in run_files,

@@ -26,7 +26,8 @@ use crate::io::waker::Waker;
 use crate::limits::NAMES_BYTES_MAX;
 use crate::reader::LogReader;
 use crate::recover::{
-    Examined, Intake, OpenError, Opened, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, put_aside,
+    Examined, Intake, OpenError, Opened, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, next_epoch,
+    put_aside,
 };
 use crate::report::repair_command;
 use crate::shard::core::{Core, CoreConfig};
@@ -111,9 +112,7 @@ impl Engine {
             from.push(examined.flush_from(progress, &config)?);
             opening.push(examined);
         }
-        // One epoch for the whole store, above every one that any shard has seen.
-        let epoch = opening.iter().map(|opening| opening.examined.epoch_max).max().unwrap_or_default();
-        let epoch = Epoch(epoch.0 + 1);
+        let epoch = next_epoch(opening.iter().map(|opening| &opening.examined));
         let nonce = Nonce(random_u64());
         let mut quarantine = QuarantineFolder::new(&dir, epoch);
         let cpus = cpus(&config);

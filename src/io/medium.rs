@@ -14,41 +14,16 @@
 //!   while the next process runs; until then its file stays locked, if the writer had locked it.
 //! - A failed sync decides like a power cut for what it covered, and no later sync makes up for it.
 //!   A failed or short write leaves any part behind.
+//! - A device may acknowledge a write and never do it, or do it elsewhere ([`Strayed`]); syncs say nothing.
 //! - Each operation that changes something may be the last of its process: it may have happened or not.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use crate::io::chance::Chance;
 use crate::io::disk::Instant;
+pub use crate::io::sim_names::Fate;
+use crate::io::sim_names::Names;
 use crate::limits::SECTOR_BYTES;
-
-/// How a power cut treats what is not durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// All of it is lost.
-    Lost,
-    /// All that completed arrived.
-    Kept,
-    /// Each unit by itself.
-    Units,
-    /// Each write by itself, whole or not.
-    Writes,
-    /// A prefix in the order of submission; the write at the cut is torn.
-    Prefix,
-    /// A suffix: the earlier ones are lost.
-    Suffix,
-    /// Of each write only its first unit.
-    Heads,
-    /// Of each write all but its first unit.
-    Tails,
-}
-
-impl Fate {
-    /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Lost, Self::Kept, Self::Units, Self::Writes, Self::Prefix, Self::Suffix, Self::Heads, Self::Tails];
-}
 
 /// Faults to come; each is armed once. Counted from when it is armed, the next operation being 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,9 +36,36 @@ pub struct Faults {
     pub sync_error: Option<u64>,
     /// This operation of a [`Folder`](crate::io::disk::Folder) that changes something is the last of its process.
     pub last_call: Option<u64>,
+    /// This write is acknowledged and never happens.
+    pub write_lost: Option<u64>,
+    /// This write is acknowledged and happens at another place.
+    pub write_misdirected: Option<u64>,
     /// Files can be made no more.
     pub full: bool,
 }
+
+/// A folder of the medium, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FolderNo(pub usize);
+
+/// A write that the device acknowledged, and did not do where it should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strayed {
+    /// The file that it was for.
+    pub file: FileNo,
+    /// Where in it, in bytes.
+    pub at: usize,
+    /// What should stand there.
+    pub data: Vec<u8>,
+    /// What stands there instead.
+    pub instead: Vec<u8>,
+    /// Where it went, if anywhere: the file, the offset, and what was written over.
+    pub hit: Option<(FileNo, usize, Vec<u8>)>,
+}
+
+/// A file, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileNo(usize);
 
 /// Bugs that are planted into this world's disk or folder, to see that they are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +84,7 @@ pub struct Flaws {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WriteNo(u64);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     no: WriteNo,
     at: usize,
@@ -93,7 +95,7 @@ struct Pending {
     landing_in: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct File {
     /// The durable content; zero where nothing was written.
     durable: Vec<u8>,
@@ -103,24 +105,16 @@ struct File {
     lock: Option<u64>,
 }
 
+/// The device with folders on it.
 #[derive(Clone, Debug)]
-enum NameOp {
-    Set(String, usize),
-    Remove(String, usize),
-    Rename(String, String, usize),
-}
-
-/// The device with one folder on it.
-#[derive(Debug)]
 pub struct Medium {
     chance: Chance,
     /// The present, as the simulated clock has it.
     pub now: Instant,
+    jumped_ns: u64,
     unit: usize,
     files: Vec<File>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    name_ops: Vec<NameOp>,
+    folders: Vec<Names>,
     process: u64,
     /// How each process but the last ended; `None`: it was killed.
     ends: Vec<Option<Fate>>,
@@ -132,6 +126,8 @@ pub struct Medium {
     pub faults: Faults,
     /// Planted bugs.
     pub flaws: Flaws,
+    /// The write that strayed last.
+    pub strayed: Option<Strayed>,
     trace: Option<String>,
 }
 
@@ -143,11 +139,10 @@ impl Medium {
         Self {
             chance,
             now: Instant(0),
+            jumped_ns: 0,
             unit,
             files: Vec::new(),
-            names: BTreeMap::new(),
-            durable_names: BTreeMap::new(),
-            name_ops: Vec::new(),
+            folders: vec![Names::default()],
             process: 1,
             ends: Vec::new(),
             crashed: false,
@@ -156,6 +151,7 @@ impl Medium {
             landings: 0,
             faults: Faults::default(),
             flaws: Flaws::default(),
+            strayed: None,
             trace: None,
         }
     }
@@ -183,6 +179,25 @@ impl Medium {
     #[must_use]
     pub const fn is_crashed(&self) -> bool {
         self.crashed
+    }
+
+    /// Makes another folder.
+    pub fn add_folder(&mut self) -> FolderNo {
+        self.folders.push(Names::default());
+        FolderNo(self.folders.len() - 1)
+    }
+
+    /// The present without the clock's jumps.
+    #[must_use]
+    pub const fn real_now(&self) -> Instant {
+        Instant(self.now.0 - self.jumped_ns)
+    }
+
+    /// The monotonic clock jumps forward, as one does whose machine was stopped.
+    pub fn jump(&mut self, by_ns: u64) {
+        self.note(|| format!("the clock jumps by {} h", by_ns / 3_600_000_000_000));
+        self.now.0 += by_ns;
+        self.jumped_ns += by_ns;
     }
 
     /// From now on every event is noted.
@@ -243,13 +258,25 @@ impl Medium {
         self.chance.percent(50)
     }
 
-    /// All names with lengths.
-    pub(crate) fn list(&self) -> Vec<(String, u64)> {
-        self.names.iter().map(|(name, &file)| (name.clone(), self.files[file].durable.len() as u64)).collect()
+    /// All names of a folder with lengths.
+    pub(crate) fn list(&self, folder: FolderNo) -> Vec<(String, u64)> {
+        let names = self.folders[folder.0].iter();
+        names.map(|(name, file)| (name.to_owned(), self.files[file].durable.len() as u64)).collect()
     }
 
-    pub(crate) fn file(&self, name: &str) -> io::Result<usize> {
-        self.names.get(name).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, name.to_owned()))
+    pub(crate) fn file(&self, folder: FolderNo, name: &str) -> io::Result<usize> {
+        let file = self.folders[folder.0].find(name);
+        file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, name.to_owned()))
+    }
+
+    /// Where a file is named, if it is.
+    #[must_use]
+    pub fn name_of(&self, FileNo(file): FileNo) -> Option<(FolderNo, &str)> {
+        let mut folders = self.folders.iter().enumerate();
+        folders.find_map(|(folder, names)| {
+            let (name, _) = names.iter().find(|(_, named)| *named == file)?;
+            Some((FolderNo(folder), name))
+        })
     }
 
     pub(crate) fn lock(&mut self, file: usize) -> bool {
@@ -279,17 +306,16 @@ impl Medium {
         count
     }
 
-    pub(crate) fn create(&mut self, name: &str, len: usize) -> io::Result<()> {
+    pub(crate) fn create(&mut self, folder: FolderNo, name: &str, len: usize) -> io::Result<()> {
         if self.faults.full {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        if self.names.contains_key(name) {
+        if self.folders[folder.0].find(name).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let file = self.files.len();
         self.files.push(File { durable: vec![0; len], lock: Some(self.process), ..File::default() });
-        self.names.insert(name.to_owned(), file);
-        self.name_ops.push(NameOp::Set(name.to_owned(), file));
+        self.folders[folder.0].set(name, file);
         Ok(())
     }
 
@@ -314,11 +340,44 @@ impl Medium {
             let kind = if error { io::Error::from_raw_os_error(5) } else { io::ErrorKind::WriteZero.into() };
             return Err(kind);
         }
+        if count_down(&mut self.faults.write_lost) {
+            self.stray(file, no, Stray::Lost);
+        } else if count_down(&mut self.faults.write_misdirected) {
+            self.stray(file, no, Stray::Misdirected);
+        }
         let events = self.events;
         if let Some(write) = self.files[file].pending.iter_mut().find(|write| write.no == no) {
             write.done = Some(events);
         }
         Ok(())
+    }
+
+    /// The device does not do this write where it should.
+    fn stray(&mut self, file: usize, no: WriteNo, how: Stray) {
+        let pending = &mut self.files[file].pending;
+        let Some(index) = pending.iter().position(|write| write.no == no) else { return };
+        let Pending { at, data, .. } = pending.remove(index);
+        let mut instead = vec![0; data.len()];
+        self.read(file, at, &mut instead);
+        let named: Vec<usize> = self.folders.iter().flat_map(Names::iter).map(|(_, file)| file).collect();
+        let other = if self.coin() { file } else { self.chance.pick(&named) };
+        let units = (self.files[other].durable.len().saturating_sub(data.len())) / self.unit + 1;
+        let to = self.chance.below(units as u64) as usize * self.unit;
+        // Not over the place where it should stand, so that what it hit can be told from what it missed.
+        let apart = other != file || to + data.len() <= at || at + data.len() <= to;
+        let fits = to + data.len() <= self.files[other].durable.len() && apart;
+        let hit = (how == Stray::Misdirected && fits).then(|| {
+            let mut over = vec![0; data.len()];
+            self.read(other, to, &mut over);
+            self.files[other].durable[to..to + data.len()].copy_from_slice(&data);
+            (FileNo(other), to, over)
+        });
+        let strayed = Strayed { file: FileNo(file), at, data, instead, hit };
+        self.note(|| {
+            let to = strayed.hit.as_ref().map(|(file, at, _)| (file.0, *at));
+            format!("a write strayed: file {file} {at:#x}, went to {to:x?}")
+        });
+        self.strayed = Some(strayed);
     }
 
     /// The process dies in this write.
@@ -377,25 +436,21 @@ impl Medium {
         Ok(())
     }
 
-    pub(crate) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let file = self.file(from)?;
-        self.names.remove(from);
-        self.names.insert(to.to_owned(), file);
-        self.name_ops.push(NameOp::Rename(from.to_owned(), to.to_owned(), file));
+    pub(crate) fn rename(&mut self, folder: FolderNo, from: &str, to: &str) -> io::Result<()> {
+        let file = self.file(folder, from)?;
+        self.folders[folder.0].rename(from, to, file);
         Ok(())
     }
 
-    pub(crate) fn remove(&mut self, name: &str) -> io::Result<()> {
-        let file = self.file(name)?;
-        self.names.remove(name);
-        self.name_ops.push(NameOp::Remove(name.to_owned(), file));
+    pub(crate) fn remove(&mut self, folder: FolderNo, name: &str) -> io::Result<()> {
+        let file = self.file(folder, name)?;
+        self.folders[folder.0].remove(name, file);
         Ok(())
     }
 
-    pub(crate) fn sync_names(&mut self) {
+    pub(crate) fn sync_names(&mut self, folder: FolderNo) {
         if !self.flaws.no_folder_sync {
-            self.durable_names.clone_from(&self.names);
-            self.name_ops.clear();
+            self.folders[folder.0].sync();
         }
     }
 
@@ -475,7 +530,9 @@ impl Medium {
         for at in 0..self.files.len() {
             self.cut_file(at, fate, edge);
         }
-        self.cut_names(fate);
+        for names in &mut self.folders {
+            names.cut(fate, &mut self.chance);
+        }
         let process = self.process;
         self.note(|| format!("power cut ({fate:?}, {} writes not durable): process {process} begins", order.len()));
     }
@@ -513,51 +570,38 @@ impl Medium {
         file.durable_len = file.durable.len();
     }
 
-    fn cut_names(&mut self, fate: Fate) {
-        let ops = std::mem::take(&mut self.name_ops);
-        let in_order = self.coin();
-        let kept = match fate {
-            Fate::Lost => 0,
-            Fate::Kept => ops.len(),
-            _ => self.chance.below(ops.len() as u64 + 1) as usize,
-        };
-        let mut stopped: Vec<usize> = Vec::new();
-        for (index, op) in ops.into_iter().enumerate() {
-            let (NameOp::Set(_, file) | NameOp::Remove(_, file) | NameOp::Rename(_, _, file)) = op;
-            let arrived = if in_order || matches!(fate, Fate::Lost | Fate::Kept) {
-                index < kept
-            } else {
-                !stopped.contains(&file) && self.chance.percent(50)
-            };
-            if !arrived {
-                stopped.push(file);
-                continue;
-            }
-            match op {
-                NameOp::Set(name, file) => {
-                    self.durable_names.insert(name, file);
-                }
-                NameOp::Remove(name, _) => {
-                    self.durable_names.remove(&name);
-                }
-                NameOp::Rename(from, to, file) => {
-                    self.durable_names.remove(&from);
-                    self.durable_names.insert(to, file);
-                }
-            }
-        }
-        self.names.clone_from(&self.durable_names);
-    }
-
     /// Changes durable bytes behind everybody's back; false where the file does not reach so far.
-    pub fn rot(&mut self, name: &str, at: usize, change: impl FnOnce(&mut [u8])) -> bool {
-        let Ok(file) = self.file(name) else { return false };
+    pub fn rot(&mut self, folder: FolderNo, name: &str, at: usize, change: impl FnOnce(&mut [u8])) -> bool {
+        let Ok(file) = self.file(folder, name) else { return false };
         let reaches = at < self.files[file].durable.len();
         if reaches {
             change(&mut self.files[file].durable[at..]);
         }
         reaches
     }
+
+    /// Puts another file in a file's place, or none, behind everybody's back: what was there. Nothing of
+    /// it may be on its way to the device.
+    pub fn replace(&mut self, folder: FolderNo, name: &str, content: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let was = self.file(folder, name).ok();
+        let file = content.map(|durable| {
+            self.files.push(File { durable_len: durable.len(), durable, ..File::default() });
+            self.files.len() - 1
+        });
+        self.folders[folder.0].replace(name, file);
+        was.map(|file| {
+            let mut bytes = vec![0; self.files[file].durable.len()];
+            self.read(file, 0, &mut bytes);
+            bytes
+        })
+    }
+}
+
+/// How a write strays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stray {
+    Lost,
+    Misdirected,
 }
 
 /// The parts of a write that arrive.
@@ -592,7 +636,7 @@ fn parts(chance: &mut Chance, write: Pending, unit: usize, fate: Fate) -> Vec<Pe
 }
 
 /// Counts an armed fault down; true when it is due.
-fn count_down(fault: &mut Option<u64>) -> bool {
+pub(crate) const fn count_down(fault: &mut Option<u64>) -> bool {
     match fault {
         Some(0) => {
             *fault = None;

@@ -15,6 +15,8 @@ mod segments;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(feature = "sim")]
+mod sim_names;
+#[cfg(feature = "sim")]
 pub mod sim_tree;
 #[cfg(feature = "sim")]
 mod tree_state;

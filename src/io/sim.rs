@@ -12,7 +12,7 @@ use crate::io::buf::AlignedBuf;
 use crate::io::chance::Chance;
 use crate::io::disk::{Clock, Disk, DiskOp, Done, Folder, Instant, OpId, Outcome, Wait};
 use crate::io::maker::Maker;
-use crate::io::medium::{Medium, WriteNo, dead};
+use crate::io::medium::{FolderNo, Medium, WriteNo, count_down, dead};
 use crate::limits::PAGE_BYTES;
 use crate::wal::segment::segment_name;
 
@@ -33,10 +33,16 @@ impl SharedMedium {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The folder, as the process that runs now has it.
+    /// The first folder, as the process that runs now has it.
     #[must_use]
     pub fn folder(&self) -> SimFolder {
-        SimFolder { medium: self.clone(), process: self.lock().process() }
+        self.folder_no(FolderNo(0))
+    }
+
+    /// Any folder, as the process that runs now has it.
+    #[must_use]
+    pub fn folder_no(&self, folder: FolderNo) -> SimFolder {
+        SimFolder { medium: self.clone(), folder, process: self.lock().process() }
     }
 }
 
@@ -50,6 +56,7 @@ impl Clock for SharedMedium {
 #[derive(Clone, Debug)]
 pub struct SimFolder {
     medium: SharedMedium,
+    folder: FolderNo,
     process: u64,
 }
 
@@ -78,32 +85,32 @@ impl Folder for SimFolder {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let mut medium = self.medium.lock();
         medium.enter(self.process)?;
-        Ok(medium.list())
+        Ok(medium.list(self.folder))
     }
 
     fn try_lock(&self, name: &str) -> io::Result<bool> {
         let mut medium = self.medium.lock();
         medium.enter(self.process)?;
-        let file = medium.file(name)?;
+        let file = medium.file(self.folder, name)?;
         Ok(medium.lock(file))
     }
 
     fn read(&self, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut medium = self.medium.lock();
         medium.enter(self.process)?;
-        let file = medium.file(name)?;
+        let file = medium.file(self.folder, name)?;
         Ok(medium.read(file, offset as usize, buf))
     }
 
     fn create(&self, name: &str, len: u64) -> io::Result<()> {
-        self.change(|| format!("create {name}"), |medium| medium.create(name, len as usize))
+        self.change(|| format!("create {name}"), |medium| medium.create(self.folder, name, len as usize))
     }
 
     fn write(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut medium = self.medium.lock();
         let goes_on = medium.enter_change(self.process)?;
         medium.note(|| format!("write {name} {offset:#x} {} bytes", bytes.len()));
-        let file = medium.file(name)?;
+        let file = medium.file(self.folder, name)?;
         let write = medium.begin_write(file, offset as usize, bytes.to_vec())?;
         if !goes_on {
             medium.die_in_write(file, write);
@@ -116,7 +123,7 @@ impl Folder for SimFolder {
         self.change(
             || format!("sync {name}"),
             |medium| {
-                let file = medium.file(name)?;
+                let file = medium.file(self.folder, name)?;
                 let began = medium.begin_sync();
                 medium.end_sync(file, began)
             },
@@ -124,18 +131,18 @@ impl Folder for SimFolder {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.change(|| format!("rename {from} {to}"), |medium| medium.rename(from, to))
+        self.change(|| format!("rename {from} {to}"), |medium| medium.rename(self.folder, from, to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.change(|| format!("remove {name}"), |medium| medium.remove(name))
+        self.change(|| format!("remove {name}"), |medium| medium.remove(self.folder, name))
     }
 
     fn sync_folder(&self) -> io::Result<()> {
         self.change(
             || "sync the folder".to_owned(),
             |medium| {
-                medium.sync_names();
+                medium.sync_names(self.folder);
                 Ok(())
             },
         )
@@ -170,6 +177,9 @@ struct InFlight {
     running: Running,
 }
 
+/// How long an operation of a stalling disk takes, in nanoseconds.
+pub const STALL_NS: u64 = 5_000_000_000;
+
 /// One shard's simulated disk.
 #[derive(Debug)]
 pub struct SimDisk {
@@ -181,6 +191,7 @@ pub struct SimDisk {
     in_flight: Vec<InFlight>,
     making_until: Instant,
     slowest: Slowest,
+    stall: Option<u64>,
 }
 
 /// The longest times that operations took or are going to take, in nanoseconds.
@@ -200,7 +211,34 @@ impl SimDisk {
     pub fn new(folder: SimFolder, maker: Maker, chance: Chance, pace: Pace) -> Self {
         let (submitted, in_flight) = (VecDeque::new(), Vec::new());
         let making_until = Instant(0);
-        Self { folder, maker, chance, pace, submitted, in_flight, making_until, slowest: Slowest::default() }
+        let slowest = Slowest::default();
+        Self { folder, maker, chance, pace, submitted, in_flight, making_until, slowest, stall: None }
+    }
+
+    /// The operation that is so many behind the next one takes [`STALL_NS`].
+    pub const fn stall(&mut self, operations: u64) {
+        self.stall = Some(operations);
+    }
+
+    /// Writes that were submitted and have not ended.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        let waiting = self.submitted.iter();
+        let waiting = waiting.filter(|(_, op)| matches!(op, DiskOp::Write { .. } | DiskOp::WriteSynced { .. }));
+        let running = self.in_flight.iter().filter(|op| matches!(op.running, Running::Write { .. }));
+        waiting.count() + running.count()
+    }
+
+    /// No operation is on its way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.submitted.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// An operation is on its way that takes as long as only a stall does.
+    #[must_use]
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        self.in_flight.iter().any(|op| op.due.since_ns(now) > STALL_NS / 5)
     }
 
     /// When the next operation ends; starts what was submitted.
@@ -216,6 +254,10 @@ impl SimDisk {
     }
 
     fn time(&mut self, bounds: (u64, u64)) -> u64 {
+        if count_down(&mut self.stall) {
+            self.folder.medium.lock().note(|| "the next operation stalls".to_owned());
+            return STALL_NS;
+        }
         let time = self.chance.within(bounds.0, bounds.1);
         let stall = if self.chance.percent(self.pace.stall_percent) { 100 } else { 1 };
         // Odd nanoseconds, so that hardly ever two things happen at once.
@@ -249,7 +291,7 @@ impl SimDisk {
                 DiskOp::Sync { segment } => {
                     let time = self.sync_time();
                     let medium = self.folder.medium.lock();
-                    let running = match medium.file(&segment_name(segment)) {
+                    let running = match medium.file(self.folder.folder, &segment_name(segment)) {
                         Ok(file) => Running::Sync { file, began: medium.begin_sync() },
                         Err(error) => Running::Failed(error, None),
                     };
@@ -269,8 +311,9 @@ impl SimDisk {
         assert!(buf.len().is_multiple_of(PAGE_BYTES) && (offset as usize).is_multiple_of(PAGE_BYTES), "whole pages");
         let mut medium = self.folder.medium.lock();
         medium.note(|| format!("begin to write {name} {offset:#x} {} bytes", buf.len()));
-        let begun =
-            medium.file(name).and_then(|file| Ok((file, medium.begin_write(file, offset as usize, buf.to_vec())?)));
+        let begun = medium
+            .file(self.folder.folder, name)
+            .and_then(|file| Ok((file, medium.begin_write(file, offset as usize, buf.to_vec())?)));
         match begun {
             Ok((file, no)) => Running::Write { file, no, buf, synced },
             Err(error) => Running::Failed(error, Some(buf)),

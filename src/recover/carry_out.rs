@@ -75,6 +75,9 @@ pub fn put_aside(
             _ => segment_bytes,
         };
         keep(at.segment, at.offset as usize, upto, true)?;
+        if let Some((segment, offset)) = at.also {
+            keep(segment, offset as usize, segment_bytes, true)?;
+        }
     }
     let ring_aside = match &examined.ring {
         RingVerdict::Ignored | RingVerdict::Replay { cut: None, damage: None, .. } => None,
@@ -217,7 +220,8 @@ pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
             (Some(header.stream()), damage.lost.iter().map(gap).collect())
         }
         RingVerdict::Replay { header, cut, entries, .. } if !entries.is_empty() => {
-            let tail_is_lost = examined.scanned.breaks.last().is_some_and(|at| at.resume.is_none());
+            let tail_is_lost =
+                examined.lost_behind.is_some() || examined.scanned.breaks.last().is_some_and(|at| at.resume.is_none());
             let last = entries.last().filter(|_| cut.is_some() && tail_is_lost);
             let gap = |last: &Replay| Control::Gap { stream: header.stream(), from: last.seq, to: Seq(u64::MAX) };
             (Some(header.stream()), last.map(gap).into_iter().collect())
@@ -244,7 +248,11 @@ pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
         let ours = known.iter().filter(move |stream| at.resume.is_some() || Some(**stream) != ring_stream);
         ours.map(move |&stream| Control::Gap { stream, from, to })
     });
-    in_log.chain(in_ring).collect()
+    let behind = examined.lost_behind.into_iter().flat_map(|from| {
+        let ours = known.iter().filter(|stream| Some(**stream) != ring_stream);
+        ours.map(move |&stream| Control::Gap { stream, from, to: Seq(u64::MAX) })
+    });
+    in_log.chain(behind).chain(in_ring).collect()
 }
 
 /// A gap for a report.
@@ -330,7 +338,7 @@ fn begin_epoch(
         return Ok(Appender::new(log, own, bounds, soft_bytes));
     }
     let mut handled = examined.handled.clone();
-    let open_end = scanned.breaks.last().is_some_and(|at| at.resume.is_none());
+    let open_end = examined.lost_behind.is_some() || scanned.breaks.last().is_some_and(|at| at.resume.is_none());
     let ring_is_damaged = matches!(&examined.ring, RingVerdict::Replay { damage: Some(_), .. });
     if open_end || (ring_is_damaged && pin.seq > scanned.end.seq) {
         // Until a batch says what is lost, this tells the next open that a salvage was cut short.

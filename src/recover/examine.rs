@@ -140,6 +140,9 @@ pub struct Examined {
     /// Nothing before this segment is needed any more.
     pub(crate) from: SegmentNo,
     pub(crate) ring: RingVerdict,
+    /// A salvage was cut short that had put the damaged end of the log aside and not yet said so in it:
+    /// what was lost stood behind this seq.
+    pub(crate) lost_behind: Option<Seq>,
     ring_missing: bool,
 }
 
@@ -160,6 +163,17 @@ impl Examined {
         self.scanned.segments.first().map(|oldest| oldest.first_seq)
     }
 
+    /// The segment in which the log ends, and the last seq that log and ring have together.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn reach(&self) -> (SegmentNo, Seq) {
+        let in_ring = match &self.ring {
+            RingVerdict::Replay { entries, .. } => entries.last().map(|last| last.seq),
+            _ => None,
+        };
+        (self.scanned.end.segment, self.scanned.end.seq.max(in_ring.unwrap_or_default()))
+    }
+
     /// Entries of the ring are to be replayed, or all of it goes to quarantine.
     #[must_use]
     pub const fn needs_ring_image(&self) -> bool {
@@ -171,6 +185,18 @@ impl Examined {
             RingVerdict::Quarantine(_) | RingVerdict::Damaged(_) => true,
         }
     }
+}
+
+/// The epoch of a store's next opening: one for all shards, so that a cursor over them can be compared,
+/// and above every one that any of them has seen.
+#[must_use]
+pub fn next_epoch<'a>(shards: impl IntoIterator<Item = &'a Examined>) -> Epoch {
+    let epochs = shards.into_iter().map(|examined| examined.epoch_max);
+    #[cfg(feature = "sim")]
+    if crate::planted::is_planted(crate::planted::Mutant::EpochOfOneShard) {
+        return Epoch(epochs.last().map_or(0, |last| last.0) + 1);
+    }
+    Epoch(epochs.max().map_or(0, |max| max.0) + 1)
 }
 
 /// Reads and judges a shard. `ring` is the whole ring file, if there is one; `progress` is told of
@@ -246,9 +272,13 @@ pub fn examine(
         Intake::Direct => RingVerdict::Ignored,
     };
     let ring_is_damaged = matches!(&ring, RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. });
-    if scanned.breaks.is_empty() && !ring_is_damaged {
+    let ends_open = scanned.breaks.last().is_some_and(|at| at.resume.is_none());
+    let at_end = |range: &Handled| (range.segment, range.offset) == (scanned.end.segment, scanned.end.offset);
+    let lost_behind = (!ends_open && cut_short_at.iter().any(at_end)).then_some(scanned.end.seq);
+    if !ring_is_damaged {
         // What it was about is not there to be seen any more.
-        report.damage.extend(cut_short_at.iter().map(|range| unfinished_salvage(setup, range)));
+        let unseen = |range: &&Handled| scanned.breaks.is_empty() || (lost_behind.is_some() && at_end(range));
+        report.damage.extend(cut_short_at.iter().filter(unseen).map(|range| unfinished_salvage(setup, range)));
     }
     let refused: Vec<Damage> = report.damage.iter().filter(|damage| !damage.flushed).cloned().collect();
     report.ring = ring_in_words(&ring);
@@ -283,6 +313,7 @@ pub fn examine(
         handled,
         from: SegmentNo(0),
         ring,
+        lost_behind,
         ring_missing,
         scanned,
     })
@@ -388,6 +419,10 @@ fn read_headers(
         if let Some(header) = &header
             && (header.store != setup.store || header.shard != setup.shard)
         {
+            #[cfg(feature = "sim")]
+            if crate::planted::is_planted(crate::planted::Mutant::ForeignSegmentUnnoticed) {
+                continue;
+            }
             return Err(OpenError::Foreign { name, store: header.store, shard: header.shard });
         }
         let ours = header.filter(|header| header.segment == segment && header.segment_bytes == bytes);

@@ -16,4 +16,4 @@ pub use append::{Appender, Ground};
 pub use blocks::SoundBatch;
 pub use carry_out::{Kept, Opened, Quarantine, carry_out, put_aside};
 pub(crate) use carry_out::{gap_in_words, gaps};
-pub use examine::{Examined, Intake, OpenError, ShardSetup, examine};
+pub use examine::{Examined, Intake, OpenError, ShardSetup, examine, next_epoch};

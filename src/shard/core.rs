@@ -395,6 +395,9 @@ impl Core {
         // With only the reserve left nothing more may be accepted, whatever the cause: the reserve is
         // for what was accepted before, here or in a recovery.
         let only_reserve = self.log.ready.len() as u64 <= self.config.bounds.reserve;
+        #[cfg(feature = "sim")]
+        let only_reserve =
+            only_reserve || (self.store_full && crate::planted::is_planted(crate::planted::Mutant::NeverReopens));
         if only_reserve != self.store_full && self.stop == Stop::No {
             self.store_full = only_reserve;
             if only_reserve {
@@ -417,6 +420,11 @@ impl Core {
 
     fn decide_batch(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let in_flight = self.commit.writes_in_flight();
+        #[cfg(feature = "sim")]
+        let in_flight = match crate::planted::is_planted(crate::planted::Mutant::WritesWithoutBound) {
+            true => 0,
+            false => in_flight,
+        };
         if !self.waiting() || in_flight >= BATCHES_IN_FLIGHT_MAX || !self.must_drain_now(now) {
             return;
         }

@@ -18,6 +18,7 @@ impl BlockName {
     /// The payload.
     pub fn payload(&self, out: &mut Vec<u8>) {
         out.clear();
+        out.reserve(self.length as usize + 8);
         let mut word = mix64(u64::from(self.writer), u64::from(self.counter));
         while out.len() < self.length as usize {
             word = word.wrapping_mul(0xd130_2b97_8d5d_4c25).wrapping_add(0x9e37_79b9);
@@ -28,14 +29,14 @@ impl BlockName {
 
     /// The entry's header, as the writer's thread makes it.
     #[must_use]
-    pub fn header(&self, payload: &[u8]) -> EncodedEntry {
+    pub fn header(&self, payload: &[u8], received_at_ns: i64) -> EncodedEntry {
         Entry {
             kind: EntryKind::Own,
             block_kind: BlockKind::Raw,
             namespace: &self.writer.to_string(),
             table: &self.counter.to_string(),
             length: self.length,
-            received_at_ns: 1,
+            received_at_ns,
             rows: 1,
             payload_crc: crc32fast::hash(payload),
             identity: None,

@@ -11,13 +11,45 @@ use std::collections::{HashSet, VecDeque};
 use crate::io::disk::{Folder, Instant};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::sim::blocks::BlockName;
-use crate::types::{Chain, Receipt, Seq, Stream};
+use crate::types::{Chain, FileId, Receipt, SegmentNo, Seq, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd};
-use crate::wal::entry::{Control, EntryKind, decode_identity, entry_lengths};
+use crate::wal::entry::{Control, EntryKind, decode_entry, decode_identity, entry_lengths};
 use crate::wal::log::Log;
 use crate::wal::read::{each_control, each_entry, stream_rows};
 use crate::wal::segment::segment_name;
 use crate::wal::verdict::{Check, Stamps, check};
+
+/// A promise that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// Which kind.
+    pub kind: Kind,
+    /// In words.
+    pub what: String,
+}
+
+/// The kinds that are counted by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An acknowledged block is not there, or another is, and nothing says so.
+    SilentLoss,
+    /// A store that nobody damaged is not opened.
+    FalseRefusal,
+    /// Anything else.
+    Other,
+}
+
+impl From<String> for Wrong {
+    fn from(what: String) -> Self {
+        Self { kind: Kind::Other, what }
+    }
+}
+
+impl Wrong {
+    const fn silent(what: String) -> Self {
+        Self { kind: Kind::SilentLoss, what }
+    }
+}
 
 /// What stands under a seq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +77,15 @@ pub struct Item {
     pub flushed: bool,
     /// A batch that holds it was damaged by the simulator.
     pub damaged: bool,
+    /// When it was accepted, by the wall clock.
+    pub received_at_ns: i64,
 }
 
 impl Item {
     /// A seq that was just given.
     #[must_use]
     pub const fn new(stream: Stream, what: What) -> Self {
-        Self { stream, what, acked: None, flushed: false, damaged: false }
+        Self { stream, what, acked: None, flushed: false, damaged: false, received_at_ns: 0 }
     }
 }
 
@@ -90,7 +124,7 @@ pub enum Rot {
 }
 
 /// The timeline.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Model {
     items: VecDeque<Item>,
     /// The seq of the first item, minus one.
@@ -98,6 +132,8 @@ pub struct Model {
     payload: Vec<u8>,
     /// Damaged batches, and what cannot be told from them.
     rotten: HashSet<Place>,
+    /// Damaged places of files, in whatever generation they are met.
+    lurking: HashSet<(FileId, u32)>,
 }
 
 /// What the log has under a seq.
@@ -159,7 +195,7 @@ impl Model {
     ///
     /// # Errors
     /// The first promise that does not hold.
-    pub fn check(&mut self, log: &Log, folder: &dyn Folder, facts: &Facts) -> Result<Found, String> {
+    pub fn check(&mut self, log: &Log, folder: &dyn Folder, facts: &Facts) -> Result<Found, Wrong> {
         let mut found = Found::default();
         let mut seen = vec![Seen::No; self.items.len()];
         let mut ends: Vec<(Stream, StreamEnd)> = Vec::new();
@@ -167,9 +203,14 @@ impl Model {
         let mut skipping = false;
         let mut gaps: Vec<Control> = Vec::new();
         let used: Vec<_> = log.used.iter().chain([&log.current]).collect();
-        let mut scratch = Vec::new();
-        for segment in used {
-            let mut bytes = vec![0; segment.end as usize];
+        let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
+        for (index, segment) in used.iter().enumerate() {
+            // What lies between may have been damaged whole, its header with it: then the log goes on behind that.
+            let before = used[..index].iter().rfind(|before| before.end as usize > SEGMENT_HEADER_BYTES);
+            let before = before.map_or(SegmentNo(0), |before| before.header.segment);
+            let between = |place: &Place| before < place.segment && place.segment < segment.header.segment;
+            skipping |= self.rotten.iter().any(between);
+            bytes.resize(segment.end as usize, 0);
             let name = segment_name(segment.header.segment);
             let count = folder.read(&name, 0, &mut bytes).map_err(|error| format!("{name} cannot be read: {error}"))?;
             let own = segment.header.stream();
@@ -180,9 +221,9 @@ impl Model {
                 let verdict = check(&bytes[at..count], &place, &stamps);
                 let Check::Sound(batch) = verdict else {
                     // What was lost unsynced right behind damage cannot be told from it.
-                    skipping |= self.rotten.contains(&place);
+                    skipping |= self.rotten.contains(&place) || self.lurking.contains(&(place.file_id, place.offset));
                     if !skipping {
-                        return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}"));
+                        return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}").into());
                     }
                     self.rotten.insert(place);
                     at += PAGE_BYTES;
@@ -200,15 +241,15 @@ impl Model {
         }
         for (stream, end) in &ends {
             if log.ends.get(stream) != Some(end) {
-                return Err(format!("the log's end of {stream:?} is {:?}, not {end:?}", log.ends.get(stream)));
+                return Err(format!("the log's end of {stream:?} is {:?}, not {end:?}", log.ends.get(stream)).into());
             }
         }
         if log.last_seq() != found.last.max(log.current.first_seq.prev()) {
-            return Err(format!("the log ends at seq {}, not {}", found.last, log.last_seq()));
+            return Err(format!("the log ends at seq {}, not {}", found.last, log.last_seq()).into());
         }
         found.last = log.last_seq();
-        self.check_missing(&seen, facts, &mut found)?;
-        self.check_gaps(&seen, &gaps, log, facts.synced)?;
+        self.check_missing(&seen, facts, &mut found).map_err(Wrong::silent)?;
+        self.check_gaps(&seen, &gaps, log, facts.synced).map_err(Wrong::silent)?;
         self.settle(&seen, &found);
         Ok(found)
     }
@@ -222,7 +263,13 @@ impl Model {
 
     /// The simulator damages what stands here, which is no whole batch.
     pub fn rot_place(&mut self, place: Place) {
+        self.lurk(place.file_id, place.offset);
         self.rotten.insert(place);
+    }
+
+    /// The simulator damages a page of a file that may be part of a log one day.
+    pub fn lurk(&mut self, file: FileId, page: u32) {
+        self.lurking.insert((file, page));
     }
 
     /// The simulator damages this batch; what is in it may be lost, with a report.
@@ -254,10 +301,17 @@ impl Model {
         let between = at(&before_place)..at(&place);
         let behind_damage = self.rotten.iter().any(|rotten| between.contains(&at(rotten)));
         let chained = batch.prev_chain == before.chain && batch.number.0 == before.number.0 + 1;
-        // Seqs are passed over only where they were lost to damage.
+        // Seqs are passed over only where they were lost to damage, or where the store has them and the log
+        // lost them.
         let mut passed = (found.last.0 + 1..batch.first_seq.0).map(Seq);
-        let passes = passed.all(|seq| seq.0 <= self.before || self.is_lost(seq));
+        let in_store = |item: &mut Item| item.flushed;
+        let passes =
+            passed.all(|seq| seq.0 <= self.before || self.is_lost(seq) || self.item(seq).is_some_and(in_store));
         if batch.first_seq > found.last && (behind_damage || (chained && passes)) {
+            if behind_damage {
+                // What was lost to it, perhaps never synced, is named by a gap.
+                (found.last.0 + 1..batch.first_seq.0).for_each(|seq| self.rot_entry(Seq(seq)));
+            }
             found.last = batch.first_seq.prev();
             return Ok(());
         }
@@ -270,7 +324,7 @@ impl Model {
         batch: &BatchHeader,
         own: Stream,
         (seen, scratch, found): (&mut [Seen], &mut Vec<u8>, &mut Found),
-    ) -> Result<(), String> {
+    ) -> Result<(), Wrong> {
         let mut wrong = None;
         let mut payload = std::mem::take(&mut self.payload);
         each_entry(bytes, batch, scratch, |head, body| {
@@ -297,7 +351,9 @@ impl Model {
             let agrees = match (item.what, identity) {
                 (What::Block(block) | What::Hole(block), Some(identity)) => {
                     found.blocks += 1;
-                    name == Some(block) && identity == (item.stream, seq)
+                    name == Some(block)
+                        && identity == (item.stream, seq)
+                        && entry_received_at(head) == Some(item.received_at_ns)
                 }
                 (What::Void | What::Hole(_), None) => true,
                 // A void stands where the ring's entry is damaged.
@@ -313,7 +369,7 @@ impl Model {
             seen[index as usize] = if identity.is_some() { Seen::Block } else { Seen::Void };
         });
         self.payload = payload;
-        wrong.map_or(Ok(()), Err)
+        wrong.map_or(Ok(()), |what| Err(Wrong::silent(what)))
     }
 
     /// The stream table must say what the entries do (R7: chains are over identities).
@@ -458,6 +514,10 @@ impl Model {
             self.forget(found.first.prev());
         }
     }
+}
+
+fn entry_received_at(head: &[u8]) -> Option<i64> {
+    decode_entry(head).map(|entry| entry.received_at_ns)
 }
 
 fn kind_of(head: &[u8]) -> Option<EntryKind> {

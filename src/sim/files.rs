@@ -15,12 +15,13 @@ use crate::data::manifest::{MANIFEST_SHARD, Manifest, ManifestError, ManifestSet
 use crate::data::tree::Tree;
 use crate::io::chance::Chance;
 use crate::io::disk::Folder;
-use crate::io::medium::{Fate, Faults, Flaws, Medium};
+use crate::io::medium::{Fate, Faults, Flaws, FolderNo, Medium};
 use crate::io::sim::SharedMedium;
 use crate::io::sim_tree::SharedTree;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::planted::{Mutant, is_planted, plant};
 use crate::recover::{Kept, OpenError, Quarantine};
+use crate::sim::check::Kind;
 use crate::sim::files_check::{FilesModel, Row};
 use crate::sim::files_life::{FilesSummary, Plan, STORE, World};
 use crate::sim::plan::CRASH_LOOP;
@@ -51,7 +52,8 @@ pub fn run_files(run: &Run) -> Result<(FilesSummary, String), Box<Violation>> {
     match result {
         Ok(()) => Ok((world.summary, trace)),
         Err(what) => {
-            Err(Box::new(Violation { seed: run.seed, life: world.life, what: format!("data files: {what}"), trace }))
+            let (kind, what) = (Kind::Other, format!("data files: {what}"));
+            Err(Box::new(Violation { seed: run.seed, life: world.life, kind, what, trace }))
         }
     }
 }
@@ -320,7 +322,7 @@ impl World {
         let from = if self.chance.percent(80) && end > SEGMENT_HEADER_BYTES { SEGMENT_HEADER_BYTES } else { 0 };
         let at = self.chance.within(from as u64, end as u64 - 1) as usize;
         let bit = self.chance.below(8);
-        self.medium.lock().rot(&name, at, |bytes| bytes[0] ^= 1 << bit);
+        self.medium.lock().rot(FolderNo(0), &name, at, |bytes| bytes[0] ^= 1 << bit);
         self.note(|| format!("rot: {name} {at:#x} bit {bit}"));
         self.rotten = true;
     }

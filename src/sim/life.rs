@@ -1,36 +1,45 @@
 //! One life of the engine: writers publish, the real core decides, the simulated disk carries out,
 //! until the life's end comes.
 //!
-//! The loop does what the shard's driver does: look at the ring, step the core, carry out its
-//! effects in order, sleep as the core says. Checked on the way: marks only grow and keep their
-//! order; nothing moves after a fault; a shard with work does not sleep for ever; a clean stop
-//! comes to its end with everything synced.
+//! A turn does what the shard's driver does: look at the ring, step the core, carry out its effects in
+//! order, sleep as the core says. Who has the next turn, and when all lives of a process end, is the
+//! world's business. Checked on the way: marks only grow and keep their order; nothing moves after a
+//! fault; buffers on their way to the disk are bounded; a shard with work does not sleep for ever, nor
+//! is it stuck once a disk that stalled goes on; a clean stop comes to its end with everything synced.
 
 use std::collections::VecDeque;
 
 use crate::config::SyncPolicy;
 use crate::io::chance::Chance;
-use crate::io::disk::{Disk, Instant, Wait};
-use crate::io::sim::{SharedMedium, SimDisk};
+use crate::io::disk::{Disk, Done, Instant, Wait};
+use crate::io::medium::Faults;
+use crate::io::sim::{STALL_NS, SharedMedium, SimDisk};
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, UNPUBLISHED_NAP_US};
 use crate::planted::{Mutant, is_planted};
 use crate::shard::core::{Core, Effect, Event, Sleep};
 use crate::shard::marks::Marks;
 use crate::sim::blocks::BlockName;
 use crate::sim::check::{Item, Model, What};
-use crate::sim::plan::{End, LifePlan, Plan, Trouble};
+use crate::sim::plan::{LifePlan, Plan, Trouble, Wall};
 use crate::sim::ring::{Claim, SimRing, Upto};
 use crate::types::{Seq, Stream};
 use crate::wal::entry::{EncodedEntry, void_entry};
 
-/// Steps after which a life counts as hung.
-const STEPS_MAX: u64 = 2_000_000;
+/// Turns after which a life counts as hung.
+const TURNS_MAX: u64 = 2_000_000;
 /// How long a writer is held up between taking a seq and filling its slot at most, in microseconds.
 const HOLD_US: u64 = 3_000;
 /// Segments that draining a full ring may need, each made while it waits.
 const SEGMENTS_IN_A_DRAIN: u64 = 6;
-/// After so long without a publication a life ends, in microseconds.
+/// A shard with work stands still when for so long, in microseconds, nothing is published and no operation
+/// ends and no mark moves: longer than the store's longest pause and a writer's longest wait together.
 const STUCK_US: u64 = 700_000;
+/// A life in which things go on happening, and nothing is published for so long, is over, in microseconds.
+const FRUITLESS_US: u64 = 5_000_000;
+/// A wall clock's farthest jump, in nanoseconds: three years.
+const WALL_JUMP_NS: u64 = 3 * 365 * 86_400_000_000_000;
+/// A monotonic clock's farthest jump, in hours.
+const JUMP_HOURS: u64 = 12;
 
 /// What lasts from one life to the next and is changed by this one.
 #[derive(Debug)]
@@ -47,6 +56,19 @@ pub struct Ground<'a> {
     pub counters: &'a mut Vec<u32>,
     /// Up to where the store has all data, and segments may be given back.
     pub released: &'a mut Seq,
+    /// The clock that `received_at` comes from.
+    pub wall: Wall,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Life goes on.
+    On,
+    /// The log is sealed.
+    Stopped,
+    /// The process dies here.
+    Crashed,
 }
 
 /// How a life ended.
@@ -56,8 +78,24 @@ pub struct Ended {
     pub synced: Seq,
     /// An operation on the log failed.
     pub fault: bool,
-    /// At (2, P): blocks that were acknowledged before this must survive.
+    /// At (2, P): blocks that were acknowledged before this must survive. Jumps of the clock do not count.
     pub window: Option<Instant>,
+    /// The ring was full because the disk stalled, and took blocks again by itself.
+    pub outlived_a_stall: bool,
+    /// When a block was published last.
+    pub last_publication: Instant,
+    /// When an operation on the log failed.
+    pub fault_at: Option<Instant>,
+}
+
+/// Why a life may be over.
+struct Due {
+    /// Enough was published, or nothing can be any more.
+    enough: bool,
+    /// Nothing at all has happened for too long.
+    still: bool,
+    /// Nothing was published for much too long, whatever else happened.
+    fruitless: bool,
 }
 
 struct Publication {
@@ -78,6 +116,7 @@ pub struct Life<'a> {
     chance: Chance,
     effects: VecDeque<Effect>,
     scratch: Vec<Effect>,
+    done: Vec<Done>,
     marks: Marks,
     acked: Seq,
     writers: Vec<Instant>,
@@ -85,22 +124,42 @@ pub struct Life<'a> {
     published: u32,
     closed: bool,
     store_full: bool,
-    stopping: bool,
     stopped: bool,
-    fault: bool,
     fault_at: Option<Instant>,
     release_at: Instant,
+    /// What the store has reported in this life. It reports once even where it had all before: so does the
+    /// driver, and without that no segment of an earlier life would be given back.
+    reported: Seq,
     crash_at: Option<Instant>,
     full_at: Option<Instant>,
+    /// When the monotonic clock jumps.
+    jump_at: Option<Instant>,
+    wall: Chance,
+    wall_ns: i64,
     longest_hold_us: u64,
+    /// In time without jumps, as `fault_at` is.
     last_publication: Instant,
+    /// When last something was published, an operation ended or a mark moved.
+    last_event: Instant,
+    due: bool,
+    turns: u64,
+    full_in_a_stall: bool,
+    outlived_a_stall: bool,
 }
 
 impl<'a> Life<'a> {
     /// A life that begins with this core.
     #[must_use]
-    pub fn new(ground: Ground<'a>, plan: LifePlan, own: Stream, core: Core, disk: SimDisk, mut chance: Chance) -> Self {
+    pub fn new(
+        ground: Ground<'a>,
+        plan: LifePlan,
+        own: Stream,
+        core: Core,
+        mut disk: SimDisk,
+        mut chance: Chance,
+    ) -> Self {
         let now = ground.medium.lock().now;
+        let real = ground.medium.lock().real_now();
         let writers = (0..ground.plan.writers).map(|_| now.plus_us(chance.below(ground.plan.pause_us))).collect();
         let release_at = now.plus_us(chance.below(ground.plan.store_us));
         let marks = core.marks();
@@ -112,9 +171,17 @@ impl<'a> Life<'a> {
                 Trouble::ShortWrite(at) => faults.write_short = Some(at),
                 Trouble::SyncError(at) => faults.sync_error = Some(at),
                 Trouble::DieInCall(at) => faults.last_call = Some(at),
-                Trouble::Full | Trouble::None => {}
+                Trouble::LostWrite(at) => faults.write_lost = Some(at),
+                Trouble::MisdirectedWrite(at) => faults.write_misdirected = Some(at),
+                Trouble::Stall(at) => disk.stall(at),
+                Trouble::Full | Trouble::ClockJump(_) | Trouble::None => {}
             }
         }
+        let jump_at = match plan.trouble {
+            Trouble::ClockJump(after_us) => Some(now.plus_us(after_us)),
+            _ => None,
+        };
+        let (wall, wall_ns) = (chance.fork(7), 1_700_000_000_000_000_000);
         let full_at = (plan.trouble == Trouble::Full).then(|| now.plus_us(chance.below(20_000)));
         Self {
             ground,
@@ -125,6 +192,7 @@ impl<'a> Life<'a> {
             chance,
             effects: VecDeque::new(),
             scratch: Vec::new(),
+            done: Vec::new(),
             marks,
             acked: marks.synced,
             writers,
@@ -132,88 +200,132 @@ impl<'a> Life<'a> {
             published: 0,
             closed: false,
             store_full,
-            stopping: false,
             stopped: false,
-            fault: false,
             fault_at: None,
             release_at,
+            reported: Seq(0),
             crash_at: None,
             full_at,
+            jump_at,
+            wall,
+            wall_ns,
             longest_hold_us: 0,
-            last_publication: now,
+            last_publication: real,
+            last_event: real,
+            due: false,
+            turns: 0,
+            full_in_a_stall: false,
+            outlived_a_stall: false,
         }
     }
 
-    /// Lives until the end comes, and leaves the ring as a killed process would.
+    /// One round of the shard's driver. Time goes no further than `horizon`, where others have their
+    /// turn; `None`: it is alone.
     ///
     /// # Errors
     /// A promise that did not hold.
-    pub fn run(mut self) -> Result<Ended, String> {
-        let mut done = Vec::new();
-        for _ in 0..STEPS_MAX {
-            let now = self.now();
-            if self.stopped || self.crash_at.is_some_and(|at| now >= at) {
-                return self.end();
-            }
-            self.expect_end(now)?;
-            let look = self.ground.ring.look();
-            self.step(Event::Looked(look))?;
-            if self.stopped {
-                continue;
-            }
-            let alive = match self.core.sleep(self.now()) {
-                Sleep::No => {
-                    self.advance(self.now().plus_us(1))?;
-                    self.disk.poll(Wait::No, &mut done).is_ok()
-                }
-                sleep => {
-                    let wait = self.sleep(sleep)?;
-                    self.disk.poll(wait, &mut done).is_ok()
-                }
-            };
-            if !alive {
-                return self.end();
-            }
-            for done in done.drain(..) {
-                self.step(Event::Done(done))?;
-            }
+    pub fn turn(&mut self, horizon: Option<Instant>) -> Result<Turn, String> {
+        self.turns += 1;
+        if self.turns > TURNS_MAX {
+            return Err(format!("the shard spins: {:?}", self.core.marks()));
         }
-        Err(format!("the shard spins: {:?}", self.core.marks()))
+        if self.stopped {
+            return Ok(Turn::Stopped);
+        }
+        let now = self.now();
+        if self.crash_at.is_some_and(|at| now >= at) {
+            return Ok(Turn::Crashed);
+        }
+        let look = self.ground.ring.look();
+        self.step(Event::Looked(look))?;
+        if self.stopped {
+            return Ok(Turn::On);
+        }
+        let mut done = std::mem::take(&mut self.done);
+        let alive = match self.core.sleep(self.now()) {
+            Sleep::No => {
+                self.advance(self.now().plus_us(1))?;
+                self.disk.poll(Wait::No, &mut done).is_ok()
+            }
+            sleep => {
+                let wait = self.sleep(sleep, horizon)?;
+                self.disk.poll(wait, &mut done).is_ok()
+            }
+        };
+        if !alive {
+            return Ok(Turn::Crashed);
+        }
+        for done in done.drain(..) {
+            self.last_event = self.real();
+            self.step(Event::Done(done))?;
+        }
+        self.done = done;
+        Ok(Turn::On)
+    }
+
+    /// When it wants its next turn; `None`: nothing is going to happen by itself.
+    pub fn next(&mut self) -> Option<Instant> {
+        let now = self.now();
+        let until = match self.core.sleep(now) {
+            _ if self.stopped => return Some(now),
+            Sleep::No => return Some(now),
+            Sleep::UntilPublication(until) | Sleep::UntilQuarter(until) => until,
+        };
+        [until, self.next_event(), self.disk.next_due(), self.crash_at].into_iter().flatten().min()
+    }
+
+    /// Enough was published, or nothing can be any more: the process may end.
+    ///
+    /// # Errors
+    /// Where nothing can be published, and neither a full disk nor an operation on its way explains that.
+    pub fn is_due(&mut self) -> Result<bool, String> {
+        if !self.due {
+            let Due { enough, still, fruitless } = self.looks_due();
+            if still && !enough && self.plan.trouble != Trouble::Full && self.disk.is_idle() {
+                return Err(format!("the shard has stood still for {STUCK_US} us: {:?}", self.core.marks()));
+            }
+            self.due = enough || still || fruitless;
+        }
+        Ok(self.due)
+    }
+
+    fn looks_due(&self) -> Due {
+        let stall = if matches!(self.plan.trouble, Trouble::Stall(_)) { STALL_NS / 1_000 } else { 0 };
+        let now = self.real();
+        Due {
+            enough: self.published >= self.plan.blocks || self.fault_at.is_some(),
+            still: now > self.last_event.plus_us(STUCK_US + stall),
+            fruitless: now > self.last_publication.plus_us(FRUITLESS_US + stall),
+        }
+    }
+
+    /// The process ends then, wherever this life is.
+    pub const fn crash_at(&mut self, at: Instant) {
+        self.crash_at = Some(at);
+    }
+
+    /// The engine is closed.
+    ///
+    /// # Errors
+    /// A promise that did not hold.
+    pub fn stop(&mut self) -> Result<(), String> {
+        // The disk is not full for ever: a stop may need room.
+        self.ground.medium.lock().faults.full = false;
+        self.full_at = None;
+        self.closed = true;
+        // Closed first, then looked at: so the last look has seen every claim.
+        let look = self.ground.ring.look();
+        self.step(Event::Looked(look))?;
+        self.step(Event::Stop)
     }
 
     fn now(&self) -> Instant {
         self.ground.medium.lock().now
     }
 
-    /// Enough was published; a life in which nothing can be published any more ends too.
-    fn is_due(&self, now: Instant) -> bool {
-        let enough = self.published >= self.plan.blocks || self.fault_at.is_some();
-        self.crash_at.is_none() && !self.stopping && (enough || now > self.last_publication.plus_us(STUCK_US))
-    }
-
-    /// Decides when the end comes, once it is due.
-    fn expect_end(&mut self, now: Instant) -> Result<(), String> {
-        if !self.is_due(now) {
-            return Ok(());
-        }
-        if matches!(self.plan.end, End::Stop | End::StopAndPowerCut) {
-            // The disk is not full for ever: a stop may need room.
-            self.ground.medium.lock().faults.full = false;
-            self.full_at = None;
-            self.closed = true;
-            self.stopping = true;
-            if self.chance.percent(30) {
-                let span = self.chance.pick(&[100, 2_000, 20_000]);
-                self.crash_at = Some(now.plus_us(self.chance.below(span)));
-            }
-            // Closed first, then looked at: so the last look has seen every claim.
-            let look = self.ground.ring.look();
-            self.step(Event::Looked(look))?;
-            return self.step(Event::Stop);
-        }
-        let span = self.chance.pick(&[1, 100, 2_000, 20_000]);
-        self.crash_at = Some(now.plus_us(self.chance.below(span)));
-        Ok(())
+    /// The same without the clock's jumps.
+    fn real(&self) -> Instant {
+        self.ground.medium.lock().real_now()
     }
 
     fn step(&mut self, event: Event) -> Result<(), String> {
@@ -241,7 +353,13 @@ impl<'a> Life<'a> {
                 }
                 self.scratch = effects;
             }
-            Effect::Disk(id, op) => self.disk.submit(id, op),
+            Effect::Disk(id, op) => {
+                self.disk.submit(id, op);
+                // The seal waits for nobody.
+                if self.disk.writes() > BATCHES_IN_FLIGHT_MAX + 1 {
+                    return Err(format!("{} writes are in flight together", self.disk.writes()));
+                }
+            }
             Effect::Marks(marks) => self.moved(marks)?,
             Effect::StoreFull => {
                 self.ground.medium.lock().note(|| "the ring is closed: only the reserve is left".to_owned());
@@ -253,8 +371,7 @@ impl<'a> Life<'a> {
             }
             Effect::Fault(fault) => {
                 self.ground.medium.lock().note(|| format!("fault: {fault}"));
-                self.fault = true;
-                self.fault_at = Some(now);
+                self.fault_at = Some(self.real());
                 self.closed = true;
             }
             Effect::Stopped => self.stopped = true,
@@ -268,7 +385,7 @@ impl<'a> Life<'a> {
 
     fn moved(&mut self, marks: Marks) -> Result<(), String> {
         let before = self.marks;
-        let now = self.now();
+        let now = self.real();
         self.ground.medium.lock().note(|| {
             let Marks { accepted, written, synced, flushed, trimmed, .. } = marks;
             format!("marks {accepted} {written} {synced} {flushed} {trimmed}")
@@ -280,10 +397,11 @@ impl<'a> Life<'a> {
         if row(marks).iter().zip(row(before)).any(|(after, before)| *after < before) {
             return Err(format!("a mark went back: {before:?} -> {marks:?}"));
         }
-        if self.fault && marks.synced > before.synced {
+        if self.fault_at.is_some() && marks.synced > before.synced {
             return Err(format!("acknowledged after a fault: {before:?} -> {marks:?}"));
         }
         self.marks = marks;
+        self.last_event = now;
         self.ground.ring.free(marks.written);
         if self.ground.plan.policy == SyncPolicy::Each {
             while self.acked < marks.synced {
@@ -297,21 +415,30 @@ impl<'a> Life<'a> {
     }
 
     /// Lets time pass for everybody but the shard until something concerns it.
-    fn sleep(&mut self, sleep: Sleep) -> Result<Wait, String> {
+    fn sleep(&mut self, sleep: Sleep, horizon: Option<Instant>) -> Result<Wait, String> {
         let (until, quarter) = match sleep {
             Sleep::UntilPublication(until) => (until, false),
             Sleep::UntilQuarter(until) => (until, true),
             Sleep::No => (Some(self.now()), false),
         };
         loop {
-            if self.is_due(self.now()) {
-                return Ok(Wait::No);
+            if !self.due {
+                let Due { enough, still, fruitless } = self.looks_due();
+                if enough || still || fruitless {
+                    return Ok(Wait::No);
+                }
             }
             let next_world = self.next_event();
             let next_shard = [until, self.disk.next_due(), self.crash_at].into_iter().flatten().min();
             let Some(next) = [next_world, next_shard].into_iter().flatten().min() else {
+                if horizon.is_some() {
+                    return Ok(Wait::No);
+                }
                 return Err(format!("the shard sleeps for ever: {:?}", self.core.marks()));
             };
+            if horizon.is_some_and(|horizon| next > horizon) {
+                return Ok(Wait::No);
+            }
             if next_shard.is_some_and(|at| at <= next) {
                 return Ok(Wait::Until(next.max(self.now())));
             }
@@ -326,18 +453,22 @@ impl<'a> Life<'a> {
     fn next_event(&self) -> Option<Instant> {
         let held = self.held.iter().map(|publication| publication.due).min();
         let writers = if self.closed { None } else { self.writers.iter().min().copied() };
-        let release = (*self.ground.released < self.marks.synced).then_some(self.release_at);
-        [held, writers, release, self.full_at].into_iter().flatten().min()
+        let release = (self.reported < self.marks.synced).then_some(self.release_at);
+        [held, writers, release, self.full_at, self.jump_at].into_iter().flatten().min()
     }
 
     /// Goes to this time and does what happens outside the shard until then; true if something was
     /// published or reported.
     fn advance(&mut self, to: Instant) -> Result<bool, String> {
-        {
-            let mut medium = self.ground.medium.lock();
-            medium.now = medium.now.max(to);
-        }
+        // After a jump of the clock what was to come may lie behind.
+        let to = to.max(self.now());
+        self.ground.medium.lock().now = to;
         let mut woken = false;
+        if self.jump_at.is_some_and(|at| to >= at) {
+            self.jump_at = None;
+            let hours = self.chance.within(1, JUMP_HOURS);
+            self.ground.medium.lock().jump(hours * 3_600_000_000_000);
+        }
         if self.full_at.is_some_and(|at| to >= at) {
             let full = !self.ground.medium.lock().faults.full;
             self.ground.medium.lock().faults.full = full;
@@ -357,10 +488,11 @@ impl<'a> Life<'a> {
         }
         if self.release_at <= to {
             self.release_at = to.plus_us(self.chance.within(1, self.ground.plan.store_us));
-            if *self.ground.released < self.marks.synced {
+            if self.reported < self.marks.synced {
                 let upto = self.marks.synced;
+                self.reported = upto;
                 self.ground.model.flush(self.ground.released.next(), upto);
-                *self.ground.released = upto;
+                *self.ground.released = upto.max(*self.ground.released);
                 self.step(Event::Released { flushed: upto, released: upto })?;
                 woken = true;
             }
@@ -382,18 +514,22 @@ impl<'a> Life<'a> {
         let length = self.chance.within(0, u64::from(self.ground.plan.block_bytes_max)) as u32;
         let name = BlockName { writer: writer as u32, counter: self.ground.counters[writer], length };
         let mut payload = Vec::new();
+        let received_at_ns = self.received_at();
         let header = if void {
             void_entry()
         } else {
             name.payload(&mut payload);
-            name.header(&payload)
+            name.header(&payload, received_at_ns)
         };
         let Some(claim) = self.ground.ring.claim(header.bytes().len() + payload.len()) else {
+            self.full_in_a_stall |= self.disk.is_stalled(now);
             self.writers[writer] = now.plus_us(self.chance.within(20, 2_000));
             return false;
         };
         self.ground.counters[writer] += 1;
-        self.last_publication = now;
+        self.last_publication = self.real();
+        self.last_event = self.last_publication;
+        self.outlived_a_stall |= self.full_in_a_stall;
         let hold = self.chance.percent(self.ground.plan.hold_percent);
         let hold_us = if hold { self.chance.within(1, HOLD_US) } else { 0 };
         let all = header.bytes().len() + payload.len();
@@ -402,7 +538,7 @@ impl<'a> Life<'a> {
         }
         let seq = self.ground.ring.take_seq(claim);
         let what = if void { What::Void } else { What::Hole(name) };
-        self.ground.model.given(seq, Item::new(self.own, what));
+        self.ground.model.given(seq, Item { received_at_ns, ..Item::new(self.own, what) });
         self.published += 1;
         let publication = Publication { due: now.plus_us(hold_us), seq, claim, header, payload };
         if hold && is_planted(Mutant::SequenceBeforeCopy) {
@@ -419,6 +555,16 @@ impl<'a> Life<'a> {
         true
     }
 
+    /// What the wall clock says; it goes forward and back as it likes.
+    fn received_at(&mut self) -> i64 {
+        if self.ground.wall == Wall::Jumps {
+            let farthest = if self.wall.percent(10) { WALL_JUMP_NS } else { 1_000_000 };
+            let by = self.wall.below(farthest) as i64;
+            self.wall_ns = self.wall_ns.wrapping_add(if self.wall.percent(50) { by } else { -by });
+        }
+        self.wall_ns
+    }
+
     fn fill(&mut self, publication: &Publication, upto: Upto) {
         let (header, payload) = (publication.header.bytes(), &publication.payload);
         self.ground.ring.fill(publication.seq, publication.claim, header, payload, upto, &mut self.chance);
@@ -433,7 +579,7 @@ impl<'a> Life<'a> {
         if upto != Upto::Tag {
             return;
         }
-        let now = self.now();
+        let now = self.real();
         let seq = publication.seq;
         let acks_now = self.ground.plan.policy != SyncPolicy::Each;
         let item = self.ground.model.item(seq).expect("a seq that was given");
@@ -445,10 +591,13 @@ impl<'a> Life<'a> {
         self.ground.medium.lock().note(|| format!("published {seq} {what:?}"));
     }
 
-    /// The end: writers stop wherever they are.
-    fn end(mut self) -> Result<Ended, String> {
-        let now = self.now();
-        if self.stopped && !self.fault {
+    /// The end: writers stop wherever they are, and the ring is left as a killed process would leave it.
+    ///
+    /// # Errors
+    /// A clean stop that did not come to its end.
+    pub fn end(mut self) -> Result<Ended, String> {
+        let now = self.real();
+        if self.stopped && self.fault_at.is_none() {
             let last = self.ground.model.last();
             if self.marks.synced != last {
                 return Err(format!("closed with {:?}, but {last} was the last seq", self.marks));
@@ -479,8 +628,15 @@ impl<'a> Life<'a> {
             SyncPolicy::Level1 | SyncPolicy::Each => None,
         };
         let faults = &mut self.ground.medium.lock().faults;
-        (faults.write_error, faults.write_short, faults.sync_error, faults.last_call) = (None, None, None, None);
-        Ok(Ended { synced: self.marks.synced, fault: self.fault, window })
+        *faults = Faults { full: faults.full, ..Faults::default() };
+        Ok(Ended {
+            synced: self.marks.synced,
+            fault: self.fault_at.is_some(),
+            window,
+            outlived_a_stall: self.outlived_a_stall,
+            last_publication: self.last_publication,
+            fault_at: self.fault_at,
+        })
     }
 
     /// Each writer may be anywhere in a publication when it is killed.
@@ -493,7 +649,8 @@ impl<'a> Life<'a> {
             let name = BlockName { writer: writer as u32, counter: self.ground.counters[writer], length };
             let mut payload = Vec::new();
             name.payload(&mut payload);
-            let header = name.header(&payload);
+            let received_at_ns = self.received_at();
+            let header = name.header(&payload, received_at_ns);
             let all = header.bytes().len() + payload.len();
             let Some(claim) = self.ground.ring.claim(all) else { return };
             self.ground.counters[writer] += 1;
@@ -512,7 +669,7 @@ impl<'a> Life<'a> {
                 continue;
             }
             let seq = self.ground.ring.take_seq(claim);
-            self.ground.model.given(seq, Item::new(self.own, What::Hole(name)));
+            self.ground.model.given(seq, Item { received_at_ns, ..Item::new(self.own, What::Hole(name)) });
             let publication = Publication { due: Instant(0), seq, claim, header, payload };
             self.fill(&publication, if early { Upto::Tag } else { upto });
         }

@@ -1,5 +1,5 @@
-//! The simulator's world: one store with one shard on a simulated disk, under every fault that the
-//! model of `io/medium.rs` knows, from one seed.
+//! The simulator's world: one store, of one shard or several, on a simulated disk, under every fault that
+//! the model of `io/medium.rs` knows, from one seed.
 //!
 //! It runs the real core, scan, recovery and segment maker. What it simulates is what surrounds them:
 //! the device, the file system's names, time, writers, the ring's file, the store behind the log,
@@ -11,14 +11,19 @@ mod check;
 mod files;
 mod files_check;
 mod files_life;
+mod flips;
 mod life;
+mod meddle;
 mod plan;
 mod ring;
+mod shard;
 mod shrink;
 mod world;
 
+pub use check::Kind;
 pub use files::run_files;
 pub use files_life::FilesSummary;
-pub use plan::{Limits, Plan};
+pub use flips::{Class, FlipCount, FlipSummary, flips};
+pub use plan::{Limits, Plan, Shards, Wall};
 pub use shrink::shrink;
 pub use world::{Run, Summary, Tracing, Violation, run};

@@ -134,6 +134,34 @@ pub enum Trouble {
     DieInCall(u64),
     /// The disk is full for a part of the life.
     Full,
+    /// A write is acknowledged and never happens.
+    LostWrite(u64),
+    /// A write is acknowledged and happens elsewhere.
+    MisdirectedWrite(u64),
+    /// An operation takes seconds.
+    Stall(u64),
+    /// The monotonic clock jumps by hours, so many microseconds after the life's beginning.
+    ClockJump(u64),
+}
+
+/// How many shards a store has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shards {
+    /// One.
+    #[default]
+    One,
+    /// Two or three, as the seed says.
+    Several,
+}
+
+/// What `received_at` is taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wall {
+    /// A clock that jumps forward and back.
+    #[default]
+    Jumps,
+    /// One that stands still.
+    Stands,
 }
 
 /// One life.
@@ -149,6 +177,8 @@ pub struct LifePlan {
     pub recovery_deaths: u32,
     /// A bit of what is stored flips behind the engine's back before the next recovery.
     pub rot: bool,
+    /// Files are missing before the next recovery, or are others than they were.
+    pub meddling: bool,
 }
 
 impl LifePlan {
@@ -168,16 +198,24 @@ impl LifePlan {
                 End::Stop,
                 End::StopAndPowerCut,
             ]),
-            trouble: match chance.below(12) {
+            trouble: match chance.below(24) {
                 0 => Trouble::WriteError(chance.below(40)),
                 1 => Trouble::ShortWrite(chance.below(40)),
                 2 => Trouble::SyncError(chance.below(20)),
                 3 | 4 => Trouble::DieInCall(chance.below(40)),
                 5 => Trouble::Full,
+                6 => Trouble::LostWrite(chance.below(40)),
+                7 => Trouble::MisdirectedWrite(chance.below(40)),
+                8 => Trouble::Stall(chance.below(20)),
+                9 => Trouble::ClockJump(chance.below(20_000)),
+                10 => Trouble::WriteError(chance.below(40)),
+                11 => Trouble::SyncError(chance.below(20)),
+                12 => Trouble::DieInCall(chance.below(40)),
                 _ => Trouble::None,
             },
             recovery_deaths: if chance.percent(2) { CRASH_LOOP } else { chance.pick(&[0, 0, 0, 1, 2]) },
             rot: chance.percent(8),
+            meddling: chance.percent(12),
         }
     }
 }

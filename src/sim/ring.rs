@@ -9,14 +9,14 @@ use crate::io::chance::Chance;
 use crate::io::medium::Fate;
 use crate::limits::{INTAKE_UNIT_BYTES, PAGE_BYTES, SECTOR_BYTES};
 use crate::shard::core::Look;
-use crate::types::{Epoch, Seq};
+use crate::types::{Epoch, Seq, StoreId};
 use crate::wal::batch::{BatchBuilder, Push};
 use crate::wal::intake::{
     FREED_AT, RingHeader, SLOT_BYTES, SLOTS_AT, Slot, SlotRecord, freed_word, slot_checksum, units_for,
 };
 
 /// The ring's file, and the live ring in it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SimRing {
     /// What the kernel holds: survives a kill.
     image: Option<Vec<u8>>,
@@ -34,7 +34,7 @@ pub struct SimRing {
     unnumbered: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     units: u64,
     seq: Option<Seq>,
@@ -270,6 +270,23 @@ impl SimRing {
         }
     }
 
+    /// Puts another file in this one's place: none, or the same of another store. What was there.
+    pub fn exchange(&mut self, store: Option<StoreId>) -> Option<Vec<u8>> {
+        let was = self.image.take();
+        let (Some(store), Some(header), Some(image)) = (store, self.header, &was) else { return was };
+        let copy = RingHeader { store, ..header }.encode();
+        let mut other = image.clone();
+        other[..copy.len()].copy_from_slice(&copy);
+        other[PAGE_BYTES..PAGE_BYTES + copy.len()].copy_from_slice(&copy);
+        self.image = Some(other);
+        was
+    }
+
+    /// Puts the file back.
+    pub fn put_back(&mut self, image: Option<Vec<u8>>) {
+        self.image = image;
+    }
+
     /// The kernel writes some pages back by itself.
     pub fn write_back(&mut self, chance: &mut Chance) {
         if let (Some(image), Some(durable)) = (&self.image, &mut self.durable) {
@@ -311,10 +328,24 @@ impl SimRing {
                 SLOTS_AT + (seq % slots) as usize * SLOT_BYTES + chance.below(SLOT_BYTES as u64) as usize
             }
         };
-        self.live()[at] ^= 1 << chance.below(8);
+        let bit = chance.below(8) as u32;
+        self.flip(at, bit)
+    }
+
+    /// Changes this bit; what it hits.
+    pub fn flip(&mut self, at: usize, bit: u32) -> Hit {
+        self.live()[at] ^= 1 << bit;
         let Some(header) = &self.header else { return Hit::Nothing };
         if at < SLOTS_AT {
-            return if at % PAGE_BYTES < FREED_AT { Hit::Header } else { Hit::Nothing };
+            let is_freed = (FREED_AT..FREED_AT + 8).contains(&at);
+            let is_header = at % PAGE_BYTES < FREED_AT;
+            return if is_freed {
+                Hit::Freed(self.freed)
+            } else if is_header {
+                Hit::Header
+            } else {
+                Hit::Nothing
+            };
         }
         let area = header.area_at() as usize;
         let hits = |seq: Seq| {
@@ -346,6 +377,8 @@ impl SimRing {
 pub enum Hit {
     /// A copy of the header.
     Header,
+    /// The mark of what was given back, which was this.
+    Freed(Seq),
     /// The slot or the bytes of an entry that is not given back.
     Entry(Seq),
     /// Nothing that is needed.

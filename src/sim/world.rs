@@ -1,31 +1,28 @@
-//! One history of a store with one shard: lives, their ends, and recoveries that may be cut short
-//! themselves, all from one seed. After each recovery the log is held against the model.
+//! One history of a store: lives, their ends, and recoveries that may be cut short themselves, all from
+//! one seed. After each recovery every shard's log is held against its model.
+//!
+//! The shards of a store have one device, one clock and one process, and are opened as the engine opens
+//! them: all are examined, then each is carried out, under one epoch. Their lives run side by side.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::config::OnDamage;
 use crate::io::chance::Chance;
-use crate::io::disk::Folder;
+use crate::io::disk::Instant;
 use crate::io::maker::Maker;
-use crate::io::medium::{Fate, Flaws, Medium};
+use crate::io::medium::{Fate, Flaws, FolderNo, Medium};
 use crate::io::sim::{SharedMedium, SimDisk};
-use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
 use crate::planted::{Mutant, is_planted, plant};
-use crate::recover::{Intake, Kept, OpenError, Opened, Quarantine, ShardSetup, carry_out, examine, put_aside};
+use crate::recover::{OpenError, next_epoch};
 use crate::shard::core::{Core, CoreConfig};
-use crate::sim::check::{Ending, Facts, Model, Rot};
-use crate::sim::life::{Ended, Ground, Life};
-use crate::sim::plan::{CRASH_LOOP, End, LifePlan, Limits, Plan, RING_BYTES, RING_SLOTS};
-use crate::sim::ring::{Hit, SimRing};
-use crate::types::{Epoch, Nonce, Seq, ShardId, StoreId, Stream};
-use crate::wal::batch::Place;
-use crate::wal::intake::RingHeader;
+use crate::sim::check::{Ending, Facts, Kind, Rot, Wrong};
+use crate::sim::life::{Ended, Ground, Life, Turn};
+use crate::sim::meddle::{Backup, meddle};
+use crate::sim::plan::{CRASH_LOOP, End, LifePlan, Limits, Plan, Shards, Trouble, Wall};
+use crate::sim::shard::{Common, Shard};
+use crate::types::{Epoch, Nonce, ShardId, Stream};
 use crate::wal::log::Log;
-use crate::wal::segment::{FileName, SegmentHeader, parse_name};
-use crate::wal::verdict::{Check, Stamps, check};
 
-const STORE: StoreId = StoreId(*b"simulated store.");
-const SHARD: ShardId = ShardId(0);
 /// Attempts to open after which a recovery counts as hung; each lets writes in flight come closer to landing.
 const ATTEMPTS_MAX: u32 = 1_000;
 
@@ -40,6 +37,10 @@ pub struct Run {
     pub limits: Limits,
     /// Whether to keep the trace.
     pub trace: Tracing,
+    /// The store's shards.
+    pub shards: Shards,
+    /// What `received_at` is taken from. Nothing else may depend on it.
+    pub wall: Wall,
 }
 
 /// Whether a trace is kept.
@@ -73,6 +74,14 @@ pub struct Summary {
     pub salvages: u64,
     /// Flipped bits that did no harm.
     pub harmless_flips: u64,
+    /// Writes that the device lost or put elsewhere.
+    pub strayed: u64,
+    /// Files that were missing or others than they were, and noticed.
+    pub meddled: u64,
+    /// Stalls in which the ring was full, and after which it took blocks again.
+    pub stalls: u64,
+    /// Lives in which a shard went on behind another's fault.
+    pub went_on: u64,
     /// A number that depends on everything found.
     pub digest: u64,
 }
@@ -89,6 +98,10 @@ impl Summary {
         self.faults += other.faults;
         self.salvages += other.salvages;
         self.harmless_flips += other.harmless_flips;
+        self.strayed += other.strayed;
+        self.meddled += other.meddled;
+        self.stalls += other.stalls;
+        self.went_on += other.went_on;
         self.digest = self.digest.wrapping_add(other.digest);
     }
 }
@@ -100,6 +113,8 @@ pub struct Violation {
     pub seed: u64,
     /// The life, from 0.
     pub life: u32,
+    /// Which kind of promise it is.
+    pub kind: Kind,
     /// What is wrong.
     pub what: String,
     /// The trace, if one was kept.
@@ -111,124 +126,161 @@ pub struct Violation {
 /// # Errors
 /// The first promise that did not hold.
 pub fn run(run: &Run) -> Result<(Summary, String), Box<Violation>> {
-    plant(run.mutant);
     let mut world = World::new(run);
-    // A panic of the engine is a violation like any other.
-    let result = catch_unwind(AssertUnwindSafe(|| world.history())).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(format!("panic: {}", text.unwrap_or_default()))
-    });
-    plant(None);
+    let result = caught(run.mutant, || world.history());
     let trace = world.medium.lock().trace().to_owned();
-    let what = match result {
-        Ok(()) => return Ok((world.summary, trace)),
-        Err(what) => what,
-    };
-    Err(Box::new(Violation { seed: run.seed, life: world.life, what, trace }))
-}
-
-struct World {
-    plan: Plan,
-    chance: Chance,
-    seed: Chance,
-    medium: SharedMedium,
-    ring: SimRing,
-    model: Model,
-    counters: Vec<u32>,
-    released: Seq,
-    boot: u64,
-    life: u32,
-    /// How the store was left; what the next recovery is held against.
-    facts: Facts,
-    /// Flipped bits that nobody has met yet: they may lie where a later generation's log will end.
-    lurking: u32,
-    /// Flipped bits of the ring since it was made.
-    ring_flips: u32,
-    /// Those of them that hit a copy of its header.
-    ring_header_flips: u32,
-    summary: Summary,
-}
-
-struct Bin;
-
-impl Quarantine for Bin {
-    fn keep(&mut self, _: Kept<'_>) -> std::io::Result<()> {
-        Ok(())
+    match result {
+        Ok(()) => Ok((world.summary, trace)),
+        Err(Wrong { kind, what }) => Err(Box::new(Violation { seed: run.seed, life: world.life, kind, what, trace })),
     }
 }
 
+/// Runs this with a bug planted. A panic of the engine is a violation like any other.
+pub(super) fn caught<T>(mutant: Option<Mutant>, history: impl FnOnce() -> Result<T, Wrong>) -> Result<T, Wrong> {
+    plant(mutant);
+    let result = catch_unwind(AssertUnwindSafe(history)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panic: {}", text.unwrap_or_default()).into())
+    });
+    plant(None);
+    result
+}
+
+/// A store and its surroundings.
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) chance: Chance,
+    seed: Chance,
+    pub(super) medium: SharedMedium,
+    pub(super) shards: Vec<Shard>,
+    pub(super) backup: Option<Backup>,
+    boot: u64,
+    epoch: Epoch,
+    wall: Wall,
+    pub(super) life: u32,
+    pub(super) summary: Summary,
+}
+
+/// A shard whose opening was carried out.
+type Carried = (Log, Maker, Stream);
+
+/// A shard that was opened.
+type OpenedShard = (Core, SimDisk, Stream);
+
 impl World {
-    fn new(run: &Run) -> Self {
+    pub(super) fn new(run: &Run) -> Self {
         let seed = Chance::new(run.seed);
         let mut chance = seed.fork(1);
         let plan = Plan::new(&mut chance, run.limits);
+        let count = match run.shards {
+            Shards::One => 1,
+            Shards::Several => chance.within(2, 3) as usize,
+        };
         let mut medium = Medium::new(seed.fork(2), plan.unit);
+        let flawed = |mutant| run.mutant == Some(mutant);
         medium.flaws = Flaws {
-            no_folder_sync: is_planted(Mutant::NoFolderSync),
-            retry_sync: is_planted(Mutant::RetrySync),
-            no_locks: is_planted(Mutant::RecycleWithoutLock),
-            no_write_sync: is_planted(Mutant::AckBeforeSync),
+            no_folder_sync: flawed(Mutant::NoFolderSync),
+            retry_sync: flawed(Mutant::RetrySync),
+            no_locks: flawed(Mutant::RecycleWithoutLock),
+            no_write_sync: flawed(Mutant::AckBeforeSync),
         };
         if run.trace == Tracing::On {
             medium.keep_trace();
-            medium.note(|| format!("seed {} {plan:?}", run.seed));
+            medium.note(|| format!("seed {} {count} shards {plan:?}", run.seed));
         }
-        let counters = vec![0; plan.writers as usize];
+        let folder = |index: usize, medium: &mut Medium| if index == 0 { FolderNo(0) } else { medium.add_folder() };
+        let writers = plan.writers as usize;
+        let shard = |index| Shard::new(ShardId(index as u16), folder(index, &mut medium), writers);
+        let shards = (0..count).map(shard).collect();
         Self {
             plan,
             chance,
             seed,
             medium: SharedMedium::new(medium),
-            ring: SimRing::default(),
-            model: Model::default(),
-            counters,
-            released: Seq(0),
+            shards,
+            backup: None,
             boot: 1,
+            epoch: Epoch(0),
+            wall: run.wall,
             life: 0,
-            facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None, rot: Rot::Nothing },
-            lurking: 0,
-            ring_flips: 0,
-            ring_header_flips: 0,
             summary: Summary::default(),
         }
     }
 
-    fn history(&mut self) -> Result<(), String> {
+    /// The same once more, with a device of its own.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            plan: self.plan.clone(),
+            chance: self.chance.clone(),
+            seed: self.seed.clone(),
+            medium: SharedMedium::new(self.medium.lock().clone()),
+            shards: self.shards.clone(),
+            backup: None,
+            summary: Summary::default(),
+            ..*self
+        }
+    }
+
+    fn history(&mut self) -> Result<(), Wrong> {
+        let deaths = self.lives(|plan| plan)?;
+        self.open(deaths)?;
+        // Once more, as a store that nobody uses is opened: nothing changes.
+        for shard in &mut self.shards {
+            shard.facts = Facts { ending: Ending::Kill, synced: shard.model.last(), window: None, rot: Rot::Nothing };
+        }
+        self.medium.lock().kill();
+        self.open(0).map(|_| ())
+    }
+
+    /// Lives all lives, each as its plan, changed by `change`, says; how often the next opening dies.
+    pub(super) fn lives(&mut self, change: impl Fn(LifePlan) -> LifePlan) -> Result<u32, Wrong> {
         let mut deaths = 0;
         for life in 0..self.plan.lives {
             self.life = life;
             // Each life has numbers of its own, so that a shorter history is a prefix of a longer one.
             self.chance = self.seed.fork(u64::from(life) + 100);
-            let plan = LifePlan::new(&mut self.chance, &self.plan);
-            let (core, disk, own) = self.open(deaths)?;
+            let plan = change(LifePlan::new(&mut self.chance, &self.plan));
+            let opened = self.open(deaths)?;
             deaths = plan.recovery_deaths;
             self.medium.lock().note(|| format!("life {life}: {plan:?}"));
+            let ended = self.live(plan, opened)?;
+            self.end(plan, ended)?;
+        }
+        self.life = self.plan.lives;
+        Ok(deaths)
+    }
+
+    /// All shards live side by side until the process ends.
+    fn live(&mut self, plan: LifePlan, opened: Vec<OpenedShard>) -> Result<Vec<Ended>, Wrong> {
+        let mut lives = Vec::new();
+        for ((core, disk, own), (index, shard)) in opened.into_iter().zip(self.shards.iter_mut().enumerate()) {
             let ground = Ground {
                 plan: &self.plan,
                 medium: &self.medium,
-                ring: &mut self.ring,
-                model: &mut self.model,
-                counters: &mut self.counters,
-                released: &mut self.released,
+                ring: &mut shard.ring,
+                model: &mut shard.model,
+                counters: &mut shard.counters,
+                released: &mut shard.released,
+                wall: self.wall,
             };
-            let chance = self.chance.fork(3);
-            let ended = Life::new(ground, plan, own, core, disk, chance).run()?;
-            self.end(plan, ended);
+            // What is armed on the device strikes any shard.
+            let counted = matches!(plan.trouble, Trouble::Full | Trouble::Stall(_)) || index == 0;
+            let plan = if counted { plan } else { LifePlan { trouble: Trouble::None, ..plan } };
+            lives.push(Life::new(ground, plan, own, core, disk, self.chance.fork(3 + 100 * index as u64)));
         }
-        self.life = self.plan.lives;
-        let (core, ..) = self.open(deaths)?;
-        drop(core);
-        // Once more, as a store that nobody uses is opened: nothing changes.
-        self.facts = Facts { ending: Ending::Kill, synced: self.model.last(), window: None, rot: Rot::Nothing };
-        self.medium.lock().kill();
-        self.open(0).map(|_| ())
+        run_lives(&mut lives, plan, &self.medium, &mut self.chance)?;
+        Ok(lives.into_iter().map(Life::end).collect::<Result<_, _>>()?)
     }
 
     /// The life is over: what is left of it.
-    fn end(&mut self, plan: LifePlan, ended: Ended) {
+    fn end(&mut self, plan: LifePlan, ended: Vec<Ended>) -> Result<(), Wrong> {
         self.summary.lives += 1;
-        self.summary.faults += u64::from(ended.fault);
+        let first_fault = ended.iter().filter_map(|ended| ended.fault_at).min();
+        self.summary.faults += u64::from(first_fault.is_some());
+        let went_on = |ended: &Ended| !ended.fault && first_fault.is_some_and(|at| ended.last_publication > at);
+        self.summary.went_on += u64::from(ended.iter().any(went_on));
+        self.summary.stalls += ended.iter().map(|ended| u64::from(ended.outlived_a_stall)).sum::<u64>();
         let cut = match plan.end {
             End::Kill | End::KillAndReboot if self.chance.percent(20) && self.medium.lock().is_crashed() => {
                 End::PowerCut
@@ -236,49 +288,76 @@ impl World {
             End::StopAndPowerCut | End::PowerCut => End::PowerCut,
             other => other,
         };
-        // A fault counts as a power cut for what was not synced.
-        let ending = if ended.fault || matches!(cut, End::PowerCut | End::KillAndReboot) {
-            Ending::PowerCut
-        } else {
-            Ending::Kill
+        let ending = match cut {
+            End::PowerCut | End::KillAndReboot => Ending::PowerCut,
+            _ => Ending::Kill,
         };
-        self.facts = Facts { ending, synced: ended.synced, window: ended.window, rot: Rot::Nothing };
+        for (shard, ended) in self.shards.iter_mut().zip(ended) {
+            shard.ended(ended, ending);
+        }
         self.crash(cut);
+        self.strayed();
+        if plan.meddling {
+            let of = Common { plan: &self.plan, medium: &self.medium, boot: boot_id(self.boot) };
+            let shard = self.chance.below(self.shards.len() as u64) as usize;
+            let noticed = meddle(&mut self.shards[shard], of, &mut self.chance, &mut self.backup)?;
+            self.summary.meddled += u64::from(noticed);
+        }
         if plan.rot {
             self.rot();
         }
+        Ok(())
     }
 
-    fn crash(&mut self, end: End) {
+    pub(super) fn crash(&mut self, end: End) {
         match end {
             End::Kill | End::Stop => self.medium.lock().kill(),
             End::KillAndReboot => {
                 self.medium.lock().cut_power(Fate::Kept);
-                self.ring.write_all_back();
+                self.shards.iter_mut().for_each(|shard| shard.ring.write_all_back());
                 self.boot += 1;
             }
             End::PowerCut | End::StopAndPowerCut => {
                 let fate = self.chance.pick(&Fate::ALL);
                 self.medium.lock().cut_power(fate);
-                let fate = self.chance.pick(&[Fate::Lost, Fate::Kept, Fate::Units, Fate::Units]);
-                self.ring.cut_power(fate, self.plan.unit, &mut self.chance);
+                for shard in &mut self.shards {
+                    shard.cut_power(self.plan.unit, &mut self.chance);
+                }
                 self.boot += 1;
                 self.summary.power_cuts += 1;
             }
         }
     }
 
-    /// What the store says at open.
-    fn flushed(&self) -> Seq {
-        if self.plan.store_remembers { self.released } else { Seq(0) }
+    /// What follows from a write that strayed in the life that is over.
+    fn strayed(&mut self) {
+        let Some(strayed) = self.medium.lock().strayed.take() else { return };
+        self.summary.strayed += 1;
+        let from = Some((strayed.file, strayed.at, &strayed.data, &strayed.instead));
+        let to = strayed.hit.as_ref().map(|(file, at, over)| (*file, *at, over, &strayed.data));
+        for (file, at, right, wrong) in from.into_iter().chain(to) {
+            let named = self.medium.lock().name_of(file).map(|(folder, name)| (folder, name.to_owned()));
+            let Some((folder, name)) = named else { continue };
+            let shard = self.shards.iter_mut().find(|shard| shard.folder == folder);
+            shard.expect("a shard's folder").strayed(&self.medium, &name, at, (right, wrong));
+        }
     }
 
-    fn boot(&self) -> [u8; 16] {
-        u128::from(self.boot).to_le_bytes()
+    /// Flips one bit of a log or a ring.
+    fn rot(&mut self) {
+        let shard = self.chance.below(self.shards.len() as u64) as usize;
+        let shard = &mut self.shards[shard];
+        if self.chance.percent(40) {
+            let hit = shard.rot_ring(&mut self.chance);
+            self.medium.lock().note(|| format!("rot in the ring: {hit:?}"));
+            self.summary.harmless_flips += 1;
+        } else if let Some(hit) = shard.rot_log(&self.medium, &mut self.chance) {
+            self.summary.harmless_flips += u64::from(!hit);
+        }
     }
 
     /// Opens the store, dying `deaths` times on the way, and checks what it finds.
-    fn open(&mut self, mut deaths: u32) -> Result<(Core, SimDisk, Stream), String> {
+    pub(super) fn open(&mut self, mut deaths: u32) -> Result<Vec<OpenedShard>, Wrong> {
         let mut on_damage = OnDamage::Refuse;
         let crash_loop = deaths == CRASH_LOOP;
         // A crash loop goes on until somebody ends it.
@@ -289,190 +368,168 @@ impl World {
         }
         for _ in 0..ATTEMPTS_MAX {
             self.medium.lock().faults.last_call = (deaths > 0).then(|| self.chance.below(calls));
-            let opened = self.try_open(on_damage);
-            match opened {
+            match self.try_open(on_damage) {
                 Ok(Some(opened)) => {
                     self.medium.lock().faults.last_call = None;
                     self.medium.lock().faults.full = false;
                     return self.opened(opened);
                 }
                 Ok(None) => {}
-                Err(OpenError::Locked(name)) => {
+                Err((_, OpenError::Locked(name))) => {
                     self.medium.lock().note(|| format!("{name} is locked"));
                     continue;
                 }
-                Err(OpenError::Damaged(damaged))
-                    if (self.facts.rot != Rot::Nothing || self.lurking + self.ring_flips > 0)
-                        && on_damage == OnDamage::Refuse =>
+                Err((shard, OpenError::Damaged(damaged)))
+                    if self.shards[shard].may_be_refused() && on_damage == OnDamage::Refuse =>
                 {
                     self.medium.lock().note(|| format!("refused: {damaged}"));
                     self.summary.salvages += 1;
-                    if self.facts.rot == Rot::Nothing && damaged.ring.is_some() && self.ring_header_flips > 1 {
-                        self.facts.rot = Rot::Ring;
+                    if damaged.ring.is_some() {
+                        self.shards[shard].refused_for_its_ring();
+                    }
+                    if !damaged.log.is_empty() && self.shards[shard].lurking > 0 {
+                        self.shards[shard].refused_for_its_log();
                     }
                     on_damage = OnDamage::Salvage;
                     continue;
                 }
+                Err((shard, OpenError::Foreign { name, .. })) if self.shards[shard].may_be_refused() => {
+                    // The header of another shard's segment went there. It is moved away, as the error says.
+                    self.medium.lock().note(|| format!("refused: {name} is foreign"));
+                    self.medium.lock().replace(self.shards[shard].folder, &name, None);
+                    continue;
+                }
                 Err(_) if self.medium.lock().is_crashed() => {}
-                Err(error) => return Err(format!("not opened: {error}")),
+                Err((shard, error)) => {
+                    let refused = matches!(error, OpenError::Damaged(_) | OpenError::Foreign { .. });
+                    let kind = if refused { Kind::FalseRefusal } else { Kind::Other };
+                    return Err(Wrong { kind, what: format!("shard {shard} is not opened: {error}") });
+                }
             }
             deaths = deaths.saturating_sub(1);
             self.summary.cut_recoveries += 1;
             let ends: &[End] = if crash_loop { &[End::Kill] } else { &[End::Kill, End::PowerCut, End::KillAndReboot] };
             let end = self.chance.pick(ends);
             if end != End::Kill {
-                self.facts.ending = Ending::PowerCut;
+                self.shards.iter_mut().for_each(|shard| shard.facts.ending = Ending::PowerCut);
             }
             self.crash(end);
+            self.shards.iter_mut().for_each(|shard| shard.weigh(&self.medium));
         }
-        Err("the store cannot be opened for locks that are never given back".to_owned())
+        Err("the store cannot be opened for locks that are never given back".to_owned().into())
     }
 
-    /// One attempt; `None` if the process died while it made the ring.
-    fn try_open(&mut self, on_damage: OnDamage) -> Result<Option<(Log, Maker, Stream)>, OpenError> {
-        let folder = self.medium.folder();
-        let setup = ShardSetup {
-            store: STORE,
-            shard: SHARD,
-            boot: self.boot(),
-            segment_bytes: self.plan.segment_bytes,
-            bounds: self.plan.bounds,
-            batch_bytes_max: self.plan.batch_bytes_max,
-            on_damage,
-            flushed: self.flushed(),
-            intake: Intake::Ring,
-        };
-        let spares_max = self.plan.bounds.reserve as usize + SEGMENTS_AHEAD + 1;
-        let mut draw = self.chance.fork(4);
-        self.chance.next_u64();
-        let mut maker =
-            Maker::new(STORE, SHARD, self.plan.segment_bytes, spares_max, Box::new(move || draw.next_u64()));
-        let examined = examine(&folder, &setup, self.ring.image(), &mut |_| {})?;
-        let (epoch, nonce) = (Epoch(examined.epoch_max.0 + 1), Nonce(self.chance.next_u64()));
-        let own = Stream { origin: STORE, shard: SHARD, epoch, nonce };
-        let report = || format!("examined: {}", serde_json::to_string(&examined.report).unwrap_or_default());
-        self.medium.lock().note(report);
-        put_aside(&examined, &folder, &mut Bin, self.ring.image())?;
-        let image = self.ring.image().filter(|_| examined.needs_ring_image()).map(<[u8]>::to_vec);
-        if examined.needs_new_ring() && !self.make_ring(Epoch(0), nonce, Seq(1)) {
-            return Ok(None);
+    /// One attempt, in the engine's order; `None` if the process died while it made a ring. An error
+    /// comes with the index of its shard.
+    pub(super) fn try_open(&mut self, on_damage: OnDamage) -> Result<Option<Vec<Carried>>, (usize, OpenError)> {
+        let of = Common { plan: &self.plan, medium: &self.medium, boot: boot_id(self.boot) };
+        let mut examined = Vec::new();
+        for (index, shard) in self.shards.iter().enumerate() {
+            examined.push(shard.examine(of, on_damage).map_err(|error| (index, error))?);
         }
-        let Opened { log, .. } = carry_out(examined, &folder, &mut maker, own, image.as_deref())?;
-        let made = self.make_ring(epoch, nonce, log.last_seq().next());
-        Ok(made.then_some((log, maker, own)))
+        let mut epoch = next_epoch(&examined);
+        if is_planted(Mutant::EpochFromWallClock) {
+            // Minutes, as somebody might who thinks that no two openings are closer than that.
+            epoch = Epoch(28_000_000 + self.chance.fork(8).below(1_000));
+        }
+        let nonce = Nonce(self.chance.next_u64());
+        let mut opened = Vec::new();
+        for ((index, shard), examined) in self.shards.iter_mut().enumerate().zip(examined) {
+            let made = shard.carry_out(of, examined, (epoch, nonce), &mut self.chance);
+            match made.map_err(|error| (index, error))? {
+                Some(made) => opened.push(made),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(opened))
     }
 
-    /// Makes the ring; false if the process dies meanwhile.
-    fn make_ring(&mut self, epoch: Epoch, nonce: Nonce, first_seq: Seq) -> bool {
-        let boot = self.boot();
-        let (slots, bytes) = (RING_SLOTS, RING_BYTES);
-        let header = RingHeader { store: STORE, shard: SHARD, boot, epoch, nonce, first_seq, slots, bytes };
-        let dying = self.medium.lock().faults.last_call.is_some();
-        let steps = if dying && self.chance.percent(40) { self.chance.within(1, 6) } else { u64::MAX };
-        self.ring.create(header, &mut self.chance, steps)
+    /// Holds what was opened against the history.
+    fn opened(&mut self, opened: Vec<Carried>) -> Result<Vec<OpenedShard>, Wrong> {
+        let epoch = opened[0].2.epoch;
+        if epoch <= self.epoch || opened.iter().any(|(.., own)| own.epoch != epoch) {
+            return Err(format!("epoch {epoch} does not stand above {} in all shards", self.epoch).into());
+        }
+        self.epoch = epoch;
+        let mut shards = Vec::new();
+        for ((log, maker, own), (index, shard)) in opened.into_iter().zip(self.shards.iter_mut().enumerate()) {
+            let of = Common { plan: &self.plan, medium: &self.medium, boot: boot_id(self.boot) };
+            let (found, flushed) = shard.opened(of, &log)?;
+            self.medium.lock().note(|| format!("opened under {own:?}: {found:?}"));
+            self.summary.recoveries += 1;
+            self.summary.blocks += found.blocks;
+            self.summary.lost += found.lost;
+            for word in [found.first.0, found.last.0, found.blocks, epoch.0, self.medium.lock().now.0] {
+                self.summary.digest = crate::types::mix64(self.summary.digest, word);
+            }
+            let config = CoreConfig {
+                own,
+                policy: self.plan.policy,
+                batch_bytes_max: self.plan.batch_bytes_max,
+                bounds: self.plan.bounds,
+            };
+            let core = Core::new(config, log, flushed);
+            let chance = self.chance.fork(5 + 100 * index as u64);
+            shards.push((core, SimDisk::new(shard.files(&self.medium), maker, chance, self.plan.pace), own));
+        }
+        Ok(shards)
     }
+}
 
-    fn opened(&mut self, (log, maker, own): (Log, Maker, Stream)) -> Result<(Core, SimDisk, Stream), String> {
-        let folder = self.medium.folder();
-        let found = self.model.check(&log, &folder, &self.facts)?;
-        self.facts.rot = Rot::Nothing;
-        (self.ring_flips, self.ring_header_flips) = (0, 0);
-        self.medium.lock().note(|| format!("opened under {own:?}: {found:?}"));
-        self.summary.recoveries += 1;
-        self.summary.blocks += found.blocks;
-        self.summary.lost += found.lost;
-        for word in [found.first.0, found.last.0, found.blocks, self.medium.lock().now.0] {
-            self.summary.digest = crate::types::mix64(self.summary.digest, word);
-        }
-        // A store that forgets is given everything that is in the log once more.
-        if !self.plan.store_remembers {
-            self.released = found.first.prev();
-        }
-        let flushed = self.flushed();
-        let config = CoreConfig {
-            own,
-            policy: self.plan.policy,
-            batch_bytes_max: self.plan.batch_bytes_max,
-            bounds: self.plan.bounds,
-        };
-        let core = Core::new(config, log, flushed);
-        let disk = SimDisk::new(folder, maker, self.chance.fork(5), self.plan.pace);
-        Ok((core, disk, own))
-    }
+fn boot_id(boot: u64) -> [u8; 16] {
+    u128::from(boot).to_le_bytes()
+}
 
-    /// Flips one bit of the log or the ring; batches that it hits may be lost, with a report.
-    fn rot(&mut self) {
-        if self.chance.percent(40) {
-            let hit = self.ring.rot(&mut self.chance);
-            self.medium.lock().note(|| format!("rot in the ring: {hit:?}"));
-            self.ring_flips += 1;
-            match hit {
-                Hit::Header => self.ring_header_flips += 1,
-                Hit::Entry(seq) => self.model.rot_entry(seq),
-                Hit::Nothing => {}
-            }
-            self.summary.harmless_flips += 1;
-            return;
+/// Runs lives side by side until they are stopped, or the process crashes. Who has the earliest event
+/// has the next turn.
+fn run_lives(lives: &mut [Life<'_>], plan: LifePlan, medium: &SharedMedium, chance: &mut Chance) -> Result<(), Wrong> {
+    let alone = lives.len() == 1;
+    let mut next: Vec<Option<Instant>> = vec![Some(medium.lock().now); lives.len()];
+    let mut stopped = vec![false; lives.len()];
+    let mut ends = false;
+    loop {
+        if !ends && lives.iter_mut().try_fold(true, |due, life| life.is_due().map(|this| this && due))? {
+            ends = true;
+            let now = medium.lock().now;
+            end_begins(lives, plan, now, chance)?;
+            next.fill(Some(now));
         }
-        let folder = self.medium.folder();
-        let mut names: Vec<(String, u64)> = folder.list().unwrap_or_default();
-        names.retain(|(name, _)| matches!(parse_name(name), FileName::Segment(_)));
-        let Some((name, bytes)) = names.get(self.chance.below(names.len().max(1) as u64) as usize).cloned() else {
-            return;
-        };
-        let mut content = vec![0; bytes as usize];
-        let Ok(count) = folder.read(&name, 0, &mut content) else { return };
-        let Ok(header) = SegmentHeader::decode(&content[..count]) else { return };
-        let stamps = Stamps::new(&header);
-        let mut batches = Vec::new();
-        let mut at = SEGMENT_HEADER_BYTES;
-        while at + PAGE_BYTES <= count {
-            match check(&content[at..count], &Place::new(&header, at as u32), &stamps) {
-                Check::Sound(batch) => {
-                    batches.push((at, batch));
-                    at += batch.length as usize;
-                }
-                _ => at += PAGE_BYTES,
-            }
+        let earliest = (0..lives.len()).filter(|&index| !stopped[index]).min_by_key(|&index| {
+            // One for which nothing is going to happen comes last.
+            next[index].map_or(u64::MAX, |at| at.0)
+        });
+        let Some(index) = earliest else { return Ok(()) };
+        let others = (0..lives.len()).filter(|&other| other != index && !stopped[other]);
+        let horizon = others.filter_map(|other| next[other]).min();
+        match lives[index].turn(horizon.filter(|_| !alone))? {
+            Turn::On if alone => {}
+            Turn::On => next[index] = lives[index].next(),
+            Turn::Stopped => stopped[index] = true,
+            Turn::Crashed => return Ok(()),
         }
-        let reach = batches.last().map_or(count, |(at, batch)| (at + batch.length as usize + PAGE_BYTES).min(count));
-        let at = self.chance.below(reach as u64) as usize;
-        let bit = self.chance.below(8);
-        self.medium.lock().rot(&name, at, |bytes| bytes[0] ^= 1 << bit);
-        self.medium.lock().note(|| format!("rot: {name} {at:#x} bit {bit}"));
-        self.facts.rot = Rot::Log;
-        self.lurking += 1;
-        let mut hit = false;
-        content[at] ^= 1 << bit;
-        // Where earlier flips left only one whole copy of the header, this one may take that too.
-        let headless = SegmentHeader::decode(&content[..count]).is_err();
-        // A write that did not arrive whole is damage now, wherever in it the bit was; what stood there
-        // is lost to it as far as the log goes on behind.
-        let before = batches.iter().rfind(|(start, batch)| start + batch.length as usize <= at);
-        let from = before.map_or(SEGMENT_HEADER_BYTES, |(start, batch)| start + batch.length as usize);
-        for page in (from..=at).step_by(PAGE_BYTES) {
-            self.model.rot_place(Place::new(&header, page as u32));
-        }
-        let behind = batches.iter().find(|(start, _)| *start > at);
-        if let (Some((_, before)), Some((_, behind))) = (before, behind) {
-            for seq in before.last_seq().0 + 1..behind.first_seq.0 {
-                self.model.rot_entry(Seq(seq));
-            }
-        }
-        for (start, batch) in batches {
-            if headless || (start..start + batch.length as usize).contains(&at) {
-                hit = true;
-                self.model.rot(Place::new(&header, start as u32), &batch);
-            }
-        }
-        self.summary.harmless_flips += u64::from(!hit);
     }
+}
+
+/// All has been published: decides when and how the end comes.
+fn end_begins(lives: &mut [Life<'_>], plan: LifePlan, now: Instant, chance: &mut Chance) -> Result<(), Wrong> {
+    let stops = matches!(plan.end, End::Stop | End::StopAndPowerCut);
+    if !stops || chance.percent(30) {
+        let spans: &[u64] = if stops { &[100, 2_000, 20_000] } else { &[1, 100, 2_000, 20_000] };
+        let span = chance.pick(spans);
+        let at = now.plus_us(chance.below(span));
+        lives.iter_mut().for_each(|life| life.crash_at(at));
+    }
+    if stops {
+        for life in lives {
+            life.stop()?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::disk::Instant;
     use crate::sim::blocks::BlockName;
     use crate::sim::check::{Item, What};
     use crate::sim::ring::Upto;
@@ -482,23 +539,23 @@ mod tests {
     #[test]
     fn a_crash_loop_in_the_replay_on_a_full_disk_ends_in_an_open_store() {
         let mut world = World::new(&Run::default());
+        let mut chance = Chance::new(1);
         world.plan.segment_bytes = 32 << 10;
         world.plan.batch_bytes_max = 4 << 10;
         world.plan.block_bytes_max = 1000;
         world.plan.bounds = LogBounds { segments_max: 10, reserve: 3 };
-        let (core, disk, own) = world.open(0).expect("a new store");
-        drop((core, disk));
+        let own = world.open(0).expect("a new store").remove(0).2;
         for counter in 0.. {
             let name = BlockName { writer: 0, counter, length: 1000 };
             let mut payload = Vec::new();
             name.payload(&mut payload);
-            let header = name.header(&payload);
-            let Some(claim) = world.ring.claim(header.bytes().len() + payload.len()) else { break };
-            world.ring.copy(claim, header.bytes(), &payload, usize::MAX);
-            let seq = world.ring.take_seq(claim);
-            world.ring.fill(seq, claim, header.bytes(), &payload, Upto::Tag, &mut world.chance);
+            let header = name.header(&payload, 0);
+            let Some(claim) = world.shards[0].ring.claim(header.bytes().len() + payload.len()) else { break };
+            world.shards[0].ring.copy(claim, header.bytes(), &payload, usize::MAX);
+            let seq = world.shards[0].ring.take_seq(claim);
+            world.shards[0].ring.fill(seq, claim, header.bytes(), &payload, Upto::Tag, &mut chance);
             let item = Item { acked: Some(Instant(0)), ..Item::new(own, What::Block(name)) };
-            world.model.given(seq, item);
+            world.shards[0].model.given(seq, item);
         }
         world.medium.lock().kill();
         world.medium.lock().faults.full = true;

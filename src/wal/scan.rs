@@ -43,6 +43,9 @@ pub struct Break {
     pub proof: Proof,
     /// Where the log goes on behind it, if it does.
     pub resume: Option<Handled>,
+    /// A place before it, where the log stopped with something that is no batch of its own: what is to
+    /// blame is a segment that is missing or unreadable behind that.
+    pub also: Option<(SegmentNo, u32)>,
 }
 
 /// Why a break is damage and not the end of the log.
@@ -98,6 +101,8 @@ struct Pause {
     /// What is to blame, which may lie in a later segment.
     segment: SegmentNo,
     offset: u32,
+    /// What does not continue the log before that.
+    also: Option<(SegmentNo, u32)>,
     next: Option<Next>,
     check: Check,
     torn: Option<Torn>,
@@ -166,8 +171,13 @@ impl Scan {
     pub fn feed(&mut self, segment: SegmentNo, bytes: &[u8]) {
         assert!(self.fed.is_none_or(|fed| fed < segment), "segments are fed in order");
         let header = self.headers.get(&segment).expect("an announced segment").clone();
+        #[cfg(feature = "sim")]
+        let unnoticed = crate::planted::is_planted(crate::planted::Mutant::MissingSegmentUnnoticed);
+        #[cfg(not(feature = "sim"))]
+        let unnoticed = false;
         if let Some(fed) = self.fed
             && segment.0 != fed.0 + 1
+            && !unnoticed
         {
             self.broken_off(SegmentNo(fed.0 + 1), Wrong::Missing);
         }
@@ -219,9 +229,10 @@ impl Scan {
                     (self.pauses.last_mut(), &check)
                 {
                     pause.proven = true;
-                    if pause.check == Check::End {
-                        (pause.segment, pause.offset) = (segment, offset);
+                    if pause.check != Check::End {
+                        pause.also.get_or_insert((pause.segment, pause.offset));
                     }
+                    (pause.segment, pause.offset) = (segment, offset);
                     pause.check = check;
                 }
                 return false;
@@ -233,6 +244,7 @@ impl Scan {
             stop: (segment, offset),
             segment,
             offset,
+            also: None,
             next,
             check,
             torn: None,
@@ -518,7 +530,7 @@ impl Scan {
                 || pause.next.is_none()
                 || pause.next.is_some_and(|next| pause.durable_upto >= next.number);
             #[cfg(feature = "sim")]
-            let durable = durable || {
+            let durable = (durable && !crate::planted::is_planted(crate::planted::Mutant::DurableUptoIgnored)) || {
                 use crate::planted::{Mutant, is_planted};
                 (is_planted(Mutant::HeaderIsProof) && pause.resume.is_some())
                     || (is_planted(Mutant::SealIsProof) && pause.resume.is_some() && progress.sealed)
@@ -531,7 +543,7 @@ impl Scan {
                 break;
             };
             let (segment, offset, next) = (pause.segment, pause.offset, pause.next);
-            breaks.push(Break { segment, offset, next, wrong, proof, resume: pause.resume });
+            breaks.push(Break { segment, offset, next, wrong, proof, resume: pause.resume, also: pause.also });
             if open {
                 torn.extend(pause.torn);
                 progress = *pause.before;
@@ -806,6 +818,18 @@ mod tests {
         let found: Vec<_> = scanned.breaks.iter().map(|found| (found.wrong, found.proof)).collect();
         assert_eq!(found, [(Wrong::Lost, Proof::Durable)]);
         assert_eq!(scanned.batches, 4);
+    }
+
+    /// What stands before it goes to quarantine too, and is not blamed.
+    #[test]
+    fn a_missing_segment_is_named_where_the_log_stopped_before_it() {
+        let mut written = five([0, 0, 1, 2, 3]);
+        written.flip(1, 200);
+        let stopped = (written.batches[1].0, written.batches[1].1);
+        written.files.remove(&SegmentNo(2));
+        let scanned = written.scan();
+        let found: Vec<_> = scanned.breaks.iter().map(|at| (at.segment, at.offset, at.wrong, at.also)).collect();
+        assert_eq!(found, [(SegmentNo(2), 0, Wrong::Missing, Some(stopped))]);
     }
 
     #[test]

@@ -292,19 +292,29 @@ pub fn stamp(store: StoreId, file_id: FileId, generation: Generation) -> u32 {
 /// The name of a segment's file.
 #[must_use]
 pub fn segment_name(segment: SegmentNo) -> String {
-    format!("{:016x}.wal", segment.0)
+    named("", segment.0, ".wal")
 }
 
 /// The name of a file that waits for its use.
 #[must_use]
 pub fn spare_name(file_id: FileId) -> String {
-    format!("spare-{:016x}.wal", file_id.0)
+    named("spare-", file_id.0, ".wal")
 }
 
 /// The name of a file that is being zero-filled.
 #[must_use]
 pub fn new_name(file_id: FileId) -> String {
-    format!("new-{:016x}.tmp", file_id.0)
+    named("new-", file_id.0, ".tmp")
+}
+
+/// A number in 16 hexadecimal digits between the two. By hand: names are made for every operation, and
+/// formatting took a tenth of a simulation's time.
+fn named(prefix: &str, number: u64, suffix: &str) -> String {
+    let mut name = String::with_capacity(prefix.len() + 16 + suffix.len());
+    name.push_str(prefix);
+    name.extend((0..16).rev().map(|digit| char::from(b"0123456789abcdef"[(number >> (4 * digit)) as usize & 15])));
+    name.push_str(suffix);
+    name
 }
 
 /// What a file name in a shard's folder stands for.

@@ -1,5 +1,6 @@
 //! Runs histories of the simulated store: `simulate --seed N` or `simulate --seeds A..B --jobs J`. Each
-//! seed is a history of a shard and one of data files.
+//! seed is a history of one shard, one of several shards, and one of data files. `--soak` goes on until it
+//! is ended; `--flips N` ends each history of one shard in N flipped bits of each class of bytes.
 //!
 //! Exit code 0 only if every promise held. A failing seed is printed with the command that repeats
 //! it. With a planted bug (`--mutant`) the codes are turned round: 0 only if it was caught.
@@ -7,14 +8,18 @@
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use forebay::planted::Mutant;
-use forebay::sim::{FilesSummary, Limits, Run, Summary, Tracing, Violation, run, run_files, shrink};
+use forebay::sim::{
+    FilesSummary, FlipSummary, Limits, Run, Shards, Summary, Tracing, Violation, flips, run, run_files, shrink,
+};
 
 /// Seeds that a job takes at once.
 const SEEDS_AT_ONCE: u64 = 16;
+/// How often a soak says how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
 #[command(about = "Runs histories of a simulated store: kills, power cuts, torn writes, I/O errors, flipped bits")]
@@ -25,6 +30,15 @@ struct Options {
     /// Histories A to B-1, as `A..B`.
     #[arg(long, value_parser = parse_range)]
     seeds: Option<Range<u64>>,
+    /// Go on from the first seed until Ctrl-C, with a line a minute on stderr.
+    #[arg(long)]
+    soak: bool,
+    /// End a soak after so many minutes.
+    #[arg(long, requires = "soak")]
+    minutes: Option<u64>,
+    /// End each history of one shard in so many single flipped bits of each class of bytes, and count.
+    #[arg(long, conflicts_with = "world")]
+    flips: Option<u32>,
     /// Histories at the same time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -55,6 +69,8 @@ struct Options {
 enum World {
     /// A shard: its core, its log, its ring.
     Shard,
+    /// Several shards side by side.
+    Shards,
     /// Data files and their manifest.
     Files,
 }
@@ -62,7 +78,10 @@ enum World {
 /// What the histories amounted to.
 #[derive(Default)]
 struct Total {
+    seeds: u64,
     shard: Summary,
+    shards: Summary,
+    flips: FlipSummary,
     files: FilesSummary,
 }
 
@@ -80,46 +99,55 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let seeds = match (&options.seeds, options.seed) {
         (Some(seeds), _) => seeds.clone(),
-        (None, Some(seed)) => seed..seed + 1,
-        (None, None) => 0..1,
+        (None, seed) => seed.unwrap_or(0)..seed.unwrap_or(0) + 1,
     };
+    let seeds = if options.soak { seeds.start..u64::MAX } else { seeds };
     let limits = Limits { lives_max: options.lives, blocks_max: options.blocks, writers_max: options.writers };
     let began = Instant::now();
-    let (total, violation) = run_all(&seeds, &options, limits);
+    let (total, violation) = run_all(&seeds, &options, limits, began);
     let seconds = began.elapsed().as_secs_f64();
-    let count = seeds.end - seeds.start;
+    if options.flips.is_some() {
+        print!("{}", total.flips);
+    }
     if let Some((world, violation)) = &violation {
         report(*world, violation, &options, limits);
     } else {
-        println!("{:?}\n{:?}", total.shard, total.files);
-        let digest = total.shard.digest.wrapping_add(total.files.digest);
-        let rate = count as f64 / seconds;
-        println!("{count} seeds in {seconds:.1} s ({rate:.0} seeds/s), 0 violations, digest {digest:016x}");
+        if options.flips.is_none() {
+            println!("{:?}\nshards {:?}\n{:?}", total.shard, total.shards, total.files);
+        }
+        let digest = total.shard.digest.wrapping_add(total.shards.digest).wrapping_add(total.files.digest);
+        let (count, rate) = (total.seeds, total.seeds as f64 / seconds);
+        println!(
+            "{count} seeds in {seconds:.1} s ({rate:.0} seeds/s), 0 violations (0 silent losses, 0 false refusals), \
+             digest {digest:016x}"
+        );
     }
     match (violation.is_some(), options.mutant) {
         (false, None) | (true, Some(_)) => ExitCode::SUCCESS,
         (false, Some(mutant)) => {
-            eprintln!("the planted bug {mutant} was not caught by seeds {}..{}", seeds.start, seeds.end);
+            eprintln!("the planted bug {mutant} was not caught by {} seeds from {} on", total.seeds, seeds.start);
             ExitCode::FAILURE
         }
         (true, None) => ExitCode::FAILURE,
     }
 }
 
-fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits) -> (Total, Option<Found>) {
+fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits, began: Instant) -> (Total, Option<Found>) {
     let next = AtomicU64::new(seeds.start);
     let over = AtomicBool::new(false);
     let trace = if options.trace { Tracing::On } else { Tracing::Off };
+    let until = options.minutes.map(|minutes| began + Duration::from_secs(60 * minutes));
     let job = || {
         let mut sum = Total::default();
-        while !over.load(Ordering::Relaxed) {
+        while !over.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
             let first = next.fetch_add(SEEDS_AT_ONCE, Ordering::Relaxed);
-            for seed in first..(first + SEEDS_AT_ONCE).min(seeds.end) {
-                if let Err(found) = both(&Run { seed, mutant: options.mutant, limits, trace }, options.world, &mut sum)
-                {
+            for seed in first..first.saturating_add(SEEDS_AT_ONCE).min(seeds.end) {
+                let run = Run { seed, mutant: options.mutant, limits, trace, ..Run::default() };
+                if let Err(found) = each_world(&run, options, &mut sum) {
                     over.store(true, Ordering::Relaxed);
                     return (sum, Some(found));
                 }
+                sum.seeds += 1;
             }
             if first >= seeds.end {
                 break;
@@ -129,12 +157,24 @@ fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits) -> (Total, Opt
     };
     std::thread::scope(|scope| {
         let jobs: Vec<_> = (0..options.jobs.max(1)).map(|_| scope.spawn(job)).collect();
+        let mut said = Instant::now();
+        while options.soak && !jobs.iter().all(|job| job.is_finished()) {
+            std::thread::sleep(Duration::from_millis(200));
+            if said.elapsed() >= SAY_EVERY {
+                said = Instant::now();
+                let (at, minutes) = (next.load(Ordering::Relaxed), began.elapsed().as_secs() / 60);
+                eprintln!("{minutes} min: seeds {}..{at}, every promise held so far", seeds.start);
+            }
+        }
         let mut total = Total::default();
         let mut first: Option<Found> = None;
         for job in jobs {
             let (sum, violation) = job.join().expect("a job that does not panic");
+            total.seeds += sum.seeds;
             total.shard.add(&sum.shard);
+            total.shards.add(&sum.shards);
             total.files.add(&sum.files);
+            total.flips.add(&sum.flips);
             first = match (first, violation) {
                 (Some(old), Some(new)) => Some(if new.1.seed < old.1.seed { new } else { old }),
                 (old, new) => old.or(new),
@@ -145,13 +185,26 @@ fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits) -> (Total, Opt
 }
 
 /// One seed in each world.
-fn both(of: &Run, only: Option<World>, sum: &mut Total) -> Result<(), Found> {
-    if only != Some(World::Files) {
-        let (summary, trace) = run(of).map_err(|violation| (World::Shard, violation))?;
-        print!("{trace}");
-        sum.shard.add(&summary);
+fn each_world(of: &Run, options: &Options, sum: &mut Total) -> Result<(), Found> {
+    if let Some(per_class) = options.flips {
+        let (summary, found) = match flips(of, per_class) {
+            Ok(summary) => (summary, Ok(())),
+            Err((summary, violation)) => (*summary, Err((World::Shard, violation))),
+        };
+        sum.flips.add(&summary);
+        return found;
     }
-    if only != Some(World::Shard) {
+    let is_wanted = |world| options.world.is_none_or(|only| only == world);
+    for (world, shards, sum) in
+        [(World::Shard, Shards::One, &mut sum.shard), (World::Shards, Shards::Several, &mut sum.shards)]
+    {
+        if is_wanted(world) {
+            let (summary, trace) = run(&Run { shards, ..*of }).map_err(|violation| (world, violation))?;
+            print!("{trace}");
+            sum.add(&summary);
+        }
+    }
+    if is_wanted(World::Files) {
         let (summary, trace) = run_files(of).map_err(|violation| (World::Files, violation))?;
         print!("{trace}");
         sum.files.add(&summary);
@@ -161,21 +214,30 @@ fn both(of: &Run, only: Option<World>, sum: &mut Total) -> Result<(), Found> {
 
 fn report(world: World, violation: &Violation, options: &Options, limits: Limits) {
     print!("{}", violation.trace);
-    println!("seed {} life {}: {}", violation.seed, violation.life, violation.what);
-    let failing = Run { seed: violation.seed, mutant: options.mutant, limits, trace: Tracing::Off };
-    println!("repeat with: {}", command(world, &failing));
-    if options.shrink {
-        let (smaller, violation) = match world {
-            World::Shard => shrink(&failing, run),
-            World::Files => shrink(&failing, run_files),
+    println!("seed {} life {}: {:?}: {}", violation.seed, violation.life, violation.kind, violation.what);
+    let shards = if world == World::Shards { Shards::Several } else { Shards::One };
+    let failing = Run { seed: violation.seed, mutant: options.mutant, limits, shards, ..Run::default() };
+    println!("repeat with: {}", command(world, &failing, options.flips));
+    if options.shrink && options.flips.is_none() {
+        let in_world = |run_: &Run| match world {
+            World::Files => run_files(run_).map(|_| ()),
+            World::Shard | World::Shards => run(run_).map(|_| ()),
         };
-        println!("smaller: {}\n  {}", command(world, &smaller), violation.what);
+        let (smaller, violation) = shrink(&failing, in_world);
+        let traced = in_world(&Run { trace: Tracing::On, ..smaller }).expect_err("the same fails again");
+        print!("{}", traced.trace);
+        println!("smaller: {}\n  {}", command(world, &smaller, None), violation.what);
     }
 }
 
-fn command(world: World, run: &Run) -> String {
+fn command(world: World, run: &Run, flips: Option<u32>) -> String {
     let mut command = format!("cargo run --release --features sim --bin simulate -- --seed {}", run.seed);
-    command.push_str(if world == World::Shard { " --world shard" } else { " --world files" });
+    match (flips, world) {
+        (Some(per_class), _) => command.push_str(&format!(" --flips {per_class}")),
+        (None, World::Shard) => command.push_str(" --world shard"),
+        (None, World::Shards) => command.push_str(" --world shards"),
+        (None, World::Files) => command.push_str(" --world files"),
+    }
     let whole = Limits::default();
     for (name, value, default) in [
         ("lives", run.limits.lives_max, whole.lives_max),
