@@ -238,10 +238,37 @@ fn named_paths(text: &str) -> Vec<String> {
         ["src/", "tests/", "docs/", "examples/", "benches/", "scripts/", ".ci/", "results/", "fuzz/"];
     let quoted = text.split('`').skip(1).step_by(2);
     let paths = quoted.filter(|name| FOLDERS.iter().any(|folder| name.starts_with(folder)));
-    paths.filter(|name| !name.contains([' ', '*', '{', '<'])).map(str::to_owned).collect()
+    let paths = paths.filter(|name| !name.contains([' ', '*', '{', '<']));
+    // Of a test, `<file>::<name>`, the file.
+    paths.map(|name| name.split("::").next().unwrap_or(name).to_owned()).collect()
 }
 
 #[test]
 fn paths_are_found_in_backquotes() {
     assert_eq!(named_paths("see `src/types.rs`, `cargo test`, `scripts/x.sh now` and src/no.rs"), ["src/types.rs"]);
+}
+
+/// The faults that an engine without peers can meet: rows of the table in docs/durability.md.
+const FAULTS: [u32; 24] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25, 26, 27, 28, 29, 30, 31, 32, 34, 35, 36];
+
+#[test]
+fn every_fault_names_tests_that_are_there() {
+    let page = fs::read_to_string(root().join("docs/durability.md")).expect("the page");
+    let table = page.split("## Every fault and its proof").nth(1).expect("the table");
+    let sources: BTreeMap<String, String> = ["src", "tests"].into_iter().flat_map(rust_files).collect();
+    let mut rows = Vec::new();
+    for line in table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [numbers, _, proof] = cells[..] else { panic!("three cells: {line}") };
+        rows.extend(numbers.split(", ").map(|number| number.parse::<u32>().expect("a row's number")));
+        let named: Vec<&str> = proof.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+        assert!(!named.is_empty(), "a row without a test: {line}");
+        for name in named {
+            let (file, test) = name.split_once("::").expect("file::test");
+            let text = sources.get(file).unwrap_or_else(|| panic!("no file {file}: {line}"));
+            assert!(text.contains(&format!("fn {test}(")) || text.contains(&format!("    {test}: ")), "no {name}");
+        }
+    }
+    rows.sort_unstable();
+    assert_eq!(rows, FAULTS, "every row, once");
 }
