@@ -3,7 +3,7 @@
 //! Whoever has the CPU keeps it until its slice is over: milliseconds, while a write to the log takes a
 //! fraction of one. Nice values do not change that. A thread that has no hurry therefore runs under
 //! `SCHED_IDLE`, where any thread of its group comes first at once. The kernel's workers, which complete the
-//! log's writes, are of another group; for them it also sleeps a moment after each [`WORK`] of CPU time,
+//! log's writes, are of another group; for them it also sleeps a moment after each piece of work,
 //! wherever it calls [`rest`]. Threads that never said that they have no hurry are not touched.
 
 use std::cell::Cell;
