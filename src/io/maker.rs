@@ -22,6 +22,7 @@ use crate::io::disk::Folder;
 use crate::limits::{GENERATION_MAX, PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::types::{FileId, Generation, SegmentNo, ShardId, StoreId};
 use crate::wal::segment::{FileName, SegmentHeader, new_name, parse_name, segment_name, spare_name};
+use crate::wal::verdict::{Stamp, Stamps};
 
 /// One shard's spares, and what is known of the files that are in use as segments.
 pub struct Maker {
@@ -82,8 +83,8 @@ impl Maker {
     }
 
     /// Takes over one spare of `len` bytes. It is removed where it cannot be used again: its
-    /// header is unreadable though it was used, or of another store, shard, file or length, it was
-    /// used too often, or there are enough. It is left alone while somebody else holds its lock.
+    /// header is unreadable though it was used, or older than its content, or of another store, shard,
+    /// file or length, it was used too often, or there are enough. It is left alone while somebody else holds its lock.
     ///
     /// # Errors
     /// As the folder says.
@@ -95,7 +96,12 @@ impl Maker {
         let mut start = AlignedBuf::new(SEGMENT_HEADER_BYTES + PAGE_BYTES);
         let count = folder.read(&name, 0, &mut start)?;
         let file = match SegmentHeader::decode(&start[..count.min(SEGMENT_HEADER_BYTES)]) {
-            Ok(header) => (header.file_id == id && self.recyclable(&header)).then(|| File::of(&header)),
+            Ok(header) => {
+                // A write that is lost unnoticed leaves an older header, and what was written under the lost one.
+                let first = Stamps::new(&header).read(&start[SEGMENT_HEADER_BYTES..], SEGMENT_HEADER_BYTES);
+                let is_ours = header.file_id == id && self.recyclable(&header) && first != Stamp::Unknown;
+                is_ours.then(|| File::of(&header))
+            }
             // It has been filled and never used: the first copy of its header alone may be torn.
             Err(_) => start[PAGE_BYTES..].iter().all(|byte| *byte == 0).then_some(File::filled(id)),
         };
@@ -290,6 +296,7 @@ mod tests {
     use std::sync::{Arc, Mutex, MutexGuard};
 
     use super::*;
+    use crate::limits::SECTOR_BYTES;
     use crate::types::{Epoch, Nonce};
 
     const SEGMENT_BYTES: u64 = 1 << 20;
@@ -480,7 +487,8 @@ mod tests {
                 let content = &tree.contents[at(&tree, &segment_name(header.segment)).expect("its name is there")];
                 assert_eq!(SegmentHeader::decode(content).as_ref(), Ok(header));
                 let filled = content.get(SEGMENT_HEADER_BYTES..header.filled_upto as usize).unwrap_or_default();
-                assert!(filled.iter().all(|&byte| byte != 0), "zero before filled_upto: {header:?}");
+                let zeros = filled.chunks(SECTOR_BYTES).filter(|sector| sector[4..].contains(&0)).count();
+                assert_eq!(zeros, 0, "zero before filled_upto: {header:?}");
             }
         }
     }
@@ -488,7 +496,12 @@ mod tests {
     /// Writes and syncs a log that ends at `end`, as a shard would before it retires the segment.
     fn fill(folder: &Fake, segment: u64, end: u32) -> io::Result<()> {
         let name = segment_name(SegmentNo(segment));
-        folder.write(&name, SEGMENT_HEADER_BYTES as u64, &vec![1; end as usize - SEGMENT_HEADER_BYTES])?;
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        folder.read(&name, 0, &mut header)?;
+        let stamp = SegmentHeader::decode(&header).expect("a header").stamp();
+        let mut sectors = vec![1; end as usize - SEGMENT_HEADER_BYTES];
+        sectors.chunks_mut(SECTOR_BYTES).for_each(|sector| sector[..4].copy_from_slice(&stamp.to_le_bytes()));
+        folder.write(&name, SEGMENT_HEADER_BYTES as u64, &sectors)?;
         folder.sync(&name)
     }
 
@@ -597,6 +610,12 @@ mod tests {
             SegmentHeader { generation: Generation(GENERATION_MAX), ..sound.clone() },
         ] {
             assert_eq!(adopted(&with_spare(&unfit)), (0, 0), "{unfit:?}");
+        }
+        for (generation, there) in [(1, 1), (3, 1), (4, 1), (5, 0), (6, 0)] {
+            let used = with_spare(&sound);
+            let stamp = SegmentHeader { generation: Generation(generation), ..sound.clone() }.stamp();
+            used.now().contents[0][SEGMENT_HEADER_BYTES..][..4].copy_from_slice(&stamp.to_le_bytes());
+            assert_eq!(adopted(&used), (there, there), "written in generation {generation}, and the header has 4");
         }
         let unreadable = with_spare(&sound);
         unreadable.now().contents[0][PAGE_BYTES..SEGMENT_HEADER_BYTES].fill(0);

@@ -48,8 +48,7 @@ pub struct Commit {
     written: (BatchNo, Seq),
     synced: (BatchNo, Seq),
     writing: usize,
-    syncing: usize,
-    sync_began: Instant,
+    syncing: Vec<(OpId, Instant)>,
 }
 
 impl Commit {
@@ -102,15 +101,14 @@ impl Commit {
             any = true;
         }
         if any {
-            self.syncing += 1;
-            self.sync_began = now;
+            self.syncing.push((op, now));
         }
         any
     }
 
-    /// A sync completed. `None` if this was no sync of ours.
-    pub fn was_synced(&mut self, op: OpId) -> Option<()> {
-        self.position(State::Syncing(op))?;
+    /// A sync completed: when it was submitted. `None` if this was no sync of ours.
+    pub fn was_synced(&mut self, op: OpId) -> Option<Instant> {
+        let began = self.sync_ended(op)?;
         #[cfg(feature = "sim")]
         if crate::planted::is_planted(crate::planted::Mutant::CreditAtCompletion) {
             for run in self.runs.iter_mut().filter(|run| run.state == State::Written) {
@@ -120,9 +118,13 @@ impl Commit {
         for run in self.runs.iter_mut().filter(|run| run.state == State::Syncing(op)) {
             run.state = State::Synced;
         }
-        self.syncing -= 1;
         self.merge();
-        Some(())
+        Some(began)
+    }
+
+    fn sync_ended(&mut self, op: OpId) -> Option<Instant> {
+        let at = self.syncing.iter().position(|(id, _)| *id == op)?;
+        Some(self.syncing.swap_remove(at).1)
     }
 
     /// An operation ended without success: what it covered gets no credit, ever. `None` if it was
@@ -140,7 +142,7 @@ impl Commit {
             self.writing -= 1;
             Some(Failed::Write(segment, offset))
         } else {
-            self.syncing -= 1;
+            self.sync_ended(op);
             Some(Failed::Sync(segment))
         }
     }
@@ -151,7 +153,7 @@ impl Commit {
             run.state = State::Failed;
         }
         self.writing = 0;
-        self.syncing = 0;
+        self.syncing.clear();
     }
 
     fn position(&self, state: State) -> Option<usize> {
@@ -181,13 +183,16 @@ impl Commit {
         self.written = self.written.max(written);
     }
 
-    /// Segments with written batches that no sync covers yet, before `end` only.
+    /// Segments, before `end` only, with written batches that no sync covers yet and without a sync on its
+    /// way: what a sync of a segment leaves waits for its end, and for no other segment's.
     #[must_use]
     pub fn unsynced_segments(&self, end: Option<SegmentNo>) -> Vec<SegmentNo> {
+        let is_syncing =
+            |of: &Run| self.runs.iter().any(|run| run.segment == of.segment && matches!(run.state, State::Syncing(_)));
         let mut segments: Vec<SegmentNo> = self
             .runs
             .iter()
-            .filter(|run| run.state == State::Written && end.is_none_or(|end| run.segment < end))
+            .filter(|run| run.state == State::Written && end.is_none_or(|end| run.segment < end) && !is_syncing(run))
             .map(|run| run.segment)
             .collect();
         segments.dedup();
@@ -200,10 +205,10 @@ impl Commit {
         self.writing
     }
 
-    /// Syncs on their way, and when the latest was submitted.
+    /// Syncs on their way.
     #[must_use]
-    pub const fn syncs_in_flight(&self) -> (usize, Instant) {
-        (self.syncing, self.sync_began)
+    pub const fn syncs_in_flight(&self) -> usize {
+        self.syncing.len()
     }
 
     /// Bytes of batches that are not synced.
@@ -300,6 +305,24 @@ mod tests {
         assert!(commit.syncing(OpId(9), SegmentNo(1), Instant(0)));
         commit.was_synced(OpId(9)).expect("a sync");
         assert_eq!(commit.synced(), (BatchNo(2), Seq(20)));
+    }
+
+    #[test]
+    fn a_sync_waits_for_its_own_segment_only() {
+        // Batches 1 to 3 are in segment 1, the others in segment 2.
+        let mut commit = commit_of(5);
+        (1..=4).for_each(|write| commit.wrote(OpId(write)).expect("a write"));
+        assert!(commit.syncing(OpId(9), SegmentNo(1), Instant(100)));
+        assert_eq!(commit.unsynced_segments(None), [SegmentNo(2)]);
+        assert!(commit.syncing(OpId(10), SegmentNo(2), Instant(200)));
+        commit.wrote(OpId(5)).expect("a write");
+        assert_eq!(commit.unsynced_segments(None), [], "batch 5 waits for the sync of its segment");
+        assert_eq!(commit.syncs_in_flight(), 2);
+        assert_eq!(commit.was_synced(OpId(10)), Some(Instant(200)));
+        assert_eq!(commit.synced(), (BatchNo(0), Seq(0)), "segment 1 comes first");
+        assert_eq!(commit.unsynced_segments(None), [SegmentNo(2)]);
+        assert_eq!(commit.was_synced(OpId(9)), Some(Instant(100)));
+        assert_eq!((commit.synced(), commit.syncs_in_flight()), ((BatchNo(4), Seq(40)), 0));
     }
 
     #[test]

@@ -290,7 +290,7 @@ impl Core {
             earlier(Some(self.last_look.plus_us(DRAIN_PERIOD_US)));
         }
         // Once a due sync has its target, the end of a write is what it waits for.
-        if self.commit.syncs_in_flight().0 == 0 && self.sync_target.is_none() {
+        if self.sync_target.is_none() {
             earlier(self.sync_due());
         }
         // Past that time no more is wanted, or the shard stops: there is nothing to wait for.
@@ -489,9 +489,6 @@ impl Core {
     }
 
     fn decide_sync(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if self.commit.syncs_in_flight().0 > 0 {
-            return;
-        }
         let target_written = self.sync_target.is_some_and(|(target, _)| self.marks.written >= target);
         // Without a segment to go on in, what is written cannot wait for the rest of the target.
         let cut_off = self.sync_target.is_some() && !self.can_begin();
@@ -505,7 +502,7 @@ impl Core {
                 effects.push(Effect::Disk(op, DiskOp::Sync { segment }));
             }
         }
-        if target_written && self.commit.syncs_in_flight().0 == 0 {
+        if target_written {
             self.target_reached();
         }
     }
@@ -523,6 +520,7 @@ impl Core {
     /// would never be reached under load. What is wanted beyond it comes next.
     fn want_sync(&mut self, seq: Seq, now: Instant) {
         match self.sync_target {
+            _ if seq <= self.marks.synced => {}
             None => self.sync_target = Some((seq, now)),
             Some((target, _)) if seq <= target => {}
             Some(_) => {
@@ -553,7 +551,7 @@ impl Core {
     /// No operation is on its way.
     fn is_quiet(&self) -> bool {
         self.commit.writes_in_flight() == 0
-            && self.commit.syncs_in_flight().0 == 0
+            && self.commit.syncs_in_flight() == 0
             && self.preparing.is_none()
             && self.retiring.is_empty()
     }
@@ -591,10 +589,7 @@ impl Core {
         let before = self.marks.synced;
         let unsynced_bytes = self.commit.unsynced_bytes();
         let own_write = self.commit.wrote_synced(op);
-        let began = own_write.unwrap_or(self.commit.syncs_in_flight().1);
-        if own_write.is_none() {
-            self.commit.was_synced(op).expect("a sync of this shard");
-        }
+        let began = own_write.or_else(|| self.commit.was_synced(op)).expect("a sync of this shard");
         self.marks.written = self.commit.written();
         self.marks.synced = self.commit.synced().1;
         effects.push(Effect::Observed(Observed::Sync {

@@ -221,7 +221,7 @@ impl Model {
                 let verdict = check(&bytes[at..count], &place, &stamps);
                 let Check::Sound(batch) = verdict else {
                     // What was lost unsynced right behind damage cannot be told from it.
-                    skipping |= self.rotten.contains(&place) || self.lurking.contains(&(place.file_id, place.offset));
+                    skipping |= self.is_rotten(place);
                     if !skipping {
                         return Err(format!("{name} {at:#x}: the log was opened and holds {verdict:?}").into());
                     }
@@ -237,7 +237,11 @@ impl Model {
                 link = Some((place, batch));
                 at += batch.length as usize;
             }
-            skipping |= self.rotten.contains(&Place::new(&segment.header, segment.end));
+            let end = Place::new(&segment.header, segment.end);
+            if self.is_rotten(end) {
+                skipping = true;
+                self.rotten.insert(end);
+            }
         }
         for (stream, end) in &ends {
             if log.ends.get(stream) != Some(end) {
@@ -278,6 +282,11 @@ impl Model {
         for seq in batch.first_seq.0..batch.first_seq.0 + u64::from(batch.numbered) {
             self.rot_entry(Seq(seq));
         }
+    }
+
+    /// The simulator has damaged what stands here, in this use of the file or in an earlier one.
+    fn is_rotten(&self, place: Place) -> bool {
+        self.rotten.contains(&place) || self.lurking.contains(&(place.file_id, place.offset))
     }
 
     /// Lost to damage, now or earlier.
