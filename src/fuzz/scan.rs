@@ -89,7 +89,7 @@ fn scan(files: &Files) -> Scanned {
             (*segment, header.filter(|header| header.segment == *segment))
         })
         .collect();
-    let mut scan = Scan::new(headers.clone());
+    let mut scan = Scan::new(headers.clone(), Seq(0));
     for (segment, bytes) in files {
         scan.feed(*segment, if headers[segment].is_some() { bytes } else { &[] });
     }

@@ -8,7 +8,7 @@ use crate::io::disk::Folder;
 use crate::io::maker::Maker;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::append::{Appender, Ground};
-use crate::recover::examine::{Examined, OpenError};
+use crate::recover::examine::{Examined, OpenError, boot};
 use crate::report::{Gap, ShardReport};
 use crate::types::{BatchNo, Epoch, FileId, Generation, SegmentNo, Seq, ShardId, Stream};
 use crate::wal::entry::{Control, Entry, EntryKind, Identity, decode_entry, void_entry};
@@ -222,7 +222,9 @@ pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
         RingVerdict::Replay { header, cut, entries, .. } if !entries.is_empty() => {
             let tail_is_lost =
                 examined.lost_behind.is_some() || examined.scanned.breaks.last().is_some_and(|at| at.resume.is_none());
-            let last = entries.last().filter(|_| cut.is_some() && tail_is_lost);
+            // After a power cut what the ring had behind them is not known.
+            let ends_here = cut.is_none() && header.boot == boot(&examined.setup);
+            let last = entries.last().filter(|_| tail_is_lost && !ends_here);
             let gap = |last: &Replay| Control::Gap { stream: header.stream(), from: last.seq, to: Seq(u64::MAX) };
             (Some(header.stream()), last.map(gap).into_iter().collect())
         }

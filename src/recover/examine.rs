@@ -239,7 +239,7 @@ pub fn examine(
     folder.sync_folder().map_err(OpenError::io("syncing the shard's folder"))?;
 
     let mut headers = read_headers(folder, setup, &segments)?;
-    let mut scanned = scan(folder, &headers, &segments, progress)?;
+    let mut scanned = scan(folder, setup.flushed, &headers, &segments, progress)?;
     // A salvage that was cut short handled nothing: it has not yet said so in the log, nor to anybody.
     let cut_short = |(segment, header): &(&SegmentNo, &mut Option<SegmentHeader>)| {
         **segment > scanned.end.segment && header.as_ref().is_some_and(|header| !header.handled.is_empty())
@@ -251,7 +251,7 @@ pub fn examine(
             cut_short_at.append(&mut header.handled);
             header.pin = None;
         }
-        scanned = scan(folder, &headers, &segments, progress)?;
+        scanned = scan(folder, setup.flushed, &headers, &segments, progress)?;
     }
     if let Some(again) = from_its_pin(folder, setup, &headers, &segments, ring, &scanned)? {
         scanned = again;
@@ -348,7 +348,7 @@ fn from_its_pin(
     let mut bytes: BTreeMap<SegmentNo, u64> =
         segments.range(..first).map(|(segment, bytes)| (*segment, *bytes)).collect();
     bytes.insert(first, 0);
-    let again = scan(folder, &upto_pin, &bytes, &mut |_| {})?;
+    let again = scan(folder, setup.flushed, &upto_pin, &bytes, &mut |_| {})?;
     let image = RingImage(ring);
     let has_all = match recover_ring(&image, &expectation(setup, &again)) {
         RingVerdict::Replay { header, entries, damage: None, .. } => {
@@ -372,12 +372,17 @@ fn from_its_pin(
     Ok((has_all && says_nothing && again.breaks.is_empty()).then_some(again))
 }
 
+/// The boot by which a ring is judged.
+pub(super) fn boot(setup: &ShardSetup) -> [u8; 16] {
+    if setup.intake == Intake::RingAfterPowerCut { ANOTHER_BOOT } else { setup.boot }
+}
+
 fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
     let newest = scanned.newest.as_ref();
     Expect {
         store: setup.store,
         shard: setup.shard,
-        boot: if setup.intake == Intake::RingAfterPowerCut { ANOTHER_BOOT } else { setup.boot },
+        boot: boot(setup),
         last_log: LastLog {
             epoch: newest.map_or(Epoch(0), |header| header.epoch),
             nonce: newest.map_or(Nonce(0), |header| header.nonce),
@@ -433,11 +438,12 @@ fn read_headers(
 
 fn scan(
     folder: &dyn Folder,
+    flushed: Seq,
     headers: &BTreeMap<SegmentNo, Option<SegmentHeader>>,
     segments: &BTreeMap<SegmentNo, u64>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Scanned, OpenError> {
-    let mut scan = Scan::new(headers.clone());
+    let mut scan = Scan::new(headers.clone(), flushed);
     let total: u64 = segments.values().sum();
     let longest = segments.values().copied().max().unwrap_or(0).min(*SEGMENT_BYTES.end());
     if longest == 0 {

@@ -50,8 +50,11 @@ pub fn meddle(
     chance: &mut Chance,
     backup: &mut Option<Backup>,
 ) -> Result<bool, Wrong> {
-    // Damage of an earlier day may be in the way.
+    // Damage of an earlier day may be in the way: two faults on the only copy are one too many.
     let Ok(before) = examined(shard, of)? else { return Ok(false) };
+    if !before.report.damage.is_empty() {
+        return Ok(false);
+    }
     let segments = shard.segments(of.medium);
     let meddling = chance.pick(&[
         Meddling::Missing,

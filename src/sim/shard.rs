@@ -322,36 +322,44 @@ impl Shard {
         hit.into_iter().map(|(_, batch)| batch).collect()
     }
 
-    /// A write strayed from, or to, this range of one of its files, where `right` should stand and
-    /// `wrong` was put. What it hits may be lost, with a report: without one only where nothing that was
+    /// A write strayed from, or to, these places of one of its files, in each of which `right` should stand
+    /// and `wrong` was put. What it hits may be lost, with a report: without one only where nothing that was
     /// written afterwards says that it had been there.
-    pub fn strayed(&mut self, medium: &SharedMedium, name: &str, at: usize, (right, wrong): (&[u8], &[u8])) {
+    pub fn strayed(&mut self, medium: &SharedMedium, name: &str, places: &[Astray<'_>]) {
         self.lurking += 1;
         if let FileName::Spare(file) = parse_name(name) {
-            let pages = (at / PAGE_BYTES * PAGE_BYTES..at + right.len()).step_by(PAGE_BYTES);
-            pages.for_each(|page| self.model.lurk(file, page as u32));
+            for place in places {
+                let pages = (place.at / PAGE_BYTES * PAGE_BYTES..place.at + place.right.len()).step_by(PAGE_BYTES);
+                pages.for_each(|page| self.model.lurk(file, page as u32));
+            }
         }
         let FileName::Segment(_) = parse_name(name) else { return };
         let Some((_, content)) = self.segments(medium).into_iter().find(|(known, _)| known == name) else { return };
-        if content.len() < at + right.len() {
-            return;
-        }
         let mut truth = content.clone();
-        let sectors = right.chunks(SECTOR_BYTES).zip(wrong.chunks(SECTOR_BYTES)).enumerate();
-        let mut hit: Option<Range<usize>> = None;
-        for (index, (right, wrong)) in sectors {
-            let sector = at + index * SECTOR_BYTES..at + index * SECTOR_BYTES + right.len();
-            // Where something else was written since, all is well.
-            if content[sector.clone()] == *wrong && right != wrong {
-                truth[sector.clone()].copy_from_slice(right);
-                hit = Some(hit.map_or(sector.start, |hit| hit.start)..sector.end);
+        let mut hits: Vec<Range<usize>> = Vec::new();
+        for Astray { at, right, wrong } in places {
+            if content.len() < at + right.len() {
+                continue;
             }
+            let sectors = right.chunks(SECTOR_BYTES).zip(wrong.chunks(SECTOR_BYTES)).enumerate();
+            let mut hit: Option<Range<usize>> = None;
+            for (index, (right, wrong)) in sectors {
+                let sector = at + index * SECTOR_BYTES..at + index * SECTOR_BYTES + right.len();
+                // Where something else was written since, all is well.
+                if content[sector.clone()] == *wrong && right != wrong {
+                    truth[sector.clone()].copy_from_slice(right);
+                    hit = Some(hit.map_or(sector.start, |hit| hit.start)..sector.end);
+                }
+            }
+            hits.extend(hit);
         }
-        let (Some(hit), Ok(header)) = (hit, SegmentHeader::decode(&truth)) else { return };
+        let Ok(header) = SegmentHeader::decode(&truth) else { return };
         let headless = SegmentHeader::decode(&content).as_ref() != Ok(&header);
-        let batches = self.damaged(&header, &truth, hit, headless);
-        let first = batches.iter().min_by_key(|batch| batch.number);
-        self.strays.extend(first.map(|batch| (batch.number, batch.first_seq)));
+        for hit in hits {
+            let batches = self.damaged(&header, &truth, hit, headless);
+            let first = batches.iter().min_by_key(|batch| batch.number);
+            self.strays.extend(first.map(|batch| (batch.number, batch.first_seq)));
+        }
         self.weigh(medium);
     }
 
@@ -383,6 +391,17 @@ fn read(folder: &SimFolder, name: &str, bytes: usize) -> Option<Vec<u8>> {
     let count = folder.read(name, 0, &mut content).ok()?;
     content.truncate(count);
     Some(content)
+}
+
+/// A place that a strayed write should have reached, or that it hit.
+#[derive(Clone, Copy, Debug)]
+pub struct Astray<'a> {
+    /// The offset in the file, in bytes.
+    pub at: usize,
+    /// What should stand there.
+    pub right: &'a [u8],
+    /// What was put there.
+    pub wrong: &'a [u8],
 }
 
 /// The whole batches of a segment, with their offsets.

@@ -19,7 +19,7 @@ use crate::sim::check::{Ending, Facts, Kind, Rot, Wrong};
 use crate::sim::life::{Ended, Ground, Life, Turn};
 use crate::sim::meddle::{Backup, meddle};
 use crate::sim::plan::{CRASH_LOOP, End, LifePlan, Limits, Plan, Shards, Trouble, Wall};
-use crate::sim::shard::{Common, Shard};
+use crate::sim::shard::{Astray, Common, Shard};
 use crate::types::{Epoch, Nonce, ShardId, Stream};
 use crate::wal::log::Log;
 
@@ -333,13 +333,18 @@ impl World {
     fn strayed(&mut self) {
         let Some(strayed) = self.medium.lock().strayed.take() else { return };
         self.summary.strayed += 1;
-        let from = Some((strayed.file, strayed.at, &strayed.data, &strayed.instead));
-        let to = strayed.hit.as_ref().map(|(file, at, over)| (*file, *at, over, &strayed.data));
-        for (file, at, right, wrong) in from.into_iter().chain(to) {
+        let from = Astray { at: strayed.at, right: &strayed.data, wrong: &strayed.instead };
+        let hit = strayed.hit.as_ref();
+        let to = hit.map(|(file, at, over)| (*file, Astray { at: *at, right: over, wrong: &strayed.data }));
+        // First what it hit: where it should have gone to is the truth, whatever it came over.
+        let places: Vec<_> = to.into_iter().chain([(strayed.file, from)]).collect();
+        let files = [Some(strayed.file), hit.map(|hit| hit.0).filter(|file| *file != strayed.file)];
+        for file in files.into_iter().flatten() {
             let named = self.medium.lock().name_of(file).map(|(folder, name)| (folder, name.to_owned()));
             let Some((folder, name)) = named else { continue };
+            let places: Vec<_> = places.iter().filter(|(of, _)| *of == file).map(|(_, place)| *place).collect();
             let shard = self.shards.iter_mut().find(|shard| shard.folder == folder);
-            shard.expect("a shard's folder").strayed(&self.medium, &name, at, (right, wrong));
+            shard.expect("a shard's folder").strayed(&self.medium, &name, &places);
         }
     }
 

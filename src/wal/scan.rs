@@ -146,12 +146,16 @@ pub struct Scan {
     progress: Progress,
     pauses: Vec<Pause>,
     fed: Option<SegmentNo>,
+    /// Of the last segment whose header could be read.
+    epoch: Epoch,
+    flushed: Seq,
 }
 
 impl Scan {
-    /// A scan over segments with these headers; `None` for one whose header is unreadable.
+    /// A scan over segments with these headers; `None` for one whose header is unreadable. The store
+    /// holds everything up to `flushed`, so that had been synced.
     #[must_use]
-    pub fn new(headers: BTreeMap<SegmentNo, Option<SegmentHeader>>) -> Self {
+    pub fn new(headers: BTreeMap<SegmentNo, Option<SegmentHeader>>, flushed: Seq) -> Self {
         let readable = || headers.values().flatten();
         let pins = readable().filter_map(|header| Some((header.pin?.segment, header.pin?))).collect();
         let handled = readable().flat_map(|header| header.handled.iter().copied()).collect();
@@ -161,7 +165,8 @@ impl Scan {
         let pin = |header: &Option<SegmentHeader>| header.as_ref().and_then(|header| header.pin);
         let end = headers.first_key_value().map(|(oldest, header)| pin(header).unwrap_or_else(|| before(oldest)));
         let progress = Progress { end: end.unwrap_or_default(), ..Progress::default() };
-        Self { headers, pins, handled, state: State::Following(None), progress, pauses: Vec::new(), fed: None }
+        let (state, pauses) = (State::Following(None), Vec::new());
+        Self { headers, pins, handled, state, progress, pauses, fed: None, epoch: Epoch(u64::MAX), flushed }
     }
 
     /// Takes in the next segment: its whole content, or an empty slice where its header is unreadable.
@@ -194,10 +199,30 @@ impl Scan {
             self.broken_off(segment, Wrong::SegmentHeader);
             return;
         };
-        if let Some(pin) = header.pin {
-            self.pinned(&header, pin, oldest);
+        match header.pin {
+            Some(pin) => self.pinned(&header, pin, oldest),
+            None if header.epoch > self.epoch => self.pin_is_gone(),
+            None => {}
         }
+        self.epoch = header.epoch;
         self.read(&header, bytes);
+    }
+
+    /// A recovery began in a segment that is missing or cannot be read, and with it is gone where the log
+    /// before it ended. What was read behind the first break that nothing else proves may have been left
+    /// over from before that recovery: it stays out, and all of it is part of one break.
+    fn pin_is_gone(&mut self) {
+        let unproven = |pause: &Pause| {
+            !pause.proven && pause.resume.is_some() && pause.next.is_some_and(|next| pause.durable_upto < next.number)
+        };
+        let Some(last) = self.pauses.last().filter(|_| self.state == State::Searching).cloned() else { return };
+        let Some(first) = self.pauses.iter().position(unproven) else { return };
+        self.pauses.truncate(first + 1);
+        let pause = &mut self.pauses[first];
+        pause.also = Some((pause.segment, pause.offset));
+        (pause.segment, pause.offset, pause.check) = (last.segment, last.offset, last.check);
+        (pause.resume, pause.proven) = (None, true);
+        self.progress = (*pause.before).clone();
     }
 
     /// The segment in which the log goes on behind a handled range is missing or cannot be read: damage
@@ -528,7 +553,9 @@ impl Scan {
             let open = index + 1 == count && !followed;
             let durable = pause.proven
                 || pause.next.is_none()
-                || pause.next.is_some_and(|next| pause.durable_upto >= next.number);
+                || pause.next.is_some_and(|next| pause.durable_upto >= next.number)
+                // Where nothing sound follows, the store has all that there is to have.
+                || (pause.resume.is_some() && pause.next.is_some_and(|next| next.seq <= self.flushed));
             #[cfg(feature = "sim")]
             let durable = (durable && !crate::planted::is_planted(crate::planted::Mutant::DurableUptoIgnored)) || {
                 use crate::planted::{Mutant, is_planted};
@@ -693,8 +720,12 @@ mod tests {
         }
 
         fn scan(&self) -> Scanned {
+            self.scan_with(Seq(0))
+        }
+
+        fn scan_with(&self, flushed: Seq) -> Scanned {
             let headers = self.files.iter().map(|(segment, (header, _))| (*segment, Some(header.clone()))).collect();
-            let mut scan = Scan::new(headers);
+            let mut scan = Scan::new(headers, flushed);
             for (segment, (_, bytes)) in &self.files {
                 scan.feed(*segment, bytes);
             }
@@ -750,6 +781,22 @@ mod tests {
         let scanned = written.scan();
         assert_eq!((scanned.end.batch, scanned.end.seq), (BatchNo(2), Seq(4)));
         assert!(scanned.breaks.is_empty(), "{:?}", scanned.breaks);
+    }
+
+    #[test]
+    fn what_the_store_holds_turns_a_lost_batch_into_damage_and_what_follows_is_kept() {
+        let mut written = five([0, 0, 1, 2, 2]);
+        written.lose(2);
+        // Batch 3 has the seqs 5 and 6.
+        assert_eq!(written.scan_with(Seq(4)).breaks, []);
+        let scanned = written.scan_with(Seq(5));
+        assert_eq!((scanned.breaks.len(), scanned.end.batch), (1, BatchNo(5)), "{:?}", scanned.breaks);
+        assert_eq!((scanned.breaks[0].wrong, scanned.breaks[0].proof), (Wrong::Lost, Proof::Durable));
+        // Nothing is behind the last one.
+        let mut written = five([0, 0, 1, 2, 2]);
+        written.lose(4);
+        let scanned = written.scan_with(Seq(10));
+        assert_eq!((scanned.breaks.len(), scanned.end.batch), (0, BatchNo(4)), "{:?}", scanned.breaks);
     }
 
     #[test]
@@ -842,21 +889,6 @@ mod tests {
         assert_eq!(scanned.end.batch, BatchNo(5));
     }
 
-    #[test]
-    fn a_handled_range_is_not_damage_again() {
-        let mut written = five([0, 1, 2, 3, 4]);
-        written.lose(1);
-        let scanned = written.scan();
-        let mut later = header(4, Some(scanned.end));
-        later.handled = vec![scanned.breaks[0].resume.expect("a resume")];
-        let mut bytes = later.encode();
-        bytes.resize(SEGMENT, 0);
-        written.files.insert(SegmentNo(4), (later, bytes));
-        let again = written.scan();
-        assert!(again.breaks.is_empty(), "{:?}", again.breaks);
-        assert_eq!((again.end, again.batches), (scanned.end, 4));
-    }
-
     /// Five batches of which the second is lost, and a salvage that has handled that: the log resumes in
     /// segment 2.
     fn salvaged() -> Written {
@@ -869,6 +901,52 @@ mod tests {
         bytes.resize(SEGMENT, 0);
         written.files.insert(SegmentNo(4), (later, bytes));
         written
+    }
+
+    #[test]
+    fn a_handled_range_is_not_damage_again() {
+        let again = salvaged().scan();
+        assert!(again.breaks.is_empty(), "{:?}", again.breaks);
+        assert_eq!((again.end.batch, again.batches), (BatchNo(5), 4));
+    }
+
+    /// Batch 2 was lost in a power cut, and batch 3 behind it, in flight then, landed. The recovery went on in
+    /// segment 2, and its log in segment 3.
+    #[test]
+    fn where_a_pin_is_gone_nothing_left_over_from_before_it_comes_back() {
+        let mut written = Written::new();
+        (0..3).for_each(|_| written.append(2, 0));
+        written.lose(1);
+        let end = written.scan().end;
+        assert_eq!(end.batch, BatchNo(1));
+        let of_recovery = |segment, pin| SegmentHeader { epoch: Epoch(2), ..header(segment, pin) };
+        for (segment, pin) in [(2, Some(end)), (3, None), (4, None)] {
+            let header = of_recovery(segment, pin);
+            let mut bytes = header.encode();
+            bytes.resize(SEGMENT, 0);
+            written.files.insert(SegmentNo(segment), (header, bytes));
+        }
+        written.log.current = UsedSegment {
+            header: of_recovery(2, Some(end)),
+            first_batch: BatchNo(2),
+            first_seq: end.seq.next(),
+            last_seq: end.seq,
+            end: SEGMENT_HEADER_BYTES as u32,
+        };
+        (written.log.number, written.log.chain, written.log.prev_end) = (end.batch, end.chain, end.offset);
+        written.log.ready = [of_recovery(3, None), of_recovery(4, None)].into();
+        (0..2).for_each(|_| written.append(2, 1));
+        written.rotate();
+        (0..2).for_each(|_| written.append(2, 3));
+        let whole = written.scan();
+        assert_eq!((whole.breaks.len(), whole.batches, whole.end.batch), (0, 5, BatchNo(5)), "{:?}", whole.breaks);
+        // Batches 1, 4 and 5 are left, and numbers up to 3 are proven by segment 3 only.
+        written.files.remove(&SegmentNo(2));
+        let scanned = written.scan();
+        let found: Vec<_> = scanned.breaks.iter().map(|at| (at.segment, at.wrong, at.also)).collect();
+        assert_eq!(found, [(SegmentNo(2), Wrong::Missing, Some((SegmentNo(1), end.offset)))]);
+        assert_eq!((scanned.batches, scanned.end.batch), (3, BatchNo(5)));
+        assert_eq!(scanned.breaks[0].resume.map(|at| (at.resume_segment, at.resume_seq)), Some((SegmentNo(3), Seq(7))));
     }
 
     #[test]
@@ -891,7 +969,7 @@ mod tests {
         let written = salvaged();
         let headers =
             written.files.iter().map(|(segment, (header, _))| (*segment, (segment.0 != 2).then(|| header.clone())));
-        let mut scan = Scan::new(headers.collect());
+        let mut scan = Scan::new(headers.collect(), Seq(0));
         for (segment, (_, bytes)) in &written.files {
             scan.feed(*segment, if segment.0 == 2 { &[] } else { bytes });
         }
