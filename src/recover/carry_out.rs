@@ -79,6 +79,13 @@ pub fn put_aside(
             keep(segment, offset as usize, segment_bytes, true)?;
         }
     }
+    // Of several segments that cannot be read in one place of the log a break names the first.
+    let named = |segment: SegmentNo| examined.scanned.breaks.iter().any(|at| (at.segment, at.offset) == (segment, 0));
+    for (segment, header) in examined.hollow.iter().chain(&examined.leftover) {
+        if header.is_none() && !named(*segment) {
+            keep(*segment, 0, segment_bytes, true)?;
+        }
+    }
     let ring_aside = match &examined.ring {
         RingVerdict::Ignored | RingVerdict::Replay { cut: None, damage: None, .. } => None,
         RingVerdict::Replay { cut: Some(cut), damage: None, .. } => (!cut.later.is_empty()).then_some(false),
@@ -123,6 +130,7 @@ pub fn carry_out(
     for &(id, bytes) in &examined.spares {
         maker.adopt_spare(folder, id, bytes).map_err(OpenError::io(format!("adopting spare {:016x}", id.0)))?;
     }
+    let now = gaps(&examined);
     let beginning = beginning(&mut examined);
     // From the highest down: at no time may a segment seem to be missing in between.
     for (segment, header) in examined.leftover.iter().rev() {
@@ -140,7 +148,6 @@ pub fn carry_out(
         maker.retire(folder, *segment, 0).map_err(OpenError::io(format!("retiring {name}")))?;
     }
     give_back(&mut examined, folder, maker)?;
-    let now = gaps(&examined);
     examined.report.gaps = now.iter().filter_map(gap_in_words).collect();
     let gaps = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(now.iter().copied()).collect();
     let mut at = Ground { folder, maker };
@@ -210,14 +217,26 @@ fn replay(
 
 /// The gaps that salvaged damage leaves in each stream of this store that was known before it.
 pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
+    // A stream may be lost whole: then only a segment's header still knows it.
+    let used = examined.scanned.segments.iter().map(|used| &used.header);
+    let others = examined.hollow.iter().chain(&examined.leftover).filter_map(|(_, header)| header.as_ref());
+    let of_header = used.chain(others).map(SegmentHeader::stream);
+    let known: BTreeSet<Stream> = examined.scanned.ends.keys().copied().chain(of_header).collect();
+    let known: Vec<Stream> = known.into_iter().filter(|stream| stream.origin == examined.setup.store).collect();
     // The ring knows best what is lost of its stream at the log's end.
     let (ring_stream, in_ring) = match &examined.ring {
         RingVerdict::Replay { header, damage: Some(damage), entries, .. } => {
             let last = entries.last().map(|last| last.seq);
             let behind = |seq: Seq| if last > Some(seq) { seq.next() } else { Seq(u64::MAX) };
-            let gap =
-                |&(from, to): &(Seq, Seq)| Control::Gap { stream: header.stream(), from: from.prev(), to: behind(to) };
-            (Some(header.stream()), damage.lost.iter().map(gap).collect())
+            let lost = damage.lost.iter().flat_map(|&(from, to)| {
+                // What the log lacks from before the ring may be of any stream.
+                let (streams, to) = match to < header.first_seq {
+                    true => (known.clone(), to.next()),
+                    false => (vec![header.stream()], behind(to)),
+                };
+                streams.into_iter().map(move |stream| Control::Gap { stream, from: from.prev(), to })
+            });
+            (Some(header.stream()), lost.collect())
         }
         RingVerdict::Replay { header, cut, entries, .. } if !entries.is_empty() => {
             let tail_is_lost =
@@ -236,12 +255,6 @@ pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
         }
         _ => (None, Vec::new()),
     };
-    // A stream may be lost whole: then only a segment's header still knows it.
-    let used = examined.scanned.segments.iter().map(|used| &used.header);
-    let others = examined.hollow.iter().chain(&examined.leftover).filter_map(|(_, header)| header.as_ref());
-    let of_header = used.chain(others).map(SegmentHeader::stream);
-    let known: BTreeSet<Stream> = examined.scanned.ends.keys().copied().chain(of_header).collect();
-    let known: Vec<Stream> = known.into_iter().filter(|stream| stream.origin == examined.setup.store).collect();
     let lost = examined.scanned.breaks.iter();
     let lost = lost.filter(|at| at.resume.is_none_or(|resume| resume.resume_seq.prev() > examined.setup.flushed));
     let in_log = lost.flat_map(|at| {

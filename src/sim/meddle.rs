@@ -126,6 +126,12 @@ fn with_segment(shard: &Shard, of: Common<'_>, what: Exchange<'_>, before: &Exam
         (Meddling::OtherStore | Meddling::OtherShard, found) => Err(silent(expected(), &found)),
         // Nobody knows the name of what stood before all that is there.
         (_, Err(OpenError::Damaged(damaged))) if oldest || names(&damaged, segment) => Ok(true),
+        // The log ends before the ring that followed it.
+        (_, Err(OpenError::Damaged(damaged)))
+            if damaged.ring.as_ref().is_some_and(|ring| ring.contains("log lacks")) =>
+        {
+            Ok(true)
+        }
         // An older state lacks what continued the log, which stops in the segment before, and perhaps the pin
         // that says where that one ended.
         (Meddling::Older, Err(OpenError::Damaged(damaged))) if names(&damaged, SegmentNo(segment.0 - 1)) => Ok(true),

@@ -110,6 +110,9 @@ pub enum RingWrong {
     /// It was given back because the log had it, and there it is damaged.
     #[error("intake entry is lost with the damaged log")]
     LostLog,
+    /// The log had been synced up to the ring's beginning before there was a ring, and ends before it.
+    #[error("the log lacks blocks that it had when the intake ring began")]
+    ShortLog,
 }
 
 /// What is to be done with a ring.
@@ -305,7 +308,12 @@ impl Reader<'_> {
         let whole = |(seq, _, what): &(Seq, SlotClass, Option<What>)| what.map(|what| Replay { seq: *seq, what });
         let later = |index: usize| found[index..end.max(index)].iter().filter_map(whole).collect();
         let mut entries = Vec::with_capacity(end);
-        let (mut cut, mut damage, mut from) = (None, None, from);
+        let (mut cut, mut from) = (None, from);
+        let mut damage = (lost == Lost::Unsynced && log_seq.next() < self.header.first_seq).then(|| RingDamage {
+            slot: self.slot_of(log_seq.next()),
+            why: RingWrong::ShortLog,
+            lost: vec![(log_seq.next(), self.header.first_seq.prev())],
+        });
         if from < start {
             match decide(SlotClass::LaterLap, boot, Behind::Something, lost) {
                 Step::Damaged(why) => {

@@ -114,6 +114,13 @@ struct Pause {
     durable_upto: BatchNo,
 }
 
+impl Pause {
+    /// A whole segment is missing or cannot be read.
+    const fn is_of_a_file(&self) -> bool {
+        matches!(self.check, Check::Damaged(Wrong::Missing | Wrong::SegmentHeader, _))
+    }
+}
+
 /// What is known of the log so far.
 #[derive(Clone, Debug, Default)]
 struct Progress {
@@ -146,7 +153,7 @@ pub struct Scan {
     progress: Progress,
     pauses: Vec<Pause>,
     fed: Option<SegmentNo>,
-    /// Of the last segment whose header could be read.
+    /// The highest so far.
     epoch: Epoch,
     flushed: Seq,
 }
@@ -166,7 +173,7 @@ impl Scan {
         let end = headers.first_key_value().map(|(oldest, header)| pin(header).unwrap_or_else(|| before(oldest)));
         let progress = Progress { end: end.unwrap_or_default(), ..Progress::default() };
         let (state, pauses) = (State::Following(None), Vec::new());
-        Self { headers, pins, handled, state, progress, pauses, fed: None, epoch: Epoch(u64::MAX), flushed }
+        Self { headers, pins, handled, state, progress, pauses, fed: None, epoch: Epoch(0), flushed }
     }
 
     /// Takes in the next segment: its whole content, or an empty slice where its header is unreadable.
@@ -201,10 +208,10 @@ impl Scan {
         };
         match header.pin {
             Some(pin) => self.pinned(&header, pin, oldest),
-            None if header.epoch > self.epoch => self.pin_is_gone(),
+            None if !oldest && header.epoch > self.epoch => self.pin_is_gone(),
             None => {}
         }
-        self.epoch = header.epoch;
+        self.epoch = self.epoch.max(header.epoch);
         self.read(&header, bytes);
     }
 
@@ -215,7 +222,8 @@ impl Scan {
         let unproven = |pause: &Pause| {
             !pause.proven && pause.resume.is_some() && pause.next.is_some_and(|next| pause.durable_upto < next.number)
         };
-        let Some(last) = self.pauses.last().filter(|_| self.state == State::Searching).cloned() else { return };
+        let is_gone = |last: &&Pause| last.is_of_a_file() && last.resume.is_none();
+        let Some(last) = self.pauses.last().filter(is_gone).cloned() else { return };
         let Some(first) = self.pauses.iter().position(unproven) else { return };
         self.pauses.truncate(first + 1);
         let pause = &mut self.pauses[first];
@@ -254,11 +262,14 @@ impl Scan {
                     (self.pauses.last_mut(), &check)
                 {
                     pause.proven = true;
-                    if pause.check != Check::End {
-                        pause.also.get_or_insert((pause.segment, pause.offset));
+                    // The first of several files is to blame.
+                    if !pause.is_of_a_file() {
+                        if pause.check != Check::End {
+                            pause.also = Some((pause.segment, pause.offset));
+                        }
+                        (pause.segment, pause.offset) = (segment, offset);
+                        pause.check = check;
                     }
-                    (pause.segment, pause.offset) = (segment, offset);
-                    pause.check = check;
                 }
                 return false;
             }

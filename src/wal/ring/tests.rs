@@ -273,6 +273,20 @@ fn a_log_that_lost_written_batches_cuts_the_ring_unless_they_were_durable() {
 }
 
 #[test]
+fn a_log_that_ends_before_its_ring_began_has_lost_what_was_synced() {
+    let mut image = Image::new();
+    // The ring begins with seq 100.
+    image.publish(1);
+    for expect in [log_at(97), other_boot(log_at(97))] {
+        assert_eq!(image.damage(&expect), (vec![(98, 99)], RingWrong::ShortLog, vec![100]));
+    }
+    let mut known = log_at(97);
+    known.last_log.lost_to_damage = true;
+    assert_eq!(image.replayed(&known).0, [(100, true)], "the log says so itself");
+    assert_eq!(image.replayed(&log_at(99)).0, [(100, true)]);
+}
+
+#[test]
 fn done_sealed_and_new_rings_are_ignored() {
     let mut image = Image::new();
     image.publish(1);
