@@ -26,6 +26,11 @@ pub fn count(fs: Fs) -> usize {
     }
 }
 
+/// States of the kinds that take several recordings each, or damage: a fifth of the others.
+fn few(fs: Fs) -> usize {
+    count(fs).div_ceil(5)
+}
+
 /// Of the test's choices: `FOREBAY_RIG_SEED`, or the clock.
 pub fn random() -> Random {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
@@ -108,15 +113,29 @@ fn cuts_of(recorded: &Recorded<'_>, count: usize, random: &mut Random) {
 
 #[test]
 fn a_cut_during_recovery_twice_deep() {
-    enclosed("power_cut::a_cut_during_recovery_twice_deep", Fs::Ext4, |dir| {
-        let rig = Rig::start(dir, Fs::Ext4);
+    cuts_during_recovery("power_cut::a_cut_during_recovery_twice_deep", Fs::Ext4);
+}
+
+#[test]
+fn a_cut_during_recovery_twice_deep_on_xfs() {
+    cuts_during_recovery("power_cut::a_cut_during_recovery_twice_deep_on_xfs", Fs::Xfs);
+}
+
+#[test]
+fn a_cut_during_recovery_twice_deep_on_btrfs() {
+    cuts_during_recovery("power_cut::a_cut_during_recovery_twice_deep_on_btrfs", Fs::Btrfs);
+}
+
+fn cuts_during_recovery(name: &str, fs: Fs) {
+    enclosed(name, fs, |dir| {
+        let rig = Rig::start(dir, fs);
         let mut random = random();
-        let count = (count(Fs::Ext4) / 10).max(1);
+        let (count, first) = (few(fs), random.below(3));
         let began = Instant::now();
-        for number in 0..count {
+        for number in first..first + count {
             rig.renew();
             let setting = Setting::ALL[number % 3];
-            let load = Load::new(&rig, setting, Sink::Hold, 100);
+            let load = Load::new(&rig, setting, Sink::Hold, blocks(fs, 100));
             let mut recorded = Recorded::run(&rig, load, Said::default());
             for depth in 1..=3 {
                 let kind = Kind::CUTS[random.below(3)];
@@ -139,8 +158,13 @@ fn a_cut_during_recovery_twice_deep() {
                 recorded = Recorded::run(&rig, load, said);
             }
         }
-        println!("{count} states two recoveries deep, {:?} each", began.elapsed() / count as u32);
+        println!("{fs:?}: {count} states two recoveries deep, {:?} each", began.elapsed() / count as u32);
     });
+}
+
+/// Blocks of each writer: a log on btrfs costs it many writes.
+fn blocks(fs: Fs, elsewhere: u64) -> u64 {
+    if fs == Fs::Btrfs { elsewhere / 2 } else { elsewhere }
 }
 
 /// Three in four cuts fall before the recovery has ended.
@@ -152,16 +176,34 @@ fn during_recovery(recorded: &Recorded<'_>, kind: Kind, random: &mut Random, oth
 
 #[test]
 fn lost_and_misdirected_writes_are_named_and_never_silent() {
-    enclosed("power_cut::lost_and_misdirected_writes_are_named_and_never_silent", Fs::Ext4, |dir| {
-        let rig = Rig::start(dir, Fs::Ext4);
+    lost_and_misdirected("power_cut::lost_and_misdirected_writes_are_named_and_never_silent", Fs::Ext4);
+}
+
+#[test]
+fn lost_and_misdirected_writes_are_named_and_never_silent_on_xfs() {
+    lost_and_misdirected("power_cut::lost_and_misdirected_writes_are_named_and_never_silent_on_xfs", Fs::Xfs);
+}
+
+#[test]
+fn lost_and_misdirected_writes_are_named_and_never_silent_on_btrfs() {
+    lost_and_misdirected("power_cut::lost_and_misdirected_writes_are_named_and_never_silent_on_btrfs", Fs::Btrfs);
+}
+
+fn lost_and_misdirected(name: &str, fs: Fs) {
+    enclosed(name, fs, |dir| {
+        let rig = Rig::start(dir, fs);
         let mut random = random();
-        let count = (count(Fs::Ext4) / 10).max(1);
-        let mut refused = 0;
-        for number in 0..count.div_ceil(10) {
+        let (count, first) = (few(fs), random.below(3));
+        let began = Instant::now();
+        let (mut refused, mut done) = (0, 0);
+        while done < count {
             rig.renew();
-            let load = Load::new(&rig, Setting::ALL[number % 3], Sink::Hold, 200);
+            let setting = Setting::ALL[(first + done) % 3];
+            let load = Load::new(&rig, setting, Sink::Hold, blocks(fs, 200));
             let recorded = Recorded::run(&rig, load, Said::default());
-            for _ in 0..count.min(10) {
+            let here = (count - done).min(10);
+            done += here;
+            for _ in 0..here {
                 for kind in [Kind::Lost, Kind::Misdirected] {
                     let Some(state) = (0..50).find_map(|_| state(&recorded.steps, kind, &mut random)) else {
                         panic!("no state: {}", recorded.summary())
@@ -175,7 +217,9 @@ fn lost_and_misdirected_writes_are_named_and_never_silent() {
                 }
             }
         }
-        println!("{} states, {refused} refused, and then salvaged", 2 * count);
+        let states = 2 * count;
+        let each = began.elapsed() / states as u32;
+        println!("{fs:?}: {states} states, {refused} refused, and then salvaged, {each:?} each");
         assert!(refused >= count / 2, "{refused} of {}: nothing was damaged", 2 * count);
     });
 }
@@ -292,13 +336,27 @@ fn within_one_boot_a_missing_entry_is_damage() {
 
 #[test]
 fn every_row_is_in_the_data_files_once() {
-    enclosed("power_cut::every_row_is_in_the_data_files_once", Fs::Ext4, |dir| {
-        let rig = Rig::start(dir, Fs::Ext4);
+    rows_once("power_cut::every_row_is_in_the_data_files_once", Fs::Ext4);
+}
+
+#[test]
+fn every_row_is_in_the_data_files_once_on_xfs() {
+    rows_once("power_cut::every_row_is_in_the_data_files_once_on_xfs", Fs::Xfs);
+}
+
+#[test]
+fn every_row_is_in_the_data_files_once_on_btrfs() {
+    rows_once("power_cut::every_row_is_in_the_data_files_once_on_btrfs", Fs::Btrfs);
+}
+
+fn rows_once(name: &str, fs: Fs) {
+    enclosed(name, fs, |dir| {
+        let rig = Rig::start(dir, fs);
         let mut random = random();
-        let count = (count(Fs::Ext4) / 10).max(1);
+        let count = (count(fs) / 10).max(1);
         for setting in Setting::ALL {
             rig.renew();
-            let load = Load { lives: 2, commits: true, ..Load::new(&rig, setting, Sink::Parquet, 60) };
+            let load = Load { lives: 2, commits: true, ..Load::new(&rig, setting, Sink::Parquet, blocks(fs, 60)) };
             let recorded = Recorded::run(&rig, load, Said::default());
             println!("{}", recorded.summary());
             cuts_of(&recorded, count.div_ceil(3), &mut random);
