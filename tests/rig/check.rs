@@ -38,7 +38,7 @@ impl Said {
             let Mark { kind, writer, counter, shard, epoch, seq } = mark;
             let most = &mut said.most[(writer % WRITERS) as usize];
             match kind {
-                MarkKind::Stalled | MarkKind::Failed => {}
+                MarkKind::Stalled | MarkKind::Failed | MarkKind::Full | MarkKind::Room => {}
                 // What a recovery gave back once is synced. One more may be on its way.
                 MarkKind::Opened if sink == Sink::Null => {
                     // What was there before may be given back, to the last block.
@@ -68,6 +68,12 @@ impl Said {
             }
         }
         said
+    }
+
+    /// If the process was killed there: nothing that was acknowledged may be lost.
+    pub fn by_a_kill(mut self) -> Self {
+        self.must.extend(self.acked.iter().map(|(name, _)| *name));
+        self
     }
 }
 

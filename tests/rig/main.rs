@@ -1,5 +1,6 @@
 //! The rig: a disk of our own, a loop device on it, a real file system on that, and the real engine over all.
-//! It proves what is promised against power cuts (`power_cut.rs`) and failing disks (`disk_faults.rs`).
+//! It proves what is promised against power cuts (`power_cut.rs`), failing disks (`disk_faults.rs`) and full ones
+//! (`disk_full.rs`).
 //!
 //! The disk is a FUSE file system with one file, served by a process of its own (`server.rs`): it records what
 //! the engine's writes become below the file system, and becomes what a power cut may leave of them. Which
@@ -18,6 +19,7 @@ mod controls;
 mod data_rows;
 mod device;
 mod disk_faults;
+mod disk_full;
 mod enclosure;
 mod image;
 mod load;

@@ -18,7 +18,7 @@ pub struct Recorded<'a> {
     pub steps: Vec<Step>,
     pub load: Load,
     /// What had been said before it began.
-    earlier: Said,
+    pub earlier: Said,
 }
 
 /// What is kept of a failure, beside the recording itself.
