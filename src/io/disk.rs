@@ -196,6 +196,12 @@ pub trait Folder: Send + Sync {
     fn sync_folder(&self) -> io::Result<()>;
 }
 
+/// The disk, or the quota on it, is full: no fault of the disk, and room may come.
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// What [`read_around`] puts where the disk gives nothing back: no stamp and no header of any log.
 pub const UNREADABLE: u8 = 0xEE;
 

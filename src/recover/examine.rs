@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::config::OnDamage;
 use crate::io::buf::AlignedBuf;
-use crate::io::disk::{Folder, UNREADABLE, read_around};
+use crate::io::disk::{Folder, UNREADABLE, is_no_space, read_around};
 use crate::limits::{HANDLED_RANGES_MAX, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
 use crate::report::{Damage, Damaged, ShardReport, TornTail, repair_command};
 use crate::types::{Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId};
@@ -110,7 +110,7 @@ impl OpenError {
     /// The disk is full: what was tried may be tried again.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        matches!(self, Self::Io { source, .. } if is_no_space(source))
     }
 
     pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

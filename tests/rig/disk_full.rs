@@ -3,7 +3,7 @@
 //! on by itself.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -69,6 +69,7 @@ fn fill(rig: &Rig, setting: Setting, random: &mut Random) {
     for kill in 1..=KILLS {
         let running = Running::start(&load);
         running.wait_until_full(&mounted);
+        take_the_rest(&mounted);
         marker.mark(of_the_disk(MarkKind::Full));
         if kill == KILLS {
             std::fs::remove_file(&ballast).expect("removed");
@@ -113,10 +114,19 @@ fn free_bytes(mounted: &Mounted<'_>) -> u64 {
 
 /// Leaves so much of the file system free.
 fn take_all_but(mounted: &Mounted<'_>, ballast: &Path, bytes: usize) {
+    // Made now: a name may need room too.
+    File::create(mounted.at.join("rest")).expect("a file");
     let file = File::create(ballast).expect("a file");
     let taken = free_bytes(mounted).checked_sub(bytes as u64).expect("the disk is larger");
     fallocate(&file, FallocateFlags::empty(), 0, taken).expect("there is room");
     syncfs(&file).expect("the file system is sound");
+}
+
+/// Leaves nothing free, to the last page.
+fn take_the_rest(mounted: &Mounted<'_>) {
+    let file = File::options().append(true).open(mounted.at.join("rest")).expect("a file");
+    let page = [1; 4096];
+    while (&file).write(&page).and_then(|_| file.sync_data()).is_ok() {}
 }
 
 /// The engine's process, and how many of its writers wait for room.
