@@ -25,7 +25,7 @@ fn caught(name: &str, mutant: Mutant, setting: Setting, sink: Sink, blocks: u64)
         for _ in 0..RECORDINGS_MAX {
             rig.renew();
             let commits = sink == Sink::Parquet;
-            let load = Load { commits, mutant: Some(mutant.to_string()), ..Load::new(&rig, setting, sink, blocks) };
+            let load = Load { commits, synced_every: 8, mutant: Some(mutant.to_string()), ..Load::new(&rig, setting, sink, blocks) };
             let recorded = Recorded::run(&rig, load, Said::default());
             let states = match sink {
                 Sink::Parquet => without_each_record(&recorded.steps),
@@ -66,4 +66,36 @@ fn stamps_without_a_generation() {
 #[test]
 fn a_rename_before_its_record() {
     caught("controls::a_rename_before_its_record", Mutant::RenameBeforeRecord, Setting::Each, Sink::Parquet, 200);
+}
+
+#[test]
+fn a_sync_credited_at_its_completion() {
+    let name = "controls::a_sync_credited_at_its_completion";
+    caught(name, Mutant::CreditAtCompletion, Setting::Period, Sink::Hold, 300);
+}
+
+#[test]
+fn a_recovered_segment_that_is_appended_to() {
+    let name = "controls::a_recovered_segment_that_is_appended_to";
+    caught(name, Mutant::AppendToRecovered, Setting::Each, Sink::Hold, 100);
+}
+
+#[test]
+fn a_ring_entry_that_is_not_checked() {
+    caught("controls::a_ring_entry_that_is_not_checked", Mutant::RingEntryUnchecked, Setting::Level1, Sink::Hold, 300);
+}
+
+#[test]
+fn a_replay_under_the_new_epoch() {
+    caught("controls::a_replay_under_the_new_epoch", Mutant::ReplayUnderNewEpoch, Setting::Level1, Sink::Hold, 300);
+}
+
+#[test]
+fn a_header_taken_for_proof() {
+    caught("controls::a_header_taken_for_proof", Mutant::HeaderIsProof, Setting::Each, Sink::Hold, 100);
+}
+
+#[test]
+fn a_seal_taken_for_proof() {
+    caught("controls::a_seal_taken_for_proof", Mutant::SealIsProof, Setting::Each, Sink::Hold, 100);
 }
