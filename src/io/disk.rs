@@ -213,9 +213,8 @@ pub const UNREADABLE: u8 = 0xEE;
 /// As the file system says of anything but single pages.
 pub fn read_around(folder: &dyn Folder, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
     // The second and third are what a direct read says of a bad sector and of a failed integrity check.
-    let of_a_page = |error: &io::Error| {
-        matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::NODATA | Errno::ILSEQ))
-    };
+    let of_a_page =
+        |error: &io::Error| matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::NODATA | Errno::ILSEQ));
     let why = match folder.read(name, offset, buf) {
         Err(error) if of_a_page(&error) => error,
         other => return other,

@@ -104,7 +104,7 @@ fn latches(rig: &Rig, setting: Setting, trouble: Trouble, mutant: Option<Mutant>
     let shard = shard_of(fault);
     nothing_acked_after(&steps, shard, &context);
     // Restart, first as a process does: on what is mounted, within one boot. Then with the machine.
-    let said = Said::before(&steps, steps.len(), (setting, load.sink), &Said::default());
+    let said = Said::before(&steps, steps.len(), setting, &Said::default());
     let writable = std::fs::write(mounted.at.join("probe"), "x").is_ok();
     if writable {
         caught(|| open_and_check(&load, &said)).unwrap_or_else(|why| panic!("{context}: restarted: {why}; {text}"));

@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 use forebay::data::parquet::{ParquetOptions, ParquetStore};
 use forebay::data::upkeep::UpkeepOptions;
 use forebay::planted::{Mutant, plant_everywhere};
-use forebay::{
-    Block, Config, Cursor, Durability, Engine, Error, OnDamage, Receipt, Rejected, Why, Writer, store,
-};
+use forebay::{Block, Config, Cursor, Durability, Engine, Error, OnDamage, Receipt, Rejected, Why, Writer, store};
 use rustix::fs::{Advice, fadvise, syncfs};
 use serde::{Deserialize, Serialize};
 

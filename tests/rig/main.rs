@@ -8,7 +8,8 @@
 //! namespaces of its own (`enclosure.rs`).
 //!
 //! `FOREBAY_RIG_STATES` sets the crash states of each kind on ext4 (default 200; a tenth of it on XFS, a
-//! fiftieth on btrfs), `FOREBAY_RIG_FAULTS` the N up to which every N-th write and flush fails (default 20). A
+//! fiftieth on btrfs; a fifth of each of lost and misdirected writes and of cuts two recoveries deep; a seventieth
+//! are disks that fill), `FOREBAY_RIG_FAULTS` the N up to which every N-th write and flush fails (default 20). A
 //! failing state is kept, and the failure prints the command that repeats it.
 
 #![cfg(feature = "parquet")]
