@@ -47,7 +47,7 @@ fn every_nth_flush_that_fails() {
 /// At times what was not flushed is gone with it. A disk that said after that that a flush went well would lie to
 /// whoever wrote before: it fails them all.
 fn failed_flush(nth: u64) -> Trouble {
-    let flush_drops = nth % 2 == 0;
+    let flush_drops = nth.is_multiple_of(2);
     let times = if flush_drops { u64::MAX } else { 1 };
     Trouble { flush: Some(Failing { nth, times, errno: Failure::Io }), flush_drops, ..Trouble::default() }
 }
@@ -57,7 +57,12 @@ fn failed_flush(nth: u64) -> Trouble {
 fn a_failed_sync_that_is_tried_again() {
     enclosed("disk_faults::a_failed_sync_that_is_tried_again", Fs::Ext4, |dir| {
         let rig = Rig::start(dir, Fs::Ext4);
-        let run = |nth| caught(|| Ok(latches(&rig, Setting::Period, failed_flush(nth), Some(Mutant::RetrySync))));
+        let run = |nth| {
+            caught(|| {
+                latches(&rig, Setting::Period, failed_flush(nth), Some(Mutant::RetrySync));
+                Ok(())
+            })
+        };
         let found = (1..=20).find_map(|nth| run(nth).err().map(|why| (nth, why)));
         let (nth, why) = found.expect("retry-sync is not found by any of 20 failing flushes");
         println!("{}: found at flush {nth}: {why}", Mutant::RetrySync);
