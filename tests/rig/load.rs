@@ -25,6 +25,7 @@ use crate::server::MARKS;
 pub const LOAD: &str = "FOREBAY_RIG_LOAD";
 pub const WRITERS: u32 = 8;
 /// What a writer says.
+pub const WAITS: &str = "waits";
 pub const FULL: &str = "full";
 pub const AGAIN: &str = "again";
 
@@ -71,8 +72,8 @@ pub struct Load {
     pub commits: bool,
     /// Milliseconds between the opening and the first append: the segments ahead of need are there by then.
     pub settle_ms: u64,
-    /// Writers say on stderr when they are told that the store is full ([`FULL`]), and when what they waited with
-    /// then is acknowledged ([`AGAIN`]).
+    /// Writers say on stderr when they begin to wait for room ([`WAITS`], or [`FULL`] where they are told that the
+    /// store is full), and when what they waited with is acknowledged ([`AGAIN`]).
     pub tells: bool,
     /// A planted bug, by its name.
     pub mutant: Option<String>,
@@ -273,23 +274,22 @@ fn append(engine: &Engine, load: &Load, writer: u32, counters: Range<u64>, marke
 
 /// Appends as one who wants to know whether the store is full, and then waits like all others.
 fn append_and_tell(engine: &Engine, handle: &Writer, block: Block, synced: bool) -> Result<Receipt, Error> {
-    let mut was_full = false;
+    let mut waited = false;
     let receipt = match handle.submit(block) {
         Ok(ticket) => ticket.wait()?,
         Err(Rejected { block, why: why @ (Why::Full(_) | Why::StoreFull(_)) }) => {
-            was_full = matches!(why, Why::StoreFull(_));
-            if was_full {
-                eprintln!("{FULL}");
-            }
+            waited = true;
+            eprintln!("{}", if matches!(why, Why::StoreFull(_)) { FULL } else { WAITS });
             handle.append(block)?
         }
         Err(other) => return Err(Error::Rejected(Box::new(other))),
     };
-    if synced {
-        engine.wait(&receipt, Durability::Synced)?;
-    }
-    if was_full {
+    if waited {
         eprintln!("{AGAIN}");
+    }
+    if synced {
+        // What was accepted is synced, however full the disk.
+        engine.wait(&receipt, Durability::Synced)?;
     }
     Ok(receipt)
 }
