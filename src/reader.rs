@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::data::store::Delivered;
 use crate::error::Error;
 use crate::io::buf::AlignedBuf;
-use crate::io::disk::Folder;
+use crate::io::disk::read_around;
 use crate::io::folder::DirFolder;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::shard::shared::{ReadableSegment, Shared};
@@ -221,7 +221,7 @@ impl LogReader {
         }
         self.buf.set_len(count);
         let name = segment_name(header.segment);
-        match self.folder.read(&name, u64::from(offset), &mut self.buf) {
+        match read_around(&*self.folder, &name, u64::from(offset), &mut self.buf) {
             Ok(read) => {
                 // What lies beyond the mark may still be changing: it is read again when needed.
                 self.held = (offset, read);

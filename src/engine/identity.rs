@@ -1,8 +1,8 @@
 //! What a store is, and who has it open: the files IDENTITY and LOCK.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::error::Error;
 use crate::io::clock::random_u64;
+use crate::io::disk::is_no_space;
 use crate::limits::{SEGMENT_BYTES, SHARDS_MAX};
 use crate::report::repair_command;
 use crate::types::StoreId;
@@ -196,7 +197,7 @@ impl Identity {
     }
 }
 
-/// Puts a small file in place, atomically and durably.
+/// Puts a small file in place, atomically and durably. Where it fails the old one stays.
 ///
 /// # Errors
 /// As the file system says.
@@ -208,7 +209,12 @@ pub fn replace_file(dir: &Path, temporary: &str, name: &str, bytes: &[u8]) -> Re
         fs::rename(dir.join(temporary), dir.join(name))?;
         File::open(dir)?.sync_all()
     };
-    write().map_err(Error::io(format!("writing {}", dir.join(name).display())))
+    let written = write();
+    if written.is_err() {
+        // The first error is the one to report; on a full disk this gives back what there is.
+        let _ = fs::remove_file(dir.join(temporary));
+    }
+    written.map_err(Error::io(format!("writing {}", dir.join(name).display())))
 }
 
 /// The lock on a store, held as long as this lives.
@@ -238,16 +244,20 @@ impl StoreLock {
         let context = || format!("locking {}", path.display());
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o644);
-        let mut file = options.open(&path).map_err(Error::io(context()))?;
+        let file = options.open(&path).map_err(Error::io(context()))?;
         if !lock(&file, FlockOperation::NonBlockingLockExclusive).map_err(Error::io(context()))? {
             return Err(Error::InUse { dir: dir.to_owned(), holder: holder(file) });
         }
-        let mut note = || {
-            file.set_len(0)?;
-            file.rewind()?;
-            write!(file, "{}", std::process::id())
+        let note = || {
+            let id = std::process::id().to_string();
+            file.write_all_at(id.as_bytes(), 0)?;
+            file.set_len(id.len() as u64)
         };
-        note().map_err(Error::io(context()))?;
+        match note() {
+            // It only helps those who ask for the lock.
+            Err(error) if is_no_space(&error) => {}
+            other => other.map_err(Error::io(context()))?,
+        }
         Ok(Self { _file: file })
     }
 }

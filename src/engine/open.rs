@@ -16,7 +16,7 @@ use crate::engine::subscription::Subscription;
 use crate::engine::writer::Writer;
 use crate::error::Error;
 use crate::io::clock::random_u64;
-use crate::io::disk::Disk;
+use crate::io::disk::{Disk, is_no_space};
 use crate::io::folder::DirFolder;
 use crate::io::maker::Maker;
 use crate::io::pwrite::PwriteDisk;
@@ -139,7 +139,12 @@ impl Engine {
             }
         }
         let text = serde_json::to_string_pretty(&report).expect("plain fields");
-        replace_file(&dir, "recovery-report.json.tmp", "recovery-report.json", text.as_bytes())?;
+        match replace_file(&dir, "recovery-report.json.tmp", "recovery-report.json", text.as_bytes()) {
+            Err(Error::Io { context, cause }) if is_no_space(&cause) => {
+                tracing::warn!("{context}: {cause}. The store opens without; this is the report: {text}");
+            }
+            other => other?,
+        }
         log_report(&report);
         if config.hold_for_subscriber {
             // Before a shard's thread can trim anything.

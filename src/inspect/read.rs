@@ -17,7 +17,7 @@ use crate::engine::identity::{Identity, SharedLock, StoreLock};
 use crate::engine::open::{boot_id, read_ring};
 use crate::error::Error;
 use crate::inspect::identity::identity_of;
-use crate::io::disk::Folder;
+use crate::io::disk::{Folder, read_around};
 use crate::io::folder::{Locks, ReadOnly};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::{Examined, Intake, OpenError, ShardSetup, examine};
@@ -312,7 +312,7 @@ fn files(folder: &dyn Folder, examined: Option<&Examined>) -> io::Result<Vec<Fil
 
 pub(super) fn copies(folder: &dyn Folder, name: &str, segment: SegmentNo) -> io::Result<[Option<SegmentHeader>; 2]> {
     let mut buf = crate::io::buf::AlignedBuf::new(SEGMENT_HEADER_BYTES);
-    let count = match folder.read(name, 0, &mut buf) {
+    let count = match read_around(folder, name, 0, &mut buf) {
         // Given back meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         other => other?,

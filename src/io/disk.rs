@@ -6,7 +6,10 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::io::buf::AlignedBuf;
+use crate::limits::PAGE_BYTES;
 use crate::types::SegmentNo;
 use crate::wal::segment::SegmentHeader;
 
@@ -191,4 +194,47 @@ pub trait Folder: Send + Sync {
     /// # Errors
     /// As the device says.
     fn sync_folder(&self) -> io::Result<()>;
+}
+
+/// The disk, or the quota on it, is full: no fault of the disk, and room may come.
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What [`read_around`] puts where the disk gives nothing back: no stamp and no header of any log.
+pub const UNREADABLE: u8 = 0xEE;
+
+/// [`Folder::read`] around pages that cannot be read, as where a sector has gone bad or the file system's own
+/// checksum fails: they are filled with [`UNREADABLE`], so that they are judged as damage like any other, and
+/// what is sound around them can be had.
+///
+/// # Errors
+/// As the file system says of anything but single pages.
+pub fn read_around(folder: &dyn Folder, name: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    // The second and third are what a direct read says of a bad sector and of a failed integrity check.
+    let of_a_page =
+        |error: &io::Error| matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::NODATA | Errno::ILSEQ));
+    let why = match folder.read(name, offset, buf) {
+        Err(error) if of_a_page(&error) => error,
+        other => return other,
+    };
+    let (mut count, mut unreadable) = (0, 0);
+    for page in buf.chunks_mut(PAGE_BYTES) {
+        let (whole, at) = (page.len(), offset + count as u64);
+        let read = match folder.read(name, at, page) {
+            Err(error) if of_a_page(&error) => {
+                page.fill(UNREADABLE);
+                unreadable += 1;
+                whole
+            }
+            other => other?,
+        };
+        count += read;
+        if read < whole {
+            break;
+        }
+    }
+    tracing::warn!("{name}: {unreadable} pages behind {offset:#x} cannot be read: {why}");
+    Ok(count)
 }

@@ -47,6 +47,13 @@ pub(crate) enum Work {
 impl Job {
     /// The end of this operation, from what the system call gave.
     pub(crate) fn done(self, result: io::Result<usize>) -> Done {
+        #[cfg(feature = "sim")]
+        let result = match (&self.work, result) {
+            (Work::Sync, Err(_)) if crate::planted::is_planted(crate::planted::Mutant::RetrySync) => {
+                self.file.sync().map(|()| 0)
+            }
+            (_, result) => result,
+        };
         let outcome = self.work.outcome(result);
         Done { id: self.id, outcome, buf: self.work.into_buf() }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use crate::io::buf::AlignedBuf;
-use crate::io::disk::Folder;
+use crate::io::disk::{Folder, read_around};
 use crate::io::maker::Maker;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::append::{Appender, Ground};
@@ -57,7 +57,7 @@ pub fn put_aside(
     let mut keep = |segment: SegmentNo, from: usize, upto: usize, damaged: bool| {
         let name = segment_name(segment);
         let mut buf = AlignedBuf::new((upto - from).max(PAGE_BYTES));
-        let Ok(count) = folder.read(&name, from as u64, &mut buf) else {
+        let Ok(count) = read_around(folder, &name, from as u64, &mut buf) else {
             // A missing file is part of the damage that is being salvaged.
             return Ok(());
         };

@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::config::OnDamage;
 use crate::io::buf::AlignedBuf;
-use crate::io::disk::Folder;
+use crate::io::disk::{Folder, UNREADABLE, is_no_space, read_around};
 use crate::limits::{HANDLED_RANGES_MAX, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
 use crate::report::{Damage, Damaged, ShardReport, TornTail, repair_command};
 use crate::types::{Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId};
@@ -110,7 +110,7 @@ impl OpenError {
     /// The disk is full: what was tried may be tried again.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        matches!(self, Self::Io { source, .. } if is_no_space(source))
     }
 
     pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
@@ -419,7 +419,12 @@ fn read_headers(
     let mut headers = BTreeMap::new();
     for (&segment, &bytes) in segments {
         let name = segment_name(segment);
-        let count = folder.read(&name, 0, &mut buf).map_err(OpenError::io(format!("reading {name}")))?;
+        let failed = || OpenError::io(format!("reading {name}"));
+        let mut count = read_around(folder, &name, 0, &mut buf).map_err(failed())?;
+        if buf[..count].iter().all(|byte| *byte == UNREADABLE) {
+            // Not a page, but the whole disk for all that can be seen.
+            count = folder.read(&name, 0, &mut buf).map_err(failed())?;
+        }
         let header = SegmentHeader::decode(&buf[..count]).ok();
         if let Some(header) = &header
             && (header.store != setup.store || header.shard != setup.shard)
@@ -500,8 +505,7 @@ pub(super) fn read_segment(
     let mut at = 0;
     while at < length {
         let upto = (at + READ_BYTES).min(buf.len());
-        let count = folder
-            .read(&name, at as u64, &mut buf[at..upto])
+        let count = read_around(folder, &name, at as u64, &mut buf[at..upto])
             .map_err(OpenError::io(format!("reading {name} at {at:#x}")))?;
         if count == 0 {
             break;

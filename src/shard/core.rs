@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::config::SyncPolicy;
 use crate::error::Fault;
 use crate::io::buf::AlignedBuf;
-use crate::io::disk::{DiskOp, Done, Instant, OpId, Outcome};
+use crate::io::disk::{DiskOp, Done, Instant, OpId, Outcome, is_no_space};
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, LEVEL_1_SYNC_MS, PAGE_BYTES, UNPUBLISHED_NAP_US};
 use crate::shard::commit::{Commit, Failed};
 use crate::shard::marks::Marks;
@@ -561,7 +561,7 @@ impl Core {
             self.home(buf);
         }
         match done.outcome {
-            Outcome::Failed(cause) if self.preparing == Some(done.id) && is_full(&cause) => {
+            Outcome::Failed(cause) if self.preparing == Some(done.id) && is_no_space(&cause) => {
                 self.preparing = None;
                 self.disk_full = true;
                 self.prepare_after = now.plus_us(PREPARE_AGAIN_US);
@@ -666,9 +666,4 @@ impl Core {
         self.next_op += 1;
         OpId(self.next_op)
     }
-}
-
-/// Not an I/O fault: room may come.
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

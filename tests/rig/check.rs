@@ -28,7 +28,7 @@ pub struct Said {
 
 impl Said {
     /// Of a recording up to `cut`, after what was said before it began.
-    pub fn before(steps: &[Step], cut: usize, (setting, sink): (Setting, Sink), earlier: &Self) -> Self {
+    pub fn before(steps: &[Step], cut: usize, setting: Setting, earlier: &Self) -> Self {
         let mut said = earlier.clone();
         said.most.resize(WRITERS as usize, 0);
         let now = steps[..cut].last().map_or(0, |step| step.at_ns);
@@ -38,14 +38,8 @@ impl Said {
             let Mark { kind, writer, counter, shard, epoch, seq } = mark;
             let most = &mut said.most[(writer % WRITERS) as usize];
             match kind {
-                MarkKind::Stalled | MarkKind::Failed => {}
+                MarkKind::Stalled | MarkKind::Failed | MarkKind::Full | MarkKind::Room => {}
                 // What a recovery gave back once is synced. One more may be on its way.
-                MarkKind::Opened if sink == Sink::Null => {
-                    // What was there before may be given back, to the last block.
-                    said.acked.retain(|((of, _), _)| *of != writer);
-                    said.must.retain(|(of, _)| *of != writer);
-                    *most = counter + 1;
-                }
                 MarkKind::Opened => {
                     said.must.extend((0..counter).map(|counter| (writer, counter)));
                     *most = counter + 1;
@@ -68,6 +62,12 @@ impl Said {
             }
         }
         said
+    }
+
+    /// If the process was killed there: nothing that was acknowledged may be lost.
+    pub fn by_a_kill(mut self) -> Self {
+        self.must.extend(self.acked.iter().map(|(name, _)| *name));
+        self
     }
 }
 

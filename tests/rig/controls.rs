@@ -1,4 +1,13 @@
-//! Bugs that are planted into the engine, each of which the rig must find: one that misses any is broken.
+//! Bugs that are planted into the engine, each of which the rig must find: one that misses any is broken. A failed
+//! sync that is tried again is in `disk_faults.rs`, by whose failing flushes it is found.
+//!
+//! All of them, and those that the rig cannot see, are found by the simulator (`tests/simulator.rs`):
+//! - a sync credited with what is written when it completes: below the loop device the kernel lets no write through
+//!   to the FUSE file while that is being flushed, so none completes in between;
+//! - a segment recycled without its lock: a killed process's write would have to land seconds later in a file that
+//!   is in use again, just where the new log stands;
+//! - a sequence published before the copy, which is a matter between threads; the manifest's other orders, the
+//!   epoch's, and what only rot shows.
 
 use std::time::Instant;
 
@@ -66,4 +75,20 @@ fn stamps_without_a_generation() {
 #[test]
 fn a_rename_before_its_record() {
     caught("controls::a_rename_before_its_record", Mutant::RenameBeforeRecord, Setting::Each, Sink::Parquet, 200);
+}
+
+#[test]
+fn a_recovered_segment_that_is_appended_to() {
+    let name = "controls::a_recovered_segment_that_is_appended_to";
+    caught(name, Mutant::AppendToRecovered, Setting::Each, Sink::Hold, 100);
+}
+
+#[test]
+fn a_replay_under_the_new_epoch() {
+    caught("controls::a_replay_under_the_new_epoch", Mutant::ReplayUnderNewEpoch, Setting::Level1, Sink::Hold, 300);
+}
+
+#[test]
+fn a_header_taken_for_proof() {
+    caught("controls::a_header_taken_for_proof", Mutant::HeaderIsProof, Setting::Each, Sink::Hold, 100);
 }

@@ -144,6 +144,10 @@ impl Rig {
 
     pub fn steps(&self, recording: usize) -> Vec<Step> {
         self.ask(&Ask::Stop);
+        self.steps_so_far(recording)
+    }
+
+    pub fn steps_so_far(&self, recording: usize) -> Vec<Step> {
         match self.ask(&Ask::Steps(recording)) {
             Answer::Steps(steps) => steps,
             other => panic!("{other:?}"),

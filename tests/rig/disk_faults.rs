@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use forebay::planted::Mutant;
+
 use crate::check::{Said, open_and_check};
 use crate::device::{Fs, Rig};
 use crate::enclosure::enclosed;
@@ -24,7 +26,7 @@ fn every_nth_write_that_fails() {
             for nth in 1..=nth_max() {
                 let errno = if nth % 5 == 0 { Failure::NoSpace } else { Failure::Io };
                 let write = Some(Failing { nth, times: 1, errno });
-                latches(&rig, setting, Trouble { write, ..Trouble::default() });
+                latches(&rig, setting, Trouble { write, ..Trouble::default() }, None);
             }
         }
     });
@@ -36,14 +38,35 @@ fn every_nth_flush_that_fails() {
         let rig = Rig::start(dir, Fs::Ext4);
         for setting in Setting::ALL {
             for nth in 1..=nth_max() {
-                // At times what was not flushed is gone with it. A disk that said after that that a flush went
-                // well would lie to whoever wrote before: it fails them all.
-                let flush_drops = nth % 2 == 0;
-                let times = if flush_drops { u64::MAX } else { 1 };
-                let flush = Some(Failing { nth, times, errno: Failure::Io });
-                latches(&rig, setting, Trouble { flush, flush_drops, ..Trouble::default() });
+                latches(&rig, setting, failed_flush(nth), None);
             }
         }
+    });
+}
+
+/// At times what was not flushed is gone with it. A disk that said after that that a flush went well would lie to
+/// whoever wrote before: it fails them all.
+fn failed_flush(nth: u64) -> Trouble {
+    let flush_drops = nth.is_multiple_of(2);
+    let times = if flush_drops { u64::MAX } else { 1 };
+    Trouble { flush: Some(Failing { nth, times, errno: Failure::Io }), flush_drops, ..Trouble::default() }
+}
+
+/// Control: the engine tries a failed sync again and believes it; one of the failing flushes must show it.
+#[test]
+fn a_failed_sync_that_is_tried_again() {
+    enclosed("disk_faults::a_failed_sync_that_is_tried_again", Fs::Ext4, |dir| {
+        let rig = Rig::start(dir, Fs::Ext4);
+        let run = |nth| {
+            caught(|| {
+                latches(&rig, Setting::Period, failed_flush(nth), Some(Mutant::RetrySync));
+                Ok(())
+            })
+        };
+        let found = (1..=20).find_map(|nth| run(nth).err().map(|why| (nth, why)));
+        let (nth, why) = found.expect("retry-sync is not found by any of 20 failing flushes");
+        println!("{}: found at flush {nth}: {why}", Mutant::RetrySync);
+        assert!(why.contains("goes on"), "it is found by what it does");
     });
 }
 
@@ -55,12 +78,14 @@ impl Trouble {
 }
 
 /// One run with this trouble, from the moment at which the store is open.
-fn latches(rig: &Rig, setting: Setting, trouble: Trouble) {
+fn latches(rig: &Rig, setting: Setting, trouble: Trouble, mutant: Option<Mutant>) {
     let context = format!("{setting:?} {trouble:?}");
     rig.renew();
     // Now and then while segments are made ahead of need, otherwise under load only.
     let settle_ms = if trouble.is_early() { 0 } else { 100 };
-    let load = Load { synced_every: 4, writeback: false, settle_ms, ..Load::new(rig, setting, Sink::Hold, 150) };
+    let mutant = mutant.map(|mutant| mutant.to_string());
+    let load = Load::new(rig, setting, Sink::Hold, 150);
+    let load = Load { synced_every: 4, writeback: false, settle_ms, mutant, ..load };
     rig.trouble(trouble);
     let recording = rig.record();
     let mounted = rig.mount();
@@ -69,6 +94,7 @@ fn latches(rig: &Rig, setting: Setting, trouble: Trouble) {
     rig.trouble(Trouble::default());
     let steps = rig.steps(recording);
     assert!(troubled > 0, "{context}: the fault did not come: {text}");
+    assert!(code != 0, "{context}: it goes on behind the fault");
     assert_eq!(code, 74, "{context}: {text}");
     let fault = text.lines().find(|line| line.contains("fatal: ")).unwrap_or_else(|| panic!("{context}: {text}"));
     // Where the journal was hit, the file system refuses what comes after.
@@ -83,7 +109,7 @@ fn latches(rig: &Rig, setting: Setting, trouble: Trouble) {
     let shard = shard_of(fault);
     nothing_acked_after(&steps, shard, &context);
     // Restart, first as a process does: on what is mounted, within one boot. Then with the machine.
-    let said = Said::before(&steps, steps.len(), (setting, load.sink), &Said::default());
+    let said = Said::before(&steps, steps.len(), setting, &Said::default());
     let writable = std::fs::write(mounted.at.join("probe"), "x").is_ok();
     if writable {
         caught(|| open_and_check(&load, &said)).unwrap_or_else(|why| panic!("{context}: restarted: {why}; {text}"));

@@ -147,6 +147,10 @@ pub enum MarkKind {
     Failed,
     /// The engine's process could not run for `counter` nanoseconds.
     Stalled,
+    /// The rig saw that the disk is full.
+    Full,
+    /// It made room.
+    Room,
 }
 
 impl Mark {
@@ -164,10 +168,10 @@ impl Mark {
     }
 
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Option<Self> {
-        use MarkKind::{Acked, Failed, Opened, Stalled, Synced};
+        use MarkKind::{Acked, Failed, Full, Opened, Room, Stalled, Synced};
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         Some(Self {
-            kind: *[Opened, Acked, Synced, Failed, Stalled].get(usize::from(bytes[0]))?,
+            kind: *[Opened, Acked, Synced, Failed, Stalled, Full, Room].get(usize::from(bytes[0]))?,
             shard: u16::from_le_bytes(bytes[2..4].try_into().expect("2 bytes")),
             writer: u32::from_le_bytes(bytes[4..8].try_into().expect("4 bytes")),
             counter: u64_at(8),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use forebay::data::parquet::{ParquetOptions, ParquetStore};
 use forebay::data::upkeep::UpkeepOptions;
 use forebay::planted::{Mutant, plant_everywhere};
-use forebay::{Block, Config, Cursor, Durability, Engine, Error, OnDamage, Receipt, store};
+use forebay::{Block, Config, Cursor, Durability, Engine, Error, OnDamage, Receipt, Rejected, Why, Writer, store};
 use rustix::fs::{Advice, fadvise, syncfs};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,10 @@ use crate::server::MARKS;
 /// The environment variable that makes this program the engine's process, with its [`Load`].
 pub const LOAD: &str = "FOREBAY_RIG_LOAD";
 pub const WRITERS: u32 = 8;
+/// What a writer says.
+pub const WAITS: &str = "waits";
+pub const FULL: &str = "full";
+pub const AGAIN: &str = "again";
 
 /// When an append is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +72,9 @@ pub struct Load {
     pub commits: bool,
     /// Milliseconds between the opening and the first append: the segments ahead of need are there by then.
     pub settle_ms: u64,
+    /// Writers say on stderr when they begin to wait for room ([`WAITS`], or [`FULL`] where they are told that the
+    /// store is full), and when what they waited with is acknowledged ([`AGAIN`]).
+    pub tells: bool,
     /// A planted bug, by its name.
     pub mutant: Option<String>,
 }
@@ -86,6 +93,7 @@ impl Load {
             writeback: true,
             commits: false,
             settle_ms: 0,
+            tells: false,
             mutant: None,
         }
     }
@@ -145,7 +153,9 @@ pub fn config(dir: &Path, setting: Setting) -> Config {
         .batch_bytes_max(64 << 10)
         .intake_bytes(128 << 10)
         .intake_slots(256)
-        .wal_bytes_max(24 << 20);
+        .wal_bytes_max(24 << 20)
+        // However slow the machine: no append of the rig gives up.
+        .append_deadline_ms(600_000);
     match setting {
         Setting::Level1 => config.wal_level(1),
         Setting::Period => config.wal_level(2).wal_fsync_period_ms(Setting::PERIOD_MS),
@@ -240,6 +250,7 @@ fn append(engine: &Engine, load: &Load, writer: u32, counters: Range<u64>, marke
         let synced = counter % load.synced_every == load.synced_every - 1;
         let block = load.block(writer, counter);
         let appended = match synced {
+            _ if load.tells => append_and_tell(engine, &handle, block, synced),
             true => handle.append_with(block, Durability::Synced),
             false => handle.append(block),
         };
@@ -259,6 +270,28 @@ fn append(engine: &Engine, load: &Load, writer: u32, counters: Range<u64>, marke
         }
     }
     Ok(())
+}
+
+/// Appends as one who wants to know whether the store is full, and then waits like all others.
+fn append_and_tell(engine: &Engine, handle: &Writer, block: Block, synced: bool) -> Result<Receipt, Error> {
+    let mut waited = false;
+    let receipt = match handle.submit(block) {
+        Ok(ticket) => ticket.wait()?,
+        Err(Rejected { block, why: why @ (Why::Full(_) | Why::StoreFull(_)) }) => {
+            waited = true;
+            eprintln!("{}", if matches!(why, Why::StoreFull(_)) { FULL } else { WAITS });
+            handle.append(block)?
+        }
+        Err(other) => return Err(Error::Rejected(Box::new(other))),
+    };
+    if waited {
+        eprintln!("{AGAIN}");
+    }
+    if synced {
+        // What was accepted is synced, however full the disk.
+        engine.wait(&receipt, Durability::Synced)?;
+    }
+    Ok(receipt)
 }
 
 fn marked(kind: MarkKind, writer: u32, counter: u64, receipt: &Receipt) -> Mark {
@@ -300,15 +333,15 @@ fn write_back(load: &Load, ended: &AtomicBool) {
 }
 
 /// Leaves marks in the disk's log.
-struct Marker(Mutex<UnixStream>);
+pub struct Marker(Mutex<UnixStream>);
 
 impl Marker {
-    fn connect(path: &Path) -> Self {
+    pub fn connect(path: &Path) -> Self {
         Self(Mutex::new(UnixStream::connect(path).expect("the server takes marks")))
     }
 
     /// Returns once it stands there.
-    fn mark(&self, mark: Mark) {
+    pub fn mark(&self, mark: Mark) {
         let mut stream = self.0.lock().expect("no panic");
         stream.write_all(&mark.encode()).expect("the server is there");
         stream.read_exact(&mut [0]).expect("the server is there");

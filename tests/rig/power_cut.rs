@@ -15,6 +15,8 @@ use crate::states::{Kind, Random, durable, state, without_each_record};
 
 /// States of one recording; then another is made.
 const STATES_OF_A_RECORDING: usize = 40;
+/// The same, where the recording is of a recovery after two that were cut.
+const STATES_OF_A_THIRD_RECOVERY: usize = 2;
 
 /// States of each kind, by file system: `FOREBAY_RIG_STATES` sets those of ext4.
 pub fn count(fs: Fs) -> usize {
@@ -24,6 +26,11 @@ pub fn count(fs: Fs) -> usize {
         Fs::Xfs => (count / 10).max(1),
         Fs::Btrfs => (count / 50).max(1),
     }
+}
+
+/// States of the kinds that take several recordings each, or damage: a fifth of the others.
+fn few(fs: Fs) -> usize {
+    count(fs).div_ceil(5)
 }
 
 /// Of the test's choices: `FOREBAY_RIG_SEED`, or the clock.
@@ -108,60 +115,97 @@ fn cuts_of(recorded: &Recorded<'_>, count: usize, random: &mut Random) {
 
 #[test]
 fn a_cut_during_recovery_twice_deep() {
-    enclosed("power_cut::a_cut_during_recovery_twice_deep", Fs::Ext4, |dir| {
-        let rig = Rig::start(dir, Fs::Ext4);
+    cuts_during_recovery("power_cut::a_cut_during_recovery_twice_deep", Fs::Ext4);
+}
+
+#[test]
+fn a_cut_during_recovery_twice_deep_on_xfs() {
+    cuts_during_recovery("power_cut::a_cut_during_recovery_twice_deep_on_xfs", Fs::Xfs);
+}
+
+#[test]
+fn a_cut_during_recovery_twice_deep_on_btrfs() {
+    cuts_during_recovery("power_cut::a_cut_during_recovery_twice_deep_on_btrfs", Fs::Btrfs);
+}
+
+/// Two recoveries are cut, one after the other; of the third all must be there, in several states.
+fn cuts_during_recovery(name: &str, fs: Fs) {
+    enclosed(name, fs, |dir| {
+        let rig = Rig::start(dir, fs);
         let mut random = random();
-        let count = (count(Fs::Ext4) / 10).max(1);
+        let (count, first) = (few(fs), random.below(3));
         let began = Instant::now();
-        for number in 0..count {
+        for number in 0..count.div_ceil(STATES_OF_A_THIRD_RECOVERY) {
             rig.renew();
-            let setting = Setting::ALL[number % 3];
-            let load = Load::new(&rig, setting, Sink::Hold, 100);
+            let setting = Setting::ALL[(first + number) % 3];
+            let load = Load::new(&rig, setting, Sink::Hold, blocks(fs, 100));
             let mut recorded = Recorded::run(&rig, load, Said::default());
-            for depth in 1..=3 {
-                let kind = Kind::CUTS[random.below(3)];
-                let mut state = state(&recorded.steps, kind, &mut random).expect("there is always one");
-                if depth > 1 {
-                    state = during_recovery(&recorded, kind, &mut random, state);
-                }
+            let mut state = state(&recorded.steps, Kind::CUTS[random.below(3)], &mut random).expect("there is one");
+            for depth in 1..=2 {
                 let said = recorded.said(state.cut);
-                if depth == 3 {
-                    if let Err(why) = recorded.check(&state, &said) {
-                        recorded.fail(&state, &said, &format!("{kind:?}, two recoveries were cut: {why}"));
-                    }
-                    break;
-                }
                 if let Err(why) = caught(|| Ok(recorded.enter(&state))).map(drop) {
-                    recorded.fail(&state, &said, &format!("{kind:?}: {why}"));
+                    recorded.fail(&state, &said, &format!("{depth} recoveries deep: {why}"));
                 }
                 rig.become_state(recorded.number, &state);
                 let load = Load { blocks: recorded.load.blocks + 5, ..recorded.load.clone() };
                 recorded = Recorded::run(&rig, load, said);
+                state = during_recovery(&recorded, &mut random);
+            }
+            for _ in 0..STATES_OF_A_THIRD_RECOVERY {
+                let said = recorded.said(state.cut);
+                if let Err(why) = recorded.check(&state, &said) {
+                    recorded.fail(&state, &said, &format!("two recoveries were cut: {why}"));
+                }
+                state = during_recovery(&recorded, &mut random);
             }
         }
-        println!("{count} states two recoveries deep, {:?} each", began.elapsed() / count as u32);
+        println!("{fs:?}: {count} states two recoveries deep, {:?} each", began.elapsed() / count as u32);
     });
 }
 
+/// Blocks of each writer: a log on btrfs costs it many writes.
+fn blocks(fs: Fs, elsewhere: u64) -> u64 {
+    if fs == Fs::Btrfs { elsewhere / 2 } else { elsewhere }
+}
+
 /// Three in four cuts fall before the recovery has ended.
-fn during_recovery(recorded: &Recorded<'_>, kind: Kind, random: &mut Random, otherwise: State) -> State {
+fn during_recovery(recorded: &Recorded<'_>, random: &mut Random) -> State {
+    let kind = Kind::CUTS[random.below(3)];
     let opened = recorded.steps.iter().position(|step| matches!(step.what, What::Mark(_)));
-    let Some(opened) = opened.filter(|_| random.percent(75)) else { return otherwise };
-    state(&recorded.steps[..opened], kind, random).unwrap_or(otherwise)
+    let early = opened.filter(|_| random.percent(75)).and_then(|opened| state(&recorded.steps[..opened], kind, random));
+    early.unwrap_or_else(|| state(&recorded.steps, kind, random).expect("there is always one"))
 }
 
 #[test]
 fn lost_and_misdirected_writes_are_named_and_never_silent() {
-    enclosed("power_cut::lost_and_misdirected_writes_are_named_and_never_silent", Fs::Ext4, |dir| {
-        let rig = Rig::start(dir, Fs::Ext4);
+    lost_and_misdirected("power_cut::lost_and_misdirected_writes_are_named_and_never_silent", Fs::Ext4);
+}
+
+#[test]
+fn lost_and_misdirected_writes_are_named_and_never_silent_on_xfs() {
+    lost_and_misdirected("power_cut::lost_and_misdirected_writes_are_named_and_never_silent_on_xfs", Fs::Xfs);
+}
+
+#[test]
+fn lost_and_misdirected_writes_are_named_and_never_silent_on_btrfs() {
+    lost_and_misdirected("power_cut::lost_and_misdirected_writes_are_named_and_never_silent_on_btrfs", Fs::Btrfs);
+}
+
+fn lost_and_misdirected(name: &str, fs: Fs) {
+    enclosed(name, fs, |dir| {
+        let rig = Rig::start(dir, fs);
         let mut random = random();
-        let count = (count(Fs::Ext4) / 10).max(1);
-        let mut refused = 0;
-        for number in 0..count.div_ceil(10) {
+        let (count, first) = (few(fs), random.below(3));
+        let began = Instant::now();
+        let (mut refused, mut done) = (0, 0);
+        while done < count {
             rig.renew();
-            let load = Load::new(&rig, Setting::ALL[number % 3], Sink::Hold, 200);
+            let setting = Setting::ALL[(first + done) % 3];
+            let load = Load::new(&rig, setting, Sink::Hold, blocks(fs, 200));
             let recorded = Recorded::run(&rig, load, Said::default());
-            for _ in 0..count.min(10) {
+            let here = (count - done).min(10);
+            done += here;
+            for _ in 0..here {
                 for kind in [Kind::Lost, Kind::Misdirected] {
                     let Some(state) = (0..50).find_map(|_| state(&recorded.steps, kind, &mut random)) else {
                         panic!("no state: {}", recorded.summary())
@@ -175,7 +219,9 @@ fn lost_and_misdirected_writes_are_named_and_never_silent() {
                 }
             }
         }
-        println!("{} states, {refused} refused, and then salvaged", 2 * count);
+        let states = 2 * count;
+        let each = began.elapsed() / states as u32;
+        println!("{fs:?}: {states} states, {refused} refused, and then salvaged, {each:?} each");
         assert!(refused >= count / 2, "{refused} of {}: nothing was damaged", 2 * count);
     });
 }
@@ -292,13 +338,27 @@ fn within_one_boot_a_missing_entry_is_damage() {
 
 #[test]
 fn every_row_is_in_the_data_files_once() {
-    enclosed("power_cut::every_row_is_in_the_data_files_once", Fs::Ext4, |dir| {
-        let rig = Rig::start(dir, Fs::Ext4);
+    rows_once("power_cut::every_row_is_in_the_data_files_once", Fs::Ext4);
+}
+
+#[test]
+fn every_row_is_in_the_data_files_once_on_xfs() {
+    rows_once("power_cut::every_row_is_in_the_data_files_once_on_xfs", Fs::Xfs);
+}
+
+#[test]
+fn every_row_is_in_the_data_files_once_on_btrfs() {
+    rows_once("power_cut::every_row_is_in_the_data_files_once_on_btrfs", Fs::Btrfs);
+}
+
+fn rows_once(name: &str, fs: Fs) {
+    enclosed(name, fs, |dir| {
+        let rig = Rig::start(dir, fs);
         let mut random = random();
-        let count = (count(Fs::Ext4) / 10).max(1);
+        let count = (count(fs) / 10).max(1);
         for setting in Setting::ALL {
             rig.renew();
-            let load = Load { lives: 2, commits: true, ..Load::new(&rig, setting, Sink::Parquet, 60) };
+            let load = Load { lives: 2, commits: true, ..Load::new(&rig, setting, Sink::Parquet, blocks(fs, 60)) };
             let recorded = Recorded::run(&rig, load, Said::default());
             println!("{}", recorded.summary());
             cuts_of(&recorded, count.div_ceil(3), &mut random);

@@ -18,7 +18,7 @@ pub struct Recorded<'a> {
     pub steps: Vec<Step>,
     pub load: Load,
     /// What had been said before it began.
-    earlier: Said,
+    pub earlier: Said,
 }
 
 /// What is kept of a failure, beside the recording itself.
@@ -52,7 +52,7 @@ impl<'a> Recorded<'a> {
 
     /// What had been said by then.
     pub fn said(&self, cut: usize) -> Said {
-        Said::before(&self.steps, cut, (self.load.setting, self.load.sink), &self.earlier)
+        Said::before(&self.steps, cut, self.load.setting, &self.earlier)
     }
 
     /// Starts the machine again after this power cut.
