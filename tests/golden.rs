@@ -121,7 +121,7 @@ fn build() -> Vec<u8> {
 fn scan(bytes: &[u8]) -> Scanned {
     let found = SegmentHeader::decode(bytes).ok();
     let readable = found.is_some();
-    let mut scan = Scan::new(BTreeMap::from([(SegmentNo(7), found)]));
+    let mut scan = Scan::new(BTreeMap::from([(SegmentNo(7), found)]), Seq(0));
     scan.feed(SegmentNo(7), if readable { bytes } else { &[] });
     scan.finish()
 }
