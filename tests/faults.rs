@@ -2,6 +2,7 @@
 //! (rows 28 and 29 of the table in `docs/durability.md`).
 //!
 //! Needs root for the read-only file system; where it is missing, `REQUIRE_RIG=1` makes that a failure.
+//! `FOREBAY_RACES` sets how often two race for a store (default 100).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,8 +15,6 @@ use std::time::Duration;
 use forebay::store::Hold;
 use forebay::{Block, Config, Durability, Engine, Error};
 use tempfile::TempDir;
-
-const RACES: usize = 100;
 
 fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
@@ -56,9 +55,10 @@ fn store(dir: &Path) {
 fn of_two_who_open_one_store_one_is_refused_and_changes_nothing() {
     let dir = folder();
     store(dir.path());
+    let races: usize = std::env::var("FOREBAY_RACES").map_or(100, |text| text.parse().expect("a number"));
     let (start, end) = (Barrier::new(2), Barrier::new(2));
     let open_all = || -> Vec<Result<(), Error>> {
-        (0..RACES)
+        (0..races)
             .map(|_| {
                 start.wait();
                 let opened = Engine::open_with(small(dir.path()), Box::new(Hold));
@@ -72,6 +72,7 @@ fn of_two_who_open_one_store_one_is_refused_and_changes_nothing() {
         let other = scope.spawn(open_all);
         (open_all(), other.join().expect("no panic"))
     });
+    println!("{} races", one.len());
     for (one, other) in one.into_iter().zip(other) {
         let (opened, refused) = if one.is_ok() { (one, other) } else { (other, one) };
         assert!(opened.is_ok(), "one of them has it: {opened:?}");
