@@ -191,7 +191,8 @@ def parts(worlds):
     ]
     rows_of = {"shard": [*log, 10, 12, 31], "shards": [*log], "files": [2, 4, 30, 31]}
     for world, asked in worlds.items():
-        found.append(Simulate(f"sim/{world}", asked, rows_of.get(world, []), ["--world", world], chunk=100_000,
+        chunk = {"shard": 100_000, "shards": 20_000}.get(world, 50_000)
+        found.append(Simulate(f"sim/{world}", asked, rows_of.get(world, []), ["--world", world], chunk=chunk,
                               title="histories"))
     found += [
         # About 1,400 histories of 70 flips a chunk; some classes are not in every history.
@@ -546,7 +547,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="chunks at the same time")
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help="the record, default results/<date>-torture.jsonl; one that is there is gone on with")
-    parser.add_argument("--worlds", type=worlds, default="shard=7000000,shards=3000000,files=1000000",
+    parser.add_argument("--worlds", type=worlds, default="shard=9500000,shards=500000,files=500000",
                         metavar="NAME=SEEDS,...", help="seeds of each world of the simulator, default %(default)s")
     parser.add_argument("--table", nargs="?", const=True, metavar="FILE",
                         help=f"run nothing; put the counts of a record, default the newest, into {PAGE}")
