@@ -450,7 +450,10 @@ def build():
         ["cargo", "build", "--locked", "--release", "--features", "sim", "--bin", "simulate"],
     ):
         print(f"building: {shlex.join(command)}", flush=True)
-        done = subprocess.run([*command, "--message-format=json-render-diagnostics"], stdout=subprocess.PIPE, check=True)
+        command = [*command, "--message-format=json-render-diagnostics"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        if done.returncode != 0:
+            sys.exit("it does not build")
         for line in done.stdout.decode().splitlines():
             message = json.loads(line)
             target = message.get("target", {})
