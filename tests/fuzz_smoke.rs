@@ -83,6 +83,7 @@ fn smoke(name: &str) {
         },
     };
     let known = known(&target);
+    let count = seeds.end - seeds.start;
     let at = Arc::new(AtomicU64::new(seeds.start));
     let progress = Arc::clone(&at);
     let worker = thread::spawn(move || {
@@ -106,6 +107,7 @@ fn smoke(name: &str) {
     if let Some(seed) = failed {
         panic!("{name} fails with seed {seed}; to repeat it: {}", again(seed));
     }
+    println!("{name}: {count} inputs");
     let status = fs::read_to_string("/proc/self/status").expect("/proc");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number of KiB");

@@ -1,19 +1,25 @@
 //! A store that stalls costs bounded memory and a bounded log, and everything goes on by itself.
 //!
-//! One test, for the memory that it looks at is the whole process's. `FOREBAY_STALL_SECONDS` sets how
-//! long writers stand still (default 3).
+//! One test at a time, for the memory that it looks at is the whole process's. `FOREBAY_STALL_SECONDS` sets
+//! how long writers stand still (default 3). In a child of the second test, `FOREBAY_STALL_DATA` is what the
+//! kernel gives it in bytes beside what it has before the store is opened: with more asked, it is ended.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use forebay::store::{Store, StoreError, Unit};
 use forebay::types::{Position, ShardId};
 use forebay::{Block, Config, Engine};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
+/// The test that the child runs.
+const STALLED: &str = "a_stalled_store_costs_bounded_memory_and_log_and_goes_on_by_itself";
+const DATA: &str = "FOREBAY_STALL_DATA";
 const MIB: u64 = 1 << 20;
 const SHARDS: u64 = 2;
 const WRITERS: u64 = 8;
@@ -22,6 +28,8 @@ const RING_BYTES: u64 = 8 * MIB;
 const BUFFER_BYTES: u64 = 4 * MIB;
 /// Much more than memory may grow by: a log that were kept in memory would be seen.
 const WAL_BYTES_MAX: u64 = 512 * MIB;
+/// What is promised is (ring + buffer + 64 MiB) a shard; without the ring, see `memory_bytes`.
+const MEMORY_BYTES_MAX: u64 = SHARDS * (BUFFER_BYTES + 64 * MIB);
 
 /// Takes nothing while the gate is shut: the call that hands it blocks does not return.
 struct Gated {
@@ -71,12 +79,27 @@ fn open(gate: &(Mutex<bool>, Condvar)) {
 /// Memory that is this process's alone. The rings are not in it: they are mapped files, whose pages
 /// are the kernel's and which never grow; mapped twice in a row they would even count twice.
 fn memory_bytes() -> u64 {
+    status("RssAnon:") + status("RssShmem:")
+}
+
+/// A field of the process's status, in bytes.
+fn status(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("the process's status");
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux 4.5 or later");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") << 10
-    };
-    field("RssAnon:") + field("RssShmem:")
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux 4.5 or later");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB") << 10
+}
+
+/// One of the two tests at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// In the child: from here on the kernel gives so much private writable memory and no more. That counts heaps
+/// and stacks, whether used or not, and not the rings, which are mapped files.
+fn limit_memory(more: u64) {
+    let limit = Some(status("VmData:") + more);
+    setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit }).expect("a limit");
 }
 
 /// Bytes of all segment files, those in the making too, and of all rings.
@@ -96,6 +119,10 @@ fn files_bytes(dir: &Path) -> (u64, u64) {
 
 #[test]
 fn a_stalled_store_costs_bounded_memory_and_log_and_goes_on_by_itself() {
+    let _alone = alone();
+    if let Ok(more) = std::env::var(DATA) {
+        limit_memory(more.parse().expect("bytes"));
+    }
     let stall = std::env::var("FOREBAY_STALL_SECONDS").map_or(3, |text| text.parse().expect("seconds"));
     let stall = Duration::from_secs(stall);
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
@@ -126,8 +153,7 @@ fn a_stalled_store_costs_bounded_memory_and_log_and_goes_on_by_itself() {
         assert!(stats.wal_bytes_used <= stats.wal_bytes_max, "{} of {}", stats.wal_bytes_used, stats.wal_bytes_max);
         assert!(log <= WAL_BYTES_MAX, "{log} bytes of segments");
         assert!(rings <= SHARDS * (RING_BYTES + MIB), "{rings} bytes of rings");
-        // What is promised is (ring + buffer + 64 MiB) a shard; without the ring, see above.
-        assert!(memory_max <= SHARDS * (BUFFER_BYTES + 64 * MIB), "{memory_max} bytes of memory");
+        assert!(memory_max <= MEMORY_BYTES_MAX, "{memory_max} bytes of memory");
         std::thread::sleep(Duration::from_millis(20));
     };
     let stood = std::thread::scope(|scope| {
@@ -177,4 +203,23 @@ fn a_stalled_store_costs_bounded_memory_and_log_and_goes_on_by_itself() {
         log_max / MIB,
         WAL_BYTES_MAX / MIB
     );
+}
+
+/// Fault 32: the same under a limit that the kernel enforces, and the proof that it does.
+#[test]
+fn under_a_memory_limit_of_the_kernels_a_stalled_store_goes_on_too() {
+    let _alone = alone();
+    let limited = |bytes: u64| -> Output {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args([STALLED, "--exact", "--nocapture"]).env(DATA, bytes.to_string()).output().expect("a child")
+    };
+    let done = limited(MEMORY_BYTES_MAX);
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{}: {said}{}", done.status, String::from_utf8_lossy(&done.stderr));
+    assert!(said.contains("stood still") && said.contains("1 passed"), "{said}");
+    println!("within {} MiB: {said}", MEMORY_BYTES_MAX / MIB);
+    // Less than the buffers need: a child that did not notice would prove nothing.
+    let ended = limited(BUFFER_BYTES / 4);
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && said.contains("memory allocation of"), "{}: {said}", ended.status);
 }

@@ -28,6 +28,18 @@ pub struct Inner {
 }
 
 impl Inner {
+    /// This process is a forked child of the one that opened the store: the threads are not there, and a lock
+    /// may be held for ever.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.shards.iter().any(|shard| shard.ring.is_forked())
+    }
+
+    /// Comes before anything that takes a lock or waits.
+    pub(crate) fn not_forked(&self) -> Result<(), Error> {
+        if self.is_forked() { Err(Error::Forked) } else { Ok(()) }
+    }
+
     pub(crate) fn shard_of(&self, receipt: &Receipt) -> Result<&ShardHandle, Error> {
         self.shards
             .get(usize::from(receipt.stream.shard.0))

@@ -53,6 +53,10 @@ pub enum Status {
 
 /// A store that is open. Cheap to share behind an `Arc`; dropping it closes it, but only
 /// [`close`](Self::close) says how that went.
+///
+/// It belongs to the process that opened it. In a forked child every call that can fail says
+/// [`Error::Forked`], or gives the block back for that reason, and the store is the parent's as before; but the
+/// child holds the store's lock, too, until it ends or runs another program.
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
     threads: Vec<JoinHandle<()>>,
@@ -199,6 +203,7 @@ impl Engine {
     /// # Errors
     /// A namespace longer than 255 bytes.
     pub fn writer(&self, namespace: &str) -> Result<Writer, Error> {
+        self.inner.not_forked()?;
         if namespace.len() > NAMES_BYTES_MAX {
             return Err(Error::Config(format!("the namespace is {} bytes long; at most 255 fit", namespace.len())));
         }
@@ -236,6 +241,7 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownReceipt`] where it is not of this store, or older than the retained log.
     pub fn status_of(&self, receipt: &Receipt) -> Result<Status, Error> {
+        self.inner.not_forked()?;
         let shard = self.inner.shard_of(receipt)?;
         if receipt.stream != shard.own {
             // Of an earlier opening: what recovery found is synced, the rest is lost.
@@ -260,6 +266,7 @@ impl Engine {
     /// # Errors
     /// [`Error::OutcomeUnknown`] where its shard failed first, [`Error::UnknownReceipt`].
     pub fn wait(&self, receipt: &Receipt, durability: Durability) -> Result<(), Error> {
+        self.inner.not_forked()?;
         let shard = self.inner.shard_of(receipt)?;
         if receipt.stream == shard.own {
             return shard.wait(receipt.seq, durability);
@@ -275,6 +282,7 @@ impl Engine {
     /// # Errors
     /// [`Error::OutcomeUnknown`] where a shard failed first.
     pub fn sync(&self) -> Result<(), Error> {
+        self.inner.not_forked()?;
         let upto: Vec<Seq> = self.inner.shards.iter().map(|shard| shard.ring.last_given()).collect();
         for (shard, seq) in self.inner.shards.iter().zip(&upto) {
             shard.shared.want_synced(*seq);
@@ -288,6 +296,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Behind`], [`Error::Rewound`].
     pub fn subscribe(&self, cursor: Cursor) -> Result<Subscription, Error> {
+        self.inner.not_forked()?;
         Subscription::new(Arc::clone(&self.inner), cursor)
     }
 
@@ -300,6 +309,11 @@ impl Engine {
     }
 
     fn shut_down(&mut self) -> Result<(), Error> {
+        if self.inner.is_forked() {
+            // The threads are the parent's: whoever waited for them here would never come back.
+            std::mem::forget((std::mem::take(&mut self.threads), self.flusher.take()));
+            return Err(Error::Forked);
+        }
         for shard in self.inner.shards.iter() {
             shard.ring.close(Closed::Closing);
         }
@@ -328,6 +342,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if !self.threads.is_empty()
             && let Err(error) = self.shut_down()
+            && !matches!(error, Error::Forked)
         {
             tracing::error!("closing {}: {error}", self.inner.config.dir.display());
         }

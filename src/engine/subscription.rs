@@ -56,6 +56,7 @@ impl Subscription {
     }
 
     fn next_delivered(&mut self) -> Result<Option<Delivered>, Error> {
+        self.inner.not_forked()?;
         loop {
             let mut all_ended = true;
             for _ in 0..self.readers.len() {
@@ -90,6 +91,9 @@ impl Iterator for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        if self.inner.is_forked() {
+            return;
+        }
         for shard in self.inner.shards.iter() {
             shard.shared.hold(self.id, None);
         }

@@ -36,6 +36,7 @@ impl Ticket {
     /// # Errors
     /// [`Error::OutcomeUnknown`] where the shard failed first.
     pub fn wait(self) -> Result<Receipt, Error> {
+        self.inner.not_forked()?;
         self.inner.shards[self.shard].wait(self.receipt.seq, self.durability)?;
         Ok(self.receipt)
     }
@@ -56,6 +57,7 @@ impl Future for Ticket {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        this.inner.not_forked()?;
         let Some(mark) = Self::mark(&this.inner, this.shard, this.durability) else {
             return Poll::Ready(Ok(this.receipt));
         };
@@ -69,7 +71,9 @@ impl Future for Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(mark) = Self::mark(&self.inner, self.shard, self.durability) {
+        if let Some(mark) = Self::mark(&self.inner, self.shard, self.durability)
+            && !self.inner.is_forked()
+        {
             mark.unpark(&mut self.parked);
         }
     }

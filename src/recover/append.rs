@@ -134,12 +134,15 @@ impl Appender {
         Ok(())
     }
 
-    /// Makes the reserve, as far as the disk has room.
+    /// Makes the reserve, as far as the disk has room, and below the log's bound a segment more: with that
+    /// the ring takes blocks. At the bound it must not, or each start of a crash loop would let the log grow.
     ///
     /// # Errors
     /// [`OpenError::Io`].
     pub fn make_reserve(&mut self, at: &mut Ground<'_>) -> Result<(), OpenError> {
-        match self.make_ready(at, self.bounds.reserve + 1) {
+        let LogBounds { segments_max, reserve } = self.bounds;
+        let below = self.log.used.len() as u64 + 1 + reserve < segments_max;
+        match self.make_ready(at, reserve + u64::from(below)) {
             Err(error) if error.is_no_space() => Ok(()),
             other => other,
         }

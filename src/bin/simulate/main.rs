@@ -109,14 +109,15 @@ fn main() -> ExitCode {
     if options.flips.is_some() {
         print!("{}", total.flips);
     }
+    let (count, rate) = (total.seeds, total.seeds as f64 / seconds);
     if let Some((world, violation)) = &violation {
         report(*world, violation, &options, limits);
+        println!("{count} seeds in {seconds:.1} s ({rate:.0} seeds/s) before the first violation");
     } else {
         if options.flips.is_none() {
             println!("{:?}\nshards {:?}\n{:?}", total.shard, total.shards, total.files);
         }
         let digest = total.shard.digest.wrapping_add(total.shards.digest).wrapping_add(total.files.digest);
-        let (count, rate) = (total.seeds, total.seeds as f64 / seconds);
         println!(
             "{count} seeds in {seconds:.1} s ({rate:.0} seeds/s), 0 violations (0 silent losses, 0 false refusals), \
              digest {digest:016x}"
