@@ -231,7 +231,7 @@ impl Model {
                 };
                 skipping = false;
                 each_control(&bytes[at..], &batch, |control| gaps.extend(Control::decode(control)));
-                self.check_link(link, (place, &batch), &mut found)?;
+                self.check_link(link, (place, &batch), facts.synced, &mut found)?;
                 self.check_batch(&bytes[at..], &batch, own, (&mut seen, &mut scratch, &mut found))?;
                 self.check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch)?;
                 link = Some((place, batch));
@@ -299,6 +299,7 @@ impl Model {
         &mut self,
         link: Option<(Place, BatchHeader)>,
         (place, batch): (Place, &BatchHeader),
+        synced: Seq,
         found: &mut Found,
     ) -> Result<(), String> {
         let Some((before_place, before)) = link else {
@@ -318,8 +319,8 @@ impl Model {
             passed.all(|seq| seq.0 <= self.before || self.is_lost(seq) || self.item(seq).is_some_and(in_store));
         if batch.first_seq > found.last && (behind_damage || (chained && passes)) {
             if behind_damage {
-                // What was lost to it, perhaps never synced, is named by a gap.
-                (found.last.0 + 1..batch.first_seq.0).for_each(|seq| self.rot_entry(Seq(seq)));
+                // What was not synced yet may be lost with it: a gap names that too.
+                (found.last.0.max(synced.0) + 1..batch.first_seq.0).for_each(|seq| self.rot_entry(Seq(seq)));
             }
             found.last = batch.first_seq.prev();
             return Ok(());
