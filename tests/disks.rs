@@ -398,7 +398,11 @@ fn files_are_recycled_with_the_next_generation_and_another_stamp() {
         let mut rig = Rig::new(factory);
         let first = rig.prepare(1);
         assert_eq!(first, SegmentHeader { file_id: first.file_id, generation: Generation(1), ..wanted(1) });
-        assert!(matches!(rig.write(1, START, 8192, 7).outcome, Outcome::Written));
+        let mut buf = AlignedBuf::new(8192);
+        buf.fill(7);
+        buf[..4].copy_from_slice(&first.stamp().to_le_bytes());
+        let id = rig.submit(DiskOp::Write { segment: SegmentNo(1), offset: START, buf });
+        assert!(matches!(rig.end_of(id).outcome, Outcome::Written));
         let end = START + 8192;
         let retired = rig.run(DiskOp::Retire { segment: SegmentNo(1), end });
         assert!(matches!(retired.outcome, Outcome::Retired), "{retired:?}");
@@ -409,7 +413,7 @@ fn files_are_recycled_with_the_next_generation_and_another_stamp() {
         assert_ne!(again.stamp(), first.stamp());
         let content = rig.content(2);
         assert_eq!(SegmentHeader::decode(&content).expect("a header"), again);
-        assert!(content[START as usize..end as usize].iter().all(|&byte| byte == 7), "the old content stays");
+        assert!(content[START as usize + 4..end as usize].iter().all(|&byte| byte == 7), "the old content stays");
         // A second file; then both are retired, and one spare is kept.
         assert_ne!(rig.prepare(3).file_id, first.file_id);
         for segment in [2, 3] {

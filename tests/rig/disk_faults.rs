@@ -22,13 +22,16 @@ fn nth_max() -> u64 {
 fn every_nth_write_that_fails() {
     enclosed("disk_faults::every_nth_write_that_fails", Fs::Ext4, |dir| {
         let rig = Rig::start(dir, Fs::Ext4);
+        let mut faults = 0;
         for setting in Setting::ALL {
             for nth in 1..=nth_max() {
                 let errno = if nth % 5 == 0 { Failure::NoSpace } else { Failure::Io };
                 let write = Some(Failing { nth, times: 1, errno });
                 latches(&rig, setting, Trouble { write, ..Trouble::default() }, None);
+                faults += 1;
             }
         }
+        println!("{faults} faults");
     });
 }
 
@@ -36,11 +39,14 @@ fn every_nth_write_that_fails() {
 fn every_nth_flush_that_fails() {
     enclosed("disk_faults::every_nth_flush_that_fails", Fs::Ext4, |dir| {
         let rig = Rig::start(dir, Fs::Ext4);
+        let mut faults = 0;
         for setting in Setting::ALL {
             for nth in 1..=nth_max() {
                 latches(&rig, setting, failed_flush(nth), None);
+                faults += 1;
             }
         }
+        println!("{faults} faults");
     });
 }
 
