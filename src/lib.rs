@@ -17,6 +17,7 @@ pub mod io;
 pub mod limits;
 #[cfg(feature = "sim")]
 pub mod planted;
+pub mod probe;
 pub mod reader;
 pub mod recover;
 pub mod report;

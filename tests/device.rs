@@ -6,69 +6,49 @@
 //! are under way. Other programs' flushes only add to the count. Skipped, with the reason, where
 //! the device needs no flush; where there is no device to ask, `REQUIRE_RIG=1` makes that a failure.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use forebay::limits::BATCHES_IN_FLIGHT_MAX;
+use forebay::probe::Device;
+use forebay::probe::device::flushes;
 use forebay::{Block, Config, Engine, IoChoice};
 
 /// Blocks of all writers together.
 const BLOCKS: u64 = 800;
 
-/// The device below a folder, as sysfs shows it.
-enum Below {
-    /// Its flushes are counted.
-    Counted(PathBuf),
+/// Why flushes of the device below a folder cannot be counted.
+enum NotCounted {
     /// A sync needs no flush there, for this reason.
-    NeedsNone(String),
-    /// Nobody knows which device it is, for this reason.
+    NeedsNone(&'static str),
+    /// Nobody knows.
     Unknown(String),
 }
 
-fn below(dir: &Path) -> Below {
-    let id = fs::metadata(dir).expect("a folder").dev();
-    let (major, minor) = (rustix::fs::major(id), rustix::fs::minor(id));
-    let Ok(mut device) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else {
-        return Below::Unknown(format!("the file system has no block device of its own ({major}:{minor})"));
-    };
-    // A partition counts no flushes, nor does a device that is made of others: it passes them on.
-    loop {
-        if device.join("partition").exists() {
-            device.pop();
-        }
-        let parts = fs::read_dir(device.join("slaves")).into_iter().flatten();
-        let parts: Vec<_> = parts.filter_map(|part| fs::canonicalize(part.ok()?.path()).ok()).collect();
-        match <[PathBuf; 1]>::try_from(parts) {
-            Ok([part]) => device = part,
-            Err(parts) if parts.is_empty() => break,
-            Err(parts) => return Below::Unknown(format!("{} is made of {parts:?}", device.display())),
-        }
+fn counted(dir: &Path) -> Result<String, NotCounted> {
+    let device = Device::below(dir);
+    if device.write_cache.as_deref() == Some("write through") {
+        return Err(NotCounted::NeedsNone("its write cache is write-through"));
     }
-    let says = |name: &str| fs::read_to_string(device.join("queue").join(name)).map(|text| text.trim().to_owned());
-    match (says("write_cache"), says("fua"), flushes(&device)) {
-        (Ok(cache), _, _) if cache == "write through" => Below::NeedsNone("its write cache is write-through".into()),
-        (_, Ok(fua), _) if fua != "0" => Below::NeedsNone("it has FUA: a write can be durable by itself".into()),
-        (Ok(_), Ok(_), Some(_)) => Below::Counted(device),
-        _ => Below::Unknown(format!("{} does not say what it flushes", device.display())),
+    if device.fua == Some(true) {
+        return Err(NotCounted::NeedsNone("it has FUA: a write can be durable by itself"));
     }
-}
-
-/// Flush requests that the device has completed: field 16, since Linux 5.5.
-fn flushes(device: &Path) -> Option<u64> {
-    fs::read_to_string(device.join("stat")).ok()?.split_whitespace().nth(15)?.parse().ok()
+    match (device.name, flushes(dir)) {
+        (Some(name), Some(_)) => Ok(name),
+        (Some(name), None) => Err(NotCounted::Unknown(format!("{name} does not say what it flushes"))),
+        (None, _) => Err(NotCounted::Unknown("the file system has no single block device of its own".to_owned())),
+    }
 }
 
 /// Writes at (2, 0) and gives the syncs that the engine counted, and the flushes that the kernel did.
 fn run(io: IoChoice, shards: usize, writers: u64) -> Option<(u64, u64)> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let device = match below(dir.path()) {
-        Below::Counted(device) => device,
-        Below::NeedsNone(why) => {
+    let device = match counted(dir.path()) {
+        Ok(device) => device,
+        Err(NotCounted::NeedsNone(why)) => {
             eprintln!("SKIPPED: flushes of the device below {} cannot be counted: {why}", dir.path().display());
             return None;
         }
-        Below::Unknown(why) => {
+        Err(NotCounted::Unknown(why)) => {
             let why = format!("flushes cannot be counted below {}: {why}", dir.path().display());
             assert!(
                 std::env::var_os("REQUIRE_RIG").is_none(),
@@ -89,7 +69,7 @@ fn run(io: IoChoice, shards: usize, writers: u64) -> Option<(u64, u64)> {
         .wal_level(2)
         .wal_fsync_period_ms(0);
     let engine = Engine::open_with(config, Box::new(forebay::store::Null)).expect("opens");
-    let before = (engine.stats().syncs, flushes(&device).expect("counted"));
+    let before = (engine.stats().syncs, flushes(dir.path()).expect("counted"));
     std::thread::scope(|scope| {
         for _ in 0..writers {
             let writer = engine.writer("n").expect("a writer");
@@ -100,14 +80,9 @@ fn run(io: IoChoice, shards: usize, writers: u64) -> Option<(u64, u64)> {
             });
         }
     });
-    let after = (engine.stats().syncs, flushes(&device).expect("counted"));
+    let after = (engine.stats().syncs, flushes(dir.path()).expect("counted"));
     let counts = (after.0 - before.0, after.1 - before.1);
-    println!(
-        "{io}, {shards} shards, {writers} writers: {} syncs, {} flushes of {}",
-        counts.0,
-        counts.1,
-        device.display()
-    );
+    println!("{io}, {shards} shards, {writers} writers: {} syncs, {} flushes of {device}", counts.0, counts.1);
     Some(counts)
 }
 

@@ -5,6 +5,7 @@ mod inspect;
 #[cfg(feature = "parquet")]
 mod merge;
 mod out;
+mod probe;
 mod repair;
 mod verify;
 
@@ -51,6 +52,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Salvage what is sound of a damaged store, and say what is lost; no engine may have the store open
     Repair(repair::RepairArgs),
+    /// Measure a disk: its writes and flushes, whether its flush looks real, and what each setting can have of it
+    Probe(probe::ProbeArgs),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Probe(args) => probe::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         // Who reads the output may stop early.

@@ -1,11 +1,13 @@
 //! The command line: what was typed ([`Args`]) becomes what is to be done ([`Plan`]), or an error
 //! that names the option.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Parser;
-use forebay::IoChoice;
 use forebay::limits::{FSYNC_PERIOD_MS, SHARDS_MAX};
+use forebay::probe::Probe;
+use forebay::{IoChoice, SyncPolicy};
 
 use crate::meters::ROW_BYTES_MAX;
 
@@ -100,6 +102,9 @@ pub struct Args {
     /// Throughput and latency as a picture.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// What `forebay probe --json` wrote: each setting is compared with what the disk allows.
+    #[arg(long, value_name = "FILE")]
+    probe: Option<PathBuf>,
     /// A shard's intake ring.
     #[arg(long, value_parser = bytes, value_name = "N", hide_short_help = true)]
     intake_bytes: Option<u64>,
@@ -140,6 +145,15 @@ impl Setting {
         match self {
             Self::Level1 => 1,
             Self::Level2(_) => 2,
+        }
+    }
+
+    /// As the engine calls it.
+    pub fn policy(self) -> SyncPolicy {
+        match self {
+            Self::Level1 => SyncPolicy::Level1,
+            Self::Level2(0) => SyncPolicy::Each,
+            Self::Level2(ms) => SyncPolicy::Periodic { ms },
         }
     }
 
@@ -252,6 +266,8 @@ pub struct Plan {
     pub repeat: u32,
     /// Sizes of the engine that were given.
     pub sizes: Sizes,
+    /// What the disk can do, where it was measured.
+    pub probe: Option<Arc<Probe>>,
 }
 
 /// Sizes of the engine, where they are not its defaults.
@@ -297,17 +313,24 @@ impl Args {
             Workload::Raw(_) => StoreKind::None,
             Workload::Meters(_) | Workload::Input(..) => StoreKind::of_lines(),
         });
-        let mut plans = vec![self.plan(&settings, workload, store)?];
+        let probe = self.probe.as_deref().map(read_probe).transpose()?.map(Arc::new);
+        let mut plans = vec![self.plan(&settings, workload, store, probe.clone())?];
         // One setting, or blocks of one kind (a rate counts blocks), are one table.
         let is_narrow = self.wal_level.is_some() || self.rate.is_some() || self.block_bytes.is_some();
         if !is_narrow && self.store.is_none() && self.input.is_none() && self.rows_per_block.is_none() {
-            let whole_path = self.plan(&settings, Workload::Meters(ROWS_PER_BLOCK), StoreKind::of_lines())?;
+            let whole_path = self.plan(&settings, Workload::Meters(ROWS_PER_BLOCK), StoreKind::of_lines(), probe)?;
             plans.extend(Some(whole_path).filter(|plan| plan.store == StoreKind::Parquet));
         }
         Ok(Job { dir: self.dir, keep: self.keep, json: self.json, hdr: self.hdr, plot: self.plot, plans })
     }
 
-    fn plan(&self, settings: &[Setting], workload: Workload, store: StoreKind) -> Result<Plan, String> {
+    fn plan(
+        &self,
+        settings: &[Setting],
+        workload: Workload,
+        store: StoreKind,
+        probe: Option<Arc<Probe>>,
+    ) -> Result<Plan, String> {
         let max = self.block_bytes_max.unwrap_or(BLOCK_BYTES_MAX);
         match workload {
             Workload::Raw(bytes) if bytes > max => {
@@ -351,8 +374,16 @@ impl Args {
                 wal_bytes_max: self.wal_bytes_max,
                 buffer_bytes: self.buffer_bytes,
             },
+            probe,
         })
     }
+}
+
+fn read_probe(file: &Path) -> Result<Probe, String> {
+    let named =
+        |why: &dyn std::fmt::Display| format!("--probe {}: {why}; forebay probe --json makes it", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
+    serde_json::from_str(&text).map_err(|error| named(&error))
 }
 
 /// A list of CPUs. A type of its own: clap would take a plain `Vec` for a repeated option.

@@ -1,5 +1,6 @@
 //! One run in figures, under the names that scripts read: schema `forebay.load-test/1`.
 
+use forebay::probe::{FLUSH_US_MIN, Load};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,8 +19,6 @@ pub const SCHEMA: &str = "forebay.load-test/1";
 const MAKING_SHARE_MAX: f64 = 0.5;
 /// A run is bound by the store where its shards took nothing for more than this share of the time.
 const STORE_WAIT_SHARE_MAX: f64 = 0.1;
-/// A flush that is faster than this in the median, in microseconds, reached no device.
-const FLUSH_US_MIN: f64 = 20.0;
 
 /// What was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -114,6 +113,9 @@ pub struct Report {
     pub bytes: u64,
     /// Blocks a second.
     pub blocks_per_s: f64,
+    /// What the disk allows, where it was probed; of a closed loop over the engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_blocks_per_s: Option<f64>,
     /// Rows a second.
     pub rows_per_s: f64,
     /// Bytes a second.
@@ -189,6 +191,10 @@ impl Report {
             rows: measured.done.rows,
             bytes: measured.done.bytes,
             blocks_per_s: per_second(measured.done.blocks),
+            predicted_blocks_per_s: match engine {
+                EngineName::Forebay => predicted(plan, setting, measured),
+                EngineName::File => None,
+            },
             rows_per_s: per_second(measured.done.rows),
             bytes_per_s: per_second(measured.done.bytes),
             ack_us: Percentiles::of(&measured.service, 1e3),
@@ -223,6 +229,13 @@ impl Report {
     pub fn io(&self) -> &str {
         &self.settings.io
     }
+}
+
+fn predicted(plan: &Plan, setting: Setting, measured: &Measured) -> Option<f64> {
+    let probe = plan.probe.as_ref().filter(|_| plan.rate.is_none() && measured.done.blocks > 0)?;
+    let block_bytes = measured.done.bytes / measured.done.blocks;
+    let load = Load { writers: plan.writers as u64, in_flight: plan.in_flight as u64, block_bytes };
+    Some(round3(probe.predict(setting.policy(), load).blocks_per_s))
 }
 
 impl Settings {

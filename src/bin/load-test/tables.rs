@@ -46,7 +46,12 @@ fn one_table(plan: &Plan, reports: &[Report], text: &mut String) {
         },
     );
     let _ = writeln!(text, "{}", table(plan, reports, first.rows == first.blocks));
-    for line in drops(plan, reports).into_iter().chain(ratios(plan, reports)).chain(remarks(plan, reports)) {
+    for line in drops(plan, reports)
+        .into_iter()
+        .chain(ratios(plan, reports))
+        .chain(allowed(plan, reports))
+        .chain(remarks(plan, reports))
+    {
         let _ = writeln!(text, "{line}");
     }
     for report in reports.iter().filter(|report| !report.columns.is_empty()) {
@@ -193,6 +198,17 @@ fn ratios(plan: &Plan, reports: &[Report]) -> Vec<String> {
         sound.then(|| format!("{}: {:.2} x the plain file", setting.label(), engine / file))
     };
     plan.settings.iter().filter_map(ratio).collect()
+}
+
+/// What the engine makes of what the disk allows.
+fn allowed(plan: &Plan, reports: &[Report]) -> Vec<String> {
+    let share = |&setting: &Setting| {
+        let runs = of(reports, EngineName::Forebay, setting);
+        let shares: Vec<f64> = runs.filter_map(|run| Some(run.blocks_per_s / run.predicted_blocks_per_s?)).collect();
+        let percent = 100.0 * median(shares.iter().copied());
+        (!shares.is_empty()).then(|| format!("{}: {percent:.1} % of what the disk allows, by --probe", setting.label()))
+    };
+    plan.settings.iter().filter_map(share).collect()
 }
 
 fn remarks(plan: &Plan, reports: &[Report]) -> Vec<String> {
