@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_one_order_of_all() {
-        let order = |seed| {
+        let order = |seed: u64| {
             let mut items: Vec<u32> = (0..30).collect();
             Shuffler(seed | 1).shuffle(&mut items);
             items

@@ -32,9 +32,11 @@ pub enum Engine {
     /// okaywal, which has group commit.
     Okaywal,
     /// raft-engine, which has group commit, with its log files filled ahead.
-    RaftEngine,
+    #[value(name = "raft-engine")]
+    Raft,
     /// raft-engine with its default options.
-    RaftEnginePlain,
+    #[value(name = "raft-engine-plain")]
+    RaftPlain,
     /// walrus over pwrite.
     Walrus,
     /// walrus over a mapping.
@@ -98,7 +100,7 @@ impl Engine {
             Self::Forebay => Some("forebay"),
             Self::File | Self::FileGroup => None,
             Self::Okaywal => Some("okaywal"),
-            Self::RaftEngine | Self::RaftEnginePlain => Some("raft-engine"),
+            Self::Raft | Self::RaftPlain => Some("raft-engine"),
             Self::Walrus | Self::WalrusMmap | Self::WalrusGroup => Some("walrus-rust"),
             Self::Fjall | Self::FjallGroup => Some("fjall"),
         }
@@ -123,9 +125,7 @@ impl Engine {
             Self::Forebay => Box::new(forebay::Forebay::open(options)?),
             Self::File | Self::FileGroup => Box::new(file::PlainFile::open(options, self == Self::FileGroup)?),
             Self::Okaywal => Box::new(okaywal::Okaywal::open(options)?),
-            Self::RaftEngine | Self::RaftEnginePlain => {
-                Box::new(raft_engine::RaftEngine::open(options, self == Self::RaftEngine)?)
-            }
+            Self::Raft | Self::RaftPlain => Box::new(raft_engine::RaftEngine::open(options, self == Self::Raft)?),
             Self::Walrus | Self::WalrusMmap | Self::WalrusGroup => Box::new(walrus::Wal::open(options, self)?),
             Self::Fjall | Self::FjallGroup => Box::new(fjall::Fjall::open(options, self == Self::FjallGroup)?),
         })
@@ -140,9 +140,7 @@ impl Engine {
             Self::Forebay => forebay::read_back(options, see),
             Self::File | Self::FileGroup => file::read_back(options, see),
             Self::Okaywal => okaywal::read_back(options, see),
-            Self::RaftEngine | Self::RaftEnginePlain => {
-                raft_engine::read_back(options, self == Self::RaftEngine, writers, see)
-            }
+            Self::Raft | Self::RaftPlain => raft_engine::read_back(options, self == Self::Raft, writers, see),
             Self::Walrus | Self::WalrusMmap | Self::WalrusGroup => walrus::read_back(options, self, writers, see),
             Self::Fjall | Self::FjallGroup => fjall::read_back(options, see),
         }
@@ -154,7 +152,7 @@ impl Engine {
             Self::Forebay => forebay::asked(sync),
             Self::File | Self::FileGroup => file::asked(sync, self == Self::FileGroup),
             Self::Okaywal => okaywal::asked(),
-            Self::RaftEngine | Self::RaftEnginePlain => raft_engine::asked(sync, self == Self::RaftEngine),
+            Self::Raft | Self::RaftPlain => raft_engine::asked(sync, self == Self::Raft),
             Self::Walrus | Self::WalrusMmap | Self::WalrusGroup => walrus::asked(sync, self),
             Self::Fjall | Self::FjallGroup => fjall::asked(sync, self == Self::FjallGroup),
         }

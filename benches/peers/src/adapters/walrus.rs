@@ -1,7 +1,7 @@
 //! walrus: a topic for each writer, as in its own benchmarks, and an append for each block; or one topic, and
 //! a batch for all who wait. Where it keeps its files, an environment variable says: see `crate::lead`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -29,7 +29,7 @@ pub struct Wal {
 impl Wal {
     pub fn open(options: Options<'_>, engine: Engine) -> Result<Self> {
         let dir = std::env::var_os(DIR_VARIABLE).context("walrus is run in a process of its own")?;
-        anyhow::ensure!(PathBuf::from(&dir) == options.dir, "{DIR_VARIABLE} names another folder");
+        anyhow::ensure!(Path::new(&dir) == options.dir, "{DIR_VARIABLE} names another folder");
         if engine == Engine::WalrusMmap {
             disable_fd_backend();
         }
