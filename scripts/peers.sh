@@ -46,7 +46,11 @@ FOREBAY_COMMIT=$(git rev-parse --short HEAD)
 export FOREBAY_COMMIT
 cargo build --release --locked --manifest-path benches/peers/Cargo.toml
 peers=benches/peers/target/release/peers
-mkdir -p "$folder" "$(dirname "$out")"
+mkdir -p "$(dirname "$out")"
+if [[ ! -e $folder ]]; then
+    mkdir -p "$folder"
+    trap 'rmdir "$folder"' EXIT
+fi
 env=$("$peers" --env --dir "$folder")
 seed=$(date +%s%N)
 status=0
