@@ -38,8 +38,15 @@ if [[ $install == yes ]]; then
     as_root=()
     [[ $EUID -eq 0 ]] || as_root=(sudo)
     "${as_root[@]}" apt-get update -qq
-    # Their own services would be in the way of the figures: RUNLEVEL=1 keeps them from being started.
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${packages[@]}"
+    # Their own services would share the machine with the figures: Debian asks this file before it starts one.
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+        "${as_root[@]}" chmod +x "$policy"
+        trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    fi
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-upgrade --no-install-recommends "${packages[@]}"
+    [[ -z $(trap -p EXIT) ]] || { "${as_root[@]}" rm -f "$policy"; trap - EXIT; }
 fi
 
 FOREBAY_COMMIT=$(git rev-parse --short HEAD)

@@ -376,7 +376,8 @@ def main():
                 line |= one(options, folder, SYSTEMS[name], engine, sync, size)
                 sound &= "failed" not in line
             line |= {"seed": options.seed, "env": json.loads(options.env)}
-            told = line.get("skipped") or line.get("failed") or f"{line['blocks_per_s']} blocks/s"
+            told = next((f"{word}: {line[word]}" for word in ("skipped", "failed") if word in line), None)
+            told = told or f"{line['blocks_per_s']} blocks/s"
             print(f"{engine:<18}{sync:<6}{size:>7} bytes  {told}", file=sys.stderr)
             print(json.dumps(line), file=out, flush=True)
     if made:
