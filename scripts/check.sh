@@ -6,8 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 format() {
     cargo fmt --all --check
-    # A package of its own, for libFuzzer.
+    # Packages of their own: for libFuzzer, and with what Forebay is compared with.
     cargo fmt --manifest-path fuzz/Cargo.toml --check
+    cargo fmt --manifest-path benches/peers/Cargo.toml --check
 }
 # The log alone is a build of its own.
 clippy() {

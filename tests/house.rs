@@ -224,6 +224,7 @@ fn every_path_that_the_docs_name_is_there() {
         "docs/operations.md",
         "docs/found-bugs.md",
         "docs/line-protocol.md",
+        "benches/peers/README.md",
     ] {
         let text = fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
         for name in named_paths(&text) {

@@ -22,13 +22,16 @@ pub fn rust_files(folder: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// Calls `visit` for every file below `folder`; none where there is no such folder.
+/// Calls `visit` for every file below `folder`, but for what a build of a package in it left in its `target`;
+/// none where there is no such folder.
 pub fn walk(folder: &Path, visit: &mut dyn FnMut(&Path)) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.expect("a readable folder").path();
         if path.is_dir() {
-            walk(&path, visit);
+            if !path.ends_with("target") {
+                walk(&path, visit);
+            }
         } else {
             visit(&path);
         }
