@@ -33,6 +33,7 @@ QUICK_SECONDS = 285
 STUCK_SECONDS = 600
 # A gate judges the load that the published figure speaks of.
 GATE_WRITERS = 50
+GATED = {setting for reading in summary.READINGS for setting in reading}
 
 
 def words(allowed):
@@ -85,6 +86,7 @@ def options(arguments):
     found.bounded = found.preset == "quick" and not (found.rounds or found.seconds or axes_given)
     found.rounds = preset["rounds"] if found.rounds is None else found.rounds
     found.seconds = preset["seconds"] if found.seconds is None else found.seconds
+    found.is_gated = lambda cells: cells[0].group.writers == found.gate_writers and GATED <= {cell.setting for cell in cells}
     if found.rounds < 1 or found.seconds <= 0:
         parser.error("--rounds and --seconds must be above 0")
     if found.preset == "full" or axes_given:
@@ -92,14 +94,16 @@ def options(arguments):
         found.groups = matrix.product(*axis, found.writers or matrix.WRITERS, found.periods or matrix.PERIODS_MS)
     else:
         found.groups = matrix.quick()
+    if found.max_drop is not None and not found.redraw and not any(map(found.is_gated, found.groups.values())):
+        parser.error(f"--max-drop judges {found.gate_writers} writers at (1), (2,3000) and (2,0): nothing of the matrix; see --gate-writers")
     return found
 
 
 class Runner:
     """Starts load-test, and records what it says."""
 
-    def __init__(self, asked, out):
-        self.asked, self.out = asked, out
+    def __init__(self, asked):
+        self.asked, self.out = asked, None
         self.folder = Path(asked.dir) / "store"
         self.began = time.monotonic()
         self.longest = 0.0
@@ -251,9 +255,9 @@ def measure(asked):
     os.chdir(ROOT)
     Path(asked.dir).mkdir(parents=True, exist_ok=True)
     asked.program = build(asked)
-    out = folder_for(asked)
-    runner = Runner(asked, out)
+    runner = Runner(asked)
     overhead = runner.probe()
+    runner.out = out = folder_for(asked)
     a_run = asked.seconds + WARMUP_SECONDS + overhead
     a_round = a_run * sum(map(len, asked.groups.values()))
     if asked.bounded:

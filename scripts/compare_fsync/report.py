@@ -13,12 +13,16 @@ def percent(value):
 
 
 def with_interval(entry):
-    """The drop with its interval, positive where it is slower."""
+    """The drop with its interval."""
     drop = entry["drop_percent"]
     if drop["interval"] is None:
         return f"{percent(drop['median'])} (one round: no interval)"
     low, high = drop["interval"]
-    return f"{percent(drop['median'])} [{low:.1f}, {high:.1f}]"
+    if low >= 0 or high < 0:
+        ends = f"{abs(low):.1f} to {abs(high):.1f}"
+    else:
+        ends = f"{-low:.1f} faster to {high:.1f} slower"
+    return f"{percent(drop['median'])} [{ends}]"
 
 
 def table(head, rows):
