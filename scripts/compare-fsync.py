@@ -241,11 +241,11 @@ def folder_for(asked):
     return out
 
 
-def write_env(out, asked, overhead, estimate):
+def write_env(out, asked, load, overhead, estimate):
     plan = {"preset": asked.preset, "rounds": asked.rounds, "seconds": asked.seconds, "warmup_seconds": WARMUP_SECONDS}
     plan |= {"seed": asked.seed, "load_test_options": asked.extra, "groups": len(asked.groups)}
     plan |= {"runs_a_round": sum(map(len, asked.groups.values())), "estimated_seconds": round(estimate)}
-    env = machine.describe(asked.dir) | {"plan": plan, "seconds_beside_a_run": round(overhead, 3)}
+    env = machine.describe(asked.dir) | {"load_average": load, "plan": plan, "seconds_beside_a_run": round(overhead, 3)}
     (out / "env.json").write_text(json.dumps(env, indent=2) + "\n")
     return env
 
@@ -254,6 +254,8 @@ def measure(asked):
     """Everything up to runs.jsonl. Returns its folder, and whether it was interrupted."""
     os.chdir(ROOT)
     Path(asked.dir).mkdir(parents=True, exist_ok=True)
+    # Before the building and the first run, which are load too.
+    load = os.getloadavg()
     asked.program = build(asked)
     runner = Runner(asked)
     overhead = runner.probe()
@@ -263,7 +265,7 @@ def measure(asked):
     if asked.bounded:
         asked.rounds = max(1, min(asked.rounds, int((QUICK_SECONDS - overhead) // a_round)))
     estimate = a_round * asked.rounds
-    env = write_env(out, asked, overhead, estimate)
+    env = write_env(out, asked, load, overhead, estimate)
     runs = asked.rounds * env["plan"]["runs_a_round"]
     say(f"{asked.preset}: {runs} runs in {asked.rounds} rounds of {a_round / 60:.1f} minutes; about {estimate / 60:.1f} minutes in all, of {overhead:.1f} s a run beside its {asked.seconds} s. Results: {out}")
     if asked.bounded and a_round * asked.rounds > QUICK_SECONDS:

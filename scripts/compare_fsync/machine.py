@@ -108,7 +108,6 @@ def describe(folder):
         "free_bytes": space.f_bavail * space.f_frsize,
         "queue": queue_of(mount.get("device_number")),
         "vm": {path.name: read(path) for path in sorted(Path("/proc/sys/vm").glob("dirty*"))},
-        "load_average": os.getloadavg(),
         "rustc": said("rustc", "-V"),
         "cargo": said("cargo", "-V"),
         "python": sys.version.split()[0],

@@ -80,7 +80,7 @@ def drop_height(entries):
 
 
 def drop_range(entries):
-    """Of all panels, so that they can be compared; an interval that goes further is cut off at the edge."""
+    """Of all panels, so that they can be compared; an interval that goes further ends in an arrow."""
     ends = [0.0, 10.0]
     for entry in entries:
         ends += [entry["drop_percent"]["median"], *(entry["drop_percent"]["interval"] or [])]
@@ -96,7 +96,10 @@ def draw_drop(page, entry, x, y):
     if ends:
         page.line(x(ends[0]), y, x(ends[1]), y, f"s-{name}", 2)
         for end in ends:
-            page.line(x(end), y - 4, x(end), y + 4, f"s-{name}", 1.5)
+            if end < x.low:
+                page.path([(x.begin + 6, y - 4), (x.begin, y), (x.begin + 6, y + 4)], f"n s-{name}", 1.5)
+            else:
+                page.line(x(end), y - 4, x(end), y + 4, f"s-{name}", 1.5)
     page.dot(x(drop["median"]), y, f"f-{name} s-page", 4.5, text)
     page.text(x.end + 14, y + 4, text, "f-ink", size=11)
 
