@@ -64,7 +64,7 @@ def numbers(least, most):
 def options(arguments):
     parser = argparse.ArgumentParser(prog="compare-fsync.sh", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--preset", choices=PRESETS, default="quick", help="quick: less than 5 minutes; full: the matrix, hours")
-    parser.add_argument("--dir", default="target/measure", help="a folder on the disk to measure (default: %(default)s)")
+    parser.add_argument("--dir", default=ROOT / "target/measure", help="a folder on the disk to measure (default: target/measure here)")
     parser.add_argument("--out", help="folder of the results (default: results/DATE-HOST-COMMIT)")
     parser.add_argument("--rounds", type=int, help="how often each setting is run")
     parser.add_argument("--seconds", type=float, help="how long each run is measured")
@@ -220,9 +220,9 @@ def build(asked):
     """The load-test to measure with."""
     if asked.load_test:
         return str(Path(asked.load_test).resolve())
-    environment = os.environ | {"FOREBAY_COMMIT": machine.commit()}
+    environment = os.environ | {"FOREBAY_COMMIT": machine.commit(ROOT)}
     command = ["cargo", "build", "--locked", "--release", "--bin", "load-test"]
-    if subprocess.run(command, env=environment).returncode != 0:
+    if subprocess.run(command, env=environment, cwd=ROOT).returncode != 0:
         raise SystemExit("error: load-test cannot be built")
     return str(ROOT / "target/release/load-test")
 
@@ -234,7 +234,7 @@ def folder_for(asked):
         if out.exists() and any(out.iterdir()):
             raise SystemExit(f"error: --out {out}: not empty; --redraw {out} draws it again")
     else:
-        name = f"results/{datetime.date.today()}-{machine.host()}-{machine.commit()}"
+        name = f"{ROOT}/results/{datetime.date.today()}-{machine.host()}-{machine.commit(ROOT)}"
         others = (Path(f"{name}-{number}") for number in range(2, 1000))
         out = next(path for path in (Path(name), *others) if not path.exists())
     (out / "histograms").mkdir(parents=True, exist_ok=True)
@@ -245,14 +245,13 @@ def write_env(out, asked, load, overhead, estimate):
     plan = {"preset": asked.preset, "rounds": asked.rounds, "seconds": asked.seconds, "warmup_seconds": WARMUP_SECONDS}
     plan |= {"seed": asked.seed, "load_test_options": asked.extra, "groups": len(asked.groups)}
     plan |= {"runs_a_round": sum(map(len, asked.groups.values())), "estimated_seconds": round(estimate)}
-    env = machine.describe(asked.dir) | {"load_average": load, "plan": plan, "seconds_beside_a_run": round(overhead, 3)}
+    env = machine.describe(asked.dir, ROOT) | {"load_average": load, "plan": plan, "seconds_beside_a_run": round(overhead, 3)}
     (out / "env.json").write_text(json.dumps(env, indent=2) + "\n")
     return env
 
 
 def measure(asked):
     """Everything up to runs.jsonl. Returns its folder, and whether it was interrupted."""
-    os.chdir(ROOT)
     Path(asked.dir).mkdir(parents=True, exist_ok=True)
     # Before the building and the first run, which are load too.
     load = os.getloadavg()

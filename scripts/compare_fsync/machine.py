@@ -81,10 +81,10 @@ def memory_bytes():
     return None
 
 
-def commit():
+def commit(tree):
     """Of the tree, short; `-changed` behind it where files differ from it."""
-    name = said("git", "rev-parse", "--short", "HEAD")
-    changed = said("git", "status", "--porcelain", "--untracked-files=no")
+    name = said("git", "-C", str(tree), "rev-parse", "--short", "HEAD")
+    changed = said("git", "-C", str(tree), "status", "--porcelain", "--untracked-files=no")
     return (name or "unknown") + ("-changed" if changed else "")
 
 
@@ -92,8 +92,8 @@ def host():
     return socket.gethostname().partition(".")[0] or "host"
 
 
-def describe(folder):
-    """All of it, for stores in `folder`."""
+def describe(folder, tree):
+    """All of it, for stores in `folder` and the program of `tree`."""
     mount = mount_of(str(Path(folder).resolve()), read("/proc/self/mountinfo") or "")
     space = os.statvfs(folder)
     return {
@@ -111,5 +111,5 @@ def describe(folder):
         "rustc": said("rustc", "-V"),
         "cargo": said("cargo", "-V"),
         "python": sys.version.split()[0],
-        "commit": commit(),
+        "commit": commit(tree),
     }
