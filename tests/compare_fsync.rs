@@ -155,7 +155,11 @@ fn the_gate_names_what_is_beyond_it_and_lets_the_rest_pass() {
     for (limit, code, names) in [
         ("60", 0, vec![]),
         ("30", 3, vec!["(2,0) against (2,3000): 50.0 % slower"]),
-        ("15", 3, vec!["(2,3000) against (1): 20.0 % slower [10.0 to 40.0]; its interval is not wholly beyond", "(2,0)"]),
+        (
+            "15",
+            3,
+            vec!["(2,3000) against (1): 20.0 % slower [10.0 to 40.0]; its interval is not wholly beyond", "(2,0)"],
+        ),
     ] {
         let Some(script) = script() else { return };
         let dir = folder();
@@ -196,7 +200,10 @@ fn what_cannot_count_is_left_out_and_named() {
     assert_eq!(code, 1, "{err}");
     assert_eq!(comparison(dir.path(), "(2,3000)", "(1)")["rounds"], 4);
     assert_eq!(comparison(dir.path(), "(2,0)", "(2,3000)")["rounds"], 3);
-    assert!(err.contains("(2,3000): ended early: interrupted") && err.contains("(2,0): exit code 74: no space"), "{err}");
+    assert!(
+        err.contains("(2,3000): ended early: interrupted") && err.contains("(2,0): exit code 74: no space"),
+        "{err}"
+    );
     assert!(out.contains("runs bound by the generator, not by the log"), "{out}");
     let text = fs::read_to_string(dir.path().join("summary.md")).expect("a summary");
     assert!(text.contains("generator (1 runs)") && text.contains("exit code 74: no space"), "{text}");
