@@ -7,6 +7,7 @@ runs that were neighbours. Exit codes: 0 done, 1 failure, 2 usage, 3 a drop beyo
 
 import argparse
 import datetime
+import fcntl
 import json
 import os
 import shlex
@@ -104,7 +105,16 @@ class Runner:
 
     def __init__(self, asked):
         self.asked, self.out = asked, None
-        self.folder = Path(asked.dir) / "store"
+        self.folder = Path(asked.dir) / "compare-fsync"
+        # Held to the end: of two comparisons in one folder the second must not remove what the first one needs.
+        self.lock = os.open(asked.dir, os.O_RDONLY)
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"error: another comparison works in {asked.dir}") from None
+        # What load-test left that was killed has its mark, and is removed by the next one.
+        if self.folder.exists() and not (self.folder / "LOAD-TEST").exists():
+            raise SystemExit(f"error: {self.folder} is there already; remove it or name another --dir")
         self.began = time.monotonic()
         self.longest = 0.0
 
@@ -127,6 +137,8 @@ class Runner:
         seconds = time.monotonic() - began
         self.longest = max(self.longest, seconds)
         if child.returncode != 0:
+            # What a failed run wrote it keeps for its user: here it would be in the way of the next one.
+            shutil.rmtree(self.folder, ignore_errors=True)
             last = (complaint.strip().splitlines() or ["it said nothing"])[-1]
             return None, f"exit code {child.returncode}: {last}", seconds
         return json.loads(text.splitlines()[-1]), None, seconds
@@ -186,8 +198,7 @@ class Runner:
                     return False
                 said = self.record(cell, number, place)
                 done += 1
-                group = cell.group
-                say(f"{done}/{total} round {number}: {group.block}, {group.writers} writers, {group.in_flight} in flight, {cell.setting}: {said}")
+                say(f"{done}/{total} round {number}: {report.load(vars(cell.group))}, {cell.setting}: {said}")
         return True
 
 
@@ -299,7 +310,7 @@ def conclude(out, asked):
     print(report.drops(figures))
     say(f"{out / 'summary.md'} and {', '.join(plots.ALL)}")
     for record in figures["left_out"]:
-        say(f"left out: round {record['round']}, {record['block']}, {record['writers']} writers, {record['setting']}: {record['why']}")
+        say(f"left out: round {record['round']}, {report.load(record)}, {record['setting']}: {record['why']}")
     if "gate" not in figures:
         return 1 if figures["left_out"] else 0
     verdict, code = report.verdict(figures["gate"])

@@ -5,6 +5,7 @@
 //! fail where `REQUIRE_RIG=1`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -14,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+const LOAD_TEST: &str = env!("CARGO_BIN_EXE_load-test");
 const PLOTS: [&str; 4] = ["drop.svg", "writers.svg", "latency.svg", "timeline.svg"];
 
 /// The script under that Python; `None` where there is none.
@@ -251,9 +253,9 @@ fn pictures_say_what_the_runs_say() {
     assert!(std::panic::catch_unwind(|| assert_drawn(dir.path())).is_err());
 }
 
-/// A comparison of small stores, with the load-test of this build.
-fn small(script: &mut Command, dir: &Path, rounds: &str) {
-    script.args(["scripts/compare-fsync.py", "--load-test", env!("CARGO_BIN_EXE_load-test"), "--rounds", rounds]);
+/// A comparison of small stores, measured with this program.
+fn small(script: &mut Command, dir: &Path, rounds: &str, program: &Path) {
+    script.args(["scripts/compare-fsync.py", "--rounds", rounds, "--load-test"]).arg(program);
     script.arg("--dir").arg(dir.join("disk")).arg("--out").arg(dir.join("out"));
     script.args(["--seconds", "0.2", "--writers", "2", "--in-flight", "1", "--blocks", "4k", "--periods", "0,3000"]);
     script.args(["--", "--shards", "1", "--intake-bytes", "1m", "--segment-bytes", "1m", "--block-bytes-max", "256k"]);
@@ -268,7 +270,7 @@ fn runs(dir: &Path) -> Vec<Value> {
 fn every_round_has_every_setting_once_and_is_drawn_again_the_same() {
     let Some(mut first) = script() else { return };
     let dir = folder();
-    small(&mut first, dir.path(), "3");
+    small(&mut first, dir.path(), "3", Path::new(LOAD_TEST));
     let (code, _, err) = said(&mut first);
     assert_eq!(code, 0, "{err}");
     let runs = runs(dir.path());
@@ -307,7 +309,7 @@ fn every_round_has_every_setting_once_and_is_drawn_again_the_same() {
 fn an_interrupted_comparison_keeps_and_summarizes_what_it_did() {
     let Some(mut command) = script() else { return };
     let dir = folder();
-    small(&mut command, dir.path(), "1000");
+    small(&mut command, dir.path(), "1000", Path::new(LOAD_TEST));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let began = Instant::now();
     while runs(dir.path()).len() < 6 && child.try_wait().expect("a child").is_none() {
@@ -321,7 +323,43 @@ fn an_interrupted_comparison_keeps_and_summarizes_what_it_did() {
     assert!(err.contains("interrupted: what was measured so far follows"), "{err}");
     assert_drawn(&dir.path().join("out"));
     assert!(fs::read_to_string(dir.path().join("out/summary.md")).expect("a summary").contains("(2,0) against (1)"));
-    assert!(!dir.path().join("disk/store").exists(), "no store stays behind");
+    assert_eq!(fs::read_dir(dir.path().join("disk")).expect("a folder").count(), 0, "no store stays behind");
+}
+
+#[test]
+fn a_folder_that_is_not_its_own_is_left_alone() {
+    let Some(mut command) = script() else { return };
+    let dir = folder();
+    let mine = dir.path().join("disk/compare-fsync/IDENTITY");
+    fs::create_dir_all(mine.parent().expect("a folder")).expect("made");
+    fs::write(&mine, "mine").expect("written");
+    small(&mut command, dir.path(), "1", Path::new(LOAD_TEST));
+    let (code, _, err) = said(&mut command);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("is there already; remove it or name another --dir"), "{err}");
+    assert!(mine.exists() && !dir.path().join("out").exists());
+}
+
+#[test]
+fn a_run_that_fails_is_recorded_and_the_others_go_on() {
+    let Some(mut command) = script() else { return };
+    let dir = folder();
+    // In place of load-test: at (2,0) it fails as on a full disk, and leaves its folder behind.
+    let program = dir.path().join("load-test");
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in *'--wal-fsync-period 0'*) mkdir \"$2\"; touch \"$2/kept\"; echo no space >&2; exit 74;; esac\n\
+         exec '{}' \"$@\"\n",
+        LOAD_TEST
+    );
+    fs::write(&program, text).expect("written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("set");
+    small(&mut command, dir.path(), "1", &program);
+    let (code, _, err) = said(&mut command);
+    assert_eq!(code, 1, "{err}");
+    let (failed, done): (Vec<_>, Vec<_>) = runs(dir.path()).into_iter().partition(|run| run["run"].is_null());
+    assert_eq!((failed.len(), done.len()), (2, 3), "of engine and file: {err}");
+    assert!(failed.iter().all(|run| run["error"] == "exit code 74: no space"), "{failed:?}");
+    assert!(err.contains("left out: round 1, 4 KiB, 2 writers, 1 in flight, (2,0): exit code 74: no space"), "{err}");
 }
 
 #[test]
