@@ -277,7 +277,8 @@ def measure(asked):
     estimate = a_round * asked.rounds
     env = write_env(out, asked, load, overhead, estimate)
     runs = asked.rounds * env["plan"]["runs_a_round"]
-    say(f"{asked.preset}: {runs} runs in {asked.rounds} rounds of {a_round / 60:.1f} minutes; about {estimate / 60:.1f} minutes in all, of {overhead:.1f} s a run beside its {asked.seconds} s. Results: {out}")
+    say(f"{asked.preset}: {runs} runs, {asked.rounds} of each setting: about {estimate / 60:.1f} minutes, {asked.seconds} s a run and {overhead:.1f} s beside it")
+    say(f"results: {out}")
     if asked.bounded and a_round * asked.rounds > QUICK_SECONDS:
         say("this disk is too slow for a whole round in five minutes: it will end in the middle of one")
     if env["load_average"][0] > 0.5 * env["cpu"]["cores"]:
