@@ -64,14 +64,18 @@ def numbers(least, most):
 
 def options(arguments):
     parser = argparse.ArgumentParser(prog="compare-fsync.sh", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--preset", choices=PRESETS, default="quick", help="quick: less than 5 minutes; full: the matrix, hours")
-    parser.add_argument("--dir", default=ROOT / "target/measure", help="a folder on the disk to measure (default: target/measure here)")
+    lasting = "quick: less than 5 minutes; full: the matrix, hours"
+    parser.add_argument("--preset", choices=PRESETS, default="quick", help=lasting)
+    disk = "a folder on the disk to measure (default: target/measure here)"
+    parser.add_argument("--dir", default=ROOT / "target/measure", help=disk)
     parser.add_argument("--out", help="folder of the results (default: results/DATE-HOST-COMMIT)")
     parser.add_argument("--rounds", type=int, help="how often each setting is run")
     parser.add_argument("--seconds", type=float, help="how long each run is measured")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the runs (default: %(default)s)")
-    parser.add_argument("--max-drop", type=float, metavar="PERCENT", help="exit 3 where (2,3000) against (1), or (2,0) against (2,3000), costs more in the median of the paired ratios")
-    parser.add_argument("--gate-writers", type=int, default=GATE_WRITERS, metavar="N", help="the loads that --max-drop judges (default: %(default)s writers)")
+    gate = "exit 3 where (2,3000) against (1), or (2,0) against (2,3000), costs more in the median of the paired ratios"
+    parser.add_argument("--max-drop", type=float, metavar="PERCENT", help=gate)
+    judged = "the loads that --max-drop judges (default: %(default)s writers)"
+    parser.add_argument("--gate-writers", type=int, default=GATE_WRITERS, metavar="N", help=judged)
     parser.add_argument("--redraw", metavar="DIR", help="summary and plots again, from DIR/runs.jsonl; measures nothing")
     parser.add_argument("--load-test", metavar="PROGRAM", help="measure with this one, and build none")
     axes = parser.add_argument_group("the matrix, where it is not the preset's; what is not named is as in full")
@@ -87,7 +91,6 @@ def options(arguments):
     found.bounded = found.preset == "quick" and not (found.rounds or found.seconds or axes_given)
     found.rounds = preset["rounds"] if found.rounds is None else found.rounds
     found.seconds = preset["seconds"] if found.seconds is None else found.seconds
-    found.is_gated = lambda cells: cells[0].group.writers == found.gate_writers and GATED <= {cell.setting for cell in cells}
     if found.rounds < 1 or found.seconds <= 0:
         parser.error("--rounds and --seconds must be above 0")
     if found.preset == "full" or axes_given:
@@ -95,9 +98,15 @@ def options(arguments):
         found.groups = matrix.product(*axis, found.writers or matrix.WRITERS, found.periods or matrix.PERIODS_MS)
     else:
         found.groups = matrix.quick()
-    if found.max_drop is not None and not found.redraw and not any(map(found.is_gated, found.groups.values())):
-        parser.error(f"--max-drop judges {found.gate_writers} writers at (1), (2,3000) and (2,0): nothing of the matrix; see --gate-writers")
+    if found.max_drop is not None and not found.redraw and not any(is_gated(cells, found.gate_writers) for cells in found.groups.values()):
+        judged = f"{found.gate_writers} writers at (1), (2,3000) and (2,0)"
+        parser.error(f"--max-drop judges {judged}: nothing of the matrix; see --gate-writers")
     return found
+
+
+def is_gated(cells, writers):
+    """Whether --max-drop can judge a load of the matrix."""
+    return cells[0].group.writers == writers and GATED <= {cell.setting for cell in cells}
 
 
 class Runner:
@@ -124,7 +133,8 @@ class Runner:
         command += [*cell.options(), *self.asked.extra, *more]
         began = time.monotonic()
         # In a session of its own: a Ctrl-C comes here alone, and is passed on once.
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        pipe = subprocess.PIPE
+        child = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
         try:
             text, complaint = child.communicate(timeout=self.asked.seconds + STUCK_SECONDS)
         except subprocess.TimeoutExpired:
@@ -154,7 +164,8 @@ class Runner:
 
     def record(self, cell, number, place):
         """One run as a line of runs.jsonl, at once: an interrupted comparison keeps what it did."""
-        slug = "-".join(part.replace(" ", "").replace(",", "") for part in (cell.group.block, str(cell.group.writers), str(cell.group.in_flight)))
+        group = cell.group
+        slug = f"{group.block.replace(' ', '').replace(',', '')}-{group.writers}-{group.in_flight}"
         histogram = self.out / "histograms" / f"new-{slug}.hlog"
         started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         more = ["--seconds", str(self.asked.seconds), "--warmup", str(WARMUP_SECONDS), "--hdr", str(histogram)]
@@ -164,7 +175,6 @@ class Runner:
                 keep_histogram(histogram, self.out / "histograms" / f"{slug}.hlog", number)
         finally:
             histogram.unlink(missing_ok=True)
-        group = cell.group
         record = {
             "schema": summary.SCHEMA,
             "round": number,
@@ -256,7 +266,8 @@ def write_env(out, asked, load, overhead, estimate):
     plan = {"preset": asked.preset, "rounds": asked.rounds, "seconds": asked.seconds, "warmup_seconds": WARMUP_SECONDS}
     plan |= {"seed": asked.seed, "load_test_options": asked.extra, "groups": len(asked.groups)}
     plan |= {"runs_a_round": sum(map(len, asked.groups.values())), "estimated_seconds": round(estimate)}
-    env = machine.describe(asked.dir, ROOT) | {"load_average": load, "plan": plan, "seconds_beside_a_run": round(overhead, 3)}
+    more = {"load_average": load, "plan": plan, "seconds_beside_a_run": round(overhead, 3)}
+    env = machine.describe(asked.dir, ROOT) | more
     (out / "env.json").write_text(json.dumps(env, indent=2) + "\n")
     return env
 
@@ -277,7 +288,8 @@ def measure(asked):
     estimate = a_round * asked.rounds
     env = write_env(out, asked, load, overhead, estimate)
     runs = asked.rounds * env["plan"]["runs_a_round"]
-    say(f"{asked.preset}: {runs} runs, {asked.rounds} of each setting: about {estimate / 60:.1f} minutes, {asked.seconds} s a run and {overhead:.1f} s beside it")
+    times = f"{asked.seconds} s a run and {overhead:.1f} s beside it"
+    say(f"{asked.preset}: {runs} runs, {asked.rounds} of each setting: about {estimate / 60:.1f} minutes, {times}")
     say(f"results: {out}")
     if asked.bounded and a_round * asked.rounds > QUICK_SECONDS:
         say("this disk is too slow for a whole round in five minutes: it will end in the middle of one")
@@ -324,6 +336,8 @@ def main(arguments):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         out, interrupted = (Path(asked.redraw), False) if asked.redraw else measure(asked)
+        if interrupted and not (out / "runs.jsonl").exists():
+            return 130
         code = conclude(out, asked)
     except KeyboardInterrupt:
         return 130

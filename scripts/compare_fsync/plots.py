@@ -132,7 +132,8 @@ def draw_drops(figures, _runs):
     own = {panel: [e for e in entries if (e["block"], e["in_flight"]) == panel] for panel in panels}
     heights = [max(drop_height(own[panel]) for panel in panels[at : at + 2]) + 88 for at in range(0, len(panels), 2)]
     width = 580 * min(2, max(1, len(panels))) + 24
-    words = f"Median of the paired ratios of {rounds_of(figures)};\nbars are 95 % intervals, drawn from {summary.RESAMPLES:,} resamples of the rounds"
+    words = f"Median of the paired ratios of {rounds_of(figures)};\n"
+    words += f"bars are 95 % intervals, drawn from {summary.RESAMPLES:,} resamples of the rounds"
     page = svg.Page(width, 96 + sum(heights), "What each fsync setting costs", words)
     ends = drop_range(entries)
     for at, panel in enumerate(panels):
@@ -215,7 +216,8 @@ def draw_writers(figures, _runs):
     """Throughput by the number of writers."""
     cells = figures["cells"]
     panels = loads(cells)
-    words = f"Acknowledged blocks a second up to the final sync, logarithmic;\nmedians of {rounds_of(figures)}, bars from the least to the most"
+    words = "Acknowledged blocks a second up to the final sync, logarithmic;\n"
+    words += f"medians of {rounds_of(figures)}, bars from the least to the most"
     page = svg.Page(*grid_of(len(panels)), "Throughput by number of writers", words)
     for at, panel in enumerate(panels):
         own = [cell for cell in cells if (cell["block"], cell["in_flight"]) == panel]
@@ -225,7 +227,15 @@ def draw_writers(figures, _runs):
 
 # Latencies
 
-NINES = (("min", 0.0, "min"), ("p50", 1.0, "50 %"), ("p90", 2.0, "90 %"), ("p99", 3.0, "99 %"), ("p999", 4.0, "99.9 %"), ("max", 5.0, "max"))
+# Percentile, its place on the abscissa, and how it is named there.
+NINES = (
+    ("min", 0, "min"),
+    ("p50", 1, "50 %"),
+    ("p90", 2, "90 %"),
+    ("p99", 3, "99 %"),
+    ("p999", 4, "99.9 %"),
+    ("max", 5, "max"),
+)
 
 
 def latency_panel(page, title, cells, box):
@@ -250,7 +260,8 @@ def draw_latency(figures, _runs):
     writers = shown_writers(figures["cells"])
     cells = [cell for cell in figures["cells"] if cell["writers"] == writers]
     panels = loads(cells)
-    words = f"{writers} writers, closed loop; logarithmic. Each point is the median of that percentile over {rounds_of(figures)};\nthe name of a line has its maximum"
+    words = f"{writers} writers, closed loop; logarithmic. Each point is the median of that percentile over"
+    words += f" {rounds_of(figures)};\nthe name of a line has its maximum"
     page = svg.Page(*grid_of(len(panels)), "From the call to the acknowledgement", words)
     for at, panel in enumerate(panels):
         own = [cell for cell in cells if (cell["block"], cell["in_flight"]) == panel]
@@ -296,7 +307,8 @@ def strip(page, setting, runs, left, top, length):
     lengths = [length for found in stalls.values() for _, length in found]
     found = f"{len(lengths)} stall{'s' if len(lengths) != 1 else ''}, longest {max(lengths)} ms" if lengths else "no stall"
     page.text(left, top - 6, setting, f"b f-{name}")
-    page.text(left + STRIP_WIDTH, top - 6, f"{found}; median {svg.plain(statistics.median(rates))} MiB/s", "f-ink" if lengths else "f-soft", "end", 11)
+    said = f"{found}; median {svg.plain(statistics.median(rates))} MiB/s"
+    page.text(left + STRIP_WIDTH, top - 6, said, "f-ink" if lengths else "f-soft", "end", 11)
     page.line(left, top, left, bottom, "s-axis")
     page.text(left - 6, top + 8, svg.plain(high / 1.05), "f-soft", "end", 10)
     page.text(left - 6, bottom, "0", "f-soft", "end", 10)
@@ -323,7 +335,9 @@ def draw_timeline(figures, runs):
     settings = sorted({cell.setting for cell in shown}, key=matrix.place)
     length = max([seconds_of(run) for cell in shown for run in cells[cell].values()] + [0.1])
     bottom = 118 + STRIP_HEIGHT * len(settings)
-    words = f"MiB/s of the middle run of each setting, {writers} writers, {least} in flight; each strip has its own scale. Below it a row for each round, with a bar where it stalled:\nat least {summary.STALL_MS} ms in which less than a tenth of the run's mean pace was acknowledged"
+    words = f"MiB/s of the middle run of each setting, {writers} writers, {least} in flight; each strip has its own scale."
+    words += " Below it a row for each round, with a bar where it stalled:\n"
+    words += f"at least {summary.STALL_MS} ms in which less than a tenth of the run's mean pace was acknowledged"
     page = svg.Page(24 + max(900, (STRIP_WIDTH + 70) * len(groups)), bottom + 44, "The course of the runs", words)
     for column, group in enumerate(groups):
         left = 70 + (STRIP_WIDTH + 70) * column

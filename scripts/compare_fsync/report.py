@@ -75,15 +75,18 @@ def machine(env):
     queue = env.get("queue") or {}
     plan = env["plan"]
     words = [f"Commit {env['commit']}, {env['date']}, kernel {env['kernel']}, {env['cpu']['model']} ({env['cpu']['cores']} cores),"]
-    words.append(f"{env['file_system']} ({env['mount_options']}) on {queue.get('disk') or env['device']}, write cache: {queue.get('write_cache')},")
-    words.append(f"scheduler: {queue.get('scheduler')}; load average at the beginning {env['load_average'][0]:.1f}.")
-    words.append(f"Preset {plan['preset']}: {plan['rounds']} rounds of {plan['runs_a_round']} runs of {plan['seconds']} s, order from seed {plan['seed']}.")
+    words.append(f"{env['file_system']} ({env['mount_options']}) on {queue.get('disk') or env['device']},")
+    words.append(f"write cache: {queue.get('write_cache')}, scheduler: {queue.get('scheduler')}; load average at the beginning {env['load_average'][0]:.1f}.")
+    words.append(f"Preset {plan['preset']}: {plan['rounds']} rounds of {plan['runs_a_round']} runs of {plan['seconds']} s,")
+    words.append(f"order from seed {plan['seed']}.")
     return [" ".join(words)]
 
 
 def drop_rows(figures):
     for entry in filter(is_drop, figures["comparisons"]):
-        yield [load(entry), f"{entry['of']} against {entry['against']}", with_interval(entry), entry["rounds"], ", ".join(entry["bound_by"]) or "-"]
+        bound_by = ", ".join(entry["bound_by"]) or "-"
+        compared = f"{entry['of']} against {entry['against']}"
+        yield [load(entry), compared, with_interval(entry), entry["rounds"], bound_by]
 
 
 def file_rows(figures):
@@ -117,7 +120,10 @@ def caveats(figures):
     lines = []
     if 0 < rounds < 6:
         most = summary.most_coverage(rounds) * 100
-        lines.append(f"Of {rounds} rounds even the range from the least to the greatest ratio holds the true median with {most:.1f} % only: read these intervals as no surer than that.")
+        lines.append(
+            f"Of {rounds} rounds even the range from the least to the greatest ratio holds the true median with"
+            f" {most:.1f} % only: read these intervals as no surer than that."
+        )
     lines += sorted({f"Warning of load-test: {warning}." for cell in figures["cells"] for warning in cell["warnings"]})
     for record in figures["left_out"]:
         lines.append(f"Left out: round {record['round']}, {load(record)}, {record['setting']}: {record['why']}.")
@@ -138,7 +144,10 @@ def markdown(figures, env):
     parts.append(table(["load", "compared", "drop [95 %]", "rounds", "bound by something else"], drop_rows(figures)))
     parts += ["## Against the plain file", table(["load", "setting", "times the plain file [95 %]", "rounds"], file_rows(figures))]
     parts += ["## Each setting", "![throughput by writers](writers.svg)", "![latency](latency.svg)", "![time line](timeline.svg)"]
-    parts.append(f"Medians of the rounds (least to most). A stall: at least {summary.STALL_MS} ms in which less than a tenth of the run's mean pace was acknowledged.")
+    parts.append(
+        f"Medians of the rounds (least to most). A stall: at least {summary.STALL_MS} ms in which less than a tenth of"
+        " the run's mean pace was acknowledged."
+    )
     head = ["load", "setting", "blocks/s", "MiB/s", "ack p50", "p99", "max", "fsyncs/s", "stalls, longest", "bound by (runs)"]
     parts.append(table(head, cell_rows(figures)))
     return "\n\n".join(parts) + "\n"
