@@ -179,13 +179,13 @@ mod tests {
         }
         let line = Timeline { interval_ms: 20, bytes: vec![200, 200, 0, 0, 400, 400] };
         assert_eq!(steps.figures(), line);
-        assert_eq!(Steps::default().figures().bytes, []);
+        assert!(Steps::default().figures().bytes.is_empty());
     }
 
     #[test]
     fn a_long_time_line_gets_longer_steps_and_keeps_its_bytes() {
         let mut steps = Steps::default();
-        for look in 1..=4321 {
+        for look in 1..=4321_u32 {
             steps.look(f64::from(look) / 2.0, u64::from(look) * 50);
         }
         let line = steps.figures();
