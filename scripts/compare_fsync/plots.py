@@ -24,8 +24,10 @@ def hue(setting):
 
 
 def dash(setting):
-    """The plain file is dashed; settings that have no hue of their own are dotted."""
-    return "6 4" if setting.startswith(matrix.FILE) else None if setting in HUE_OF else "2 3"
+    """The plain file is dashed, in longer dashes where nothing syncs it; settings without a hue are dotted."""
+    if setting.startswith(matrix.FILE):
+        return "7 4" if setting.endswith(matrix.LEVEL_1) else "3 3"
+    return None if setting in HUE_OF else "1 3"
 
 
 def groups_of(entries):
