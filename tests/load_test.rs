@@ -103,6 +103,18 @@ fn with_json_on_stdout_there_is_one_object_per_run_and_nothing_else() {
 }
 
 #[test]
+fn the_plain_file_alone_is_a_run_of_its_own() {
+    let options = "--wal-level 1 --block-bytes 4k --baseline=only --writers 2 --seconds 0.3 --warmup 0 --json -";
+    let (code, out, err) = load_test(&folder(), options);
+    assert_eq!(code, 0, "{err}");
+    let runs = runs(&out);
+    assert_eq!((runs.len(), &runs[0]["engine"]), (1, &"file".into()), "{out}");
+    let steps = runs[0]["timeline"]["bytes"].as_array().expect("a time line");
+    let bytes: u64 = steps.iter().map(|step| step.as_u64().expect("bytes")).sum();
+    assert!(bytes > 0 && Some(bytes) <= runs[0]["bytes"].as_u64(), "{out}");
+}
+
+#[test]
 fn the_weather_is_there_once_at_each_setting() {
     let options = format!("--input {WEATHER} --rows-per-block 20 --store none --verify --json - {SMALL}");
     let (code, out, err) = load_test(&folder(), &options);

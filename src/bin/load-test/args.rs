@@ -87,9 +87,9 @@ pub struct Args {
     /// with a store row by row in its data files.
     #[arg(long)]
     verify: bool,
-    /// Measure the same against one plain file, written under a lock, in the same repeats.
-    #[arg(long)]
-    baseline: bool,
+    /// Measure the same against one plain file, written under a lock, in the same repeats; or that file only.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "beside", value_name = "beside|only")]
+    baseline: Option<Baseline>,
     /// How often each setting is run, in turn (default 3; 1 for a single setting or an input).
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "N")]
     repeat: Option<u32>,
@@ -201,6 +201,15 @@ impl StoreKind {
     }
 }
 
+/// Where one plain file is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Baseline {
+    /// In turn with the engine.
+    Beside,
+    /// In its place.
+    Only,
+}
+
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -226,7 +235,7 @@ impl Job {
 
     /// Whether there is only one run in all.
     pub fn is_single(&self) -> bool {
-        let single = |plan: &Plan| plan.settings.len() == 1 && plan.repeat == 1 && !plan.baseline;
+        let single = |plan: &Plan| plan.settings.len() == 1 && plan.repeat == 1 && plan.baseline.is_none();
         self.plans.len() == 1 && self.plans.iter().all(single)
     }
 }
@@ -260,8 +269,8 @@ pub struct Plan {
     pub store: StoreKind,
     /// Whether each run is proven.
     pub verify: bool,
-    /// Whether the plain file is measured too.
-    pub baseline: bool,
+    /// Whether the plain file is measured, too or only.
+    pub baseline: Option<Baseline>,
     /// How often each setting is run.
     pub repeat: u32,
     /// Sizes of the engine that were given.

@@ -11,7 +11,7 @@ use crate::run::Measured;
 use crate::stats::Percentiles;
 use crate::target::Counts;
 use crate::verify::Verdict;
-use crate::watch::Pace;
+use crate::watch::{Pace, Timeline};
 
 /// The name of this shape; a field may be added under it, never changed.
 pub const SCHEMA: &str = "forebay.load-test/1";
@@ -132,6 +132,8 @@ pub struct Report {
     writer_blocks: WriterBlocks,
     /// How evenly it went.
     pub by_second: Pace,
+    /// The same in short steps: a line that shows stalls.
+    pub timeline: Timeline,
     /// What the store took in; `None` where there is none.
     pub stored: Option<Stored>,
     marks: Value,
@@ -207,6 +209,7 @@ impl Report {
             unsynced_max: UnsyncedMax { bytes: after.unsynced_max_bytes, ms: round3(after.unsynced_max_ms) },
             writer_blocks: WriterBlocks { min: measured.served.0, max: measured.served.1 },
             by_second: measured.pace.clone(),
+            timeline: measured.timeline.clone(),
             stored: (engine == EngineName::Forebay && plan.store == StoreKind::Parquet).then(|| Stored::of(measured)),
             marks: after.marks.clone(),
             verified_blocks: verdict.map(|verdict| verdict.verified),
@@ -344,6 +347,7 @@ pub mod tests {
             store_wait_share,
             wal_peak_bytes: 0,
             pace: Pace::default(),
+            timeline: Timeline { interval_ms: 20, bytes: vec![4096, 0] },
             close_seconds: 3.0,
             served: (1, 2),
             ended_early: None,
@@ -374,6 +378,7 @@ pub mod tests {
             "fsync",
             "blocks_per_batch",
             "unsynced_max",
+            "timeline",
             "marks",
             "verified_blocks",
             "lost_blocks",
@@ -401,6 +406,7 @@ pub mod tests {
         assert_eq!((&json["settings"]["wal_level"], &json["settings"]["wal_fsync_period_ms"]), (&2.into(), &0.into()));
         assert_eq!((&json["blocks_per_s"], &json["ack_us"]["p50"]), (&500.0.into(), &0.15.into()));
         assert_eq!((&json["fsync"]["count"], &json["blocks_per_batch"]), (&100.into(), &10.0.into()));
+        assert_eq!(json["timeline"], serde_json::json!({"interval_ms": 20, "bytes": [4096, 0]}));
         assert!(json["ack_us_corrected"].is_null() && json["verified_blocks"].is_null());
     }
 

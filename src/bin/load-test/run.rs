@@ -30,7 +30,7 @@ use crate::stats::histogram_ns;
 use crate::target::{Counts, Target, TargetWriter};
 use crate::verify::Ledger;
 use crate::verify_rows::RowLedger;
-use crate::watch::{Pace, Watched};
+use crate::watch::{Pace, Timeline, Watched};
 use crate::workload::{Source, hash_of};
 
 /// One in so many ready-made blocks is timed while it is taken; others are timed each.
@@ -66,6 +66,8 @@ pub struct Measured {
     pub wal_peak_bytes: u64,
     /// How evenly it went.
     pub pace: Pace,
+    /// The same in short steps.
+    pub timeline: Timeline,
     /// Seconds from the final sync to the end of the close, in which the store took the rest.
     pub close_seconds: f64,
     /// Blocks of the least and of the most served writer.
@@ -189,8 +191,9 @@ pub fn measure<T: Target>(
     let paced = (after.paced_ms - before.paced_ms) / 1e3 / seconds / plan.writers as f64;
     let store_wait_share = watched.waits.share().max(paced);
     let measured = gather(tallies, seconds, (before, after), ended_early);
-    let (wal_peak_bytes, pace) = (watched.waits.wal_peak_bytes, watched.pace.figures());
-    Ok(Measured { store_wait_share, wal_peak_bytes, pace, ..measured })
+    let (wal_peak_bytes, pace, timeline) =
+        (watched.waits.wal_peak_bytes, watched.pace.figures(), watched.steps.figures());
+    Ok(Measured { store_wait_share, wal_peak_bytes, pace, timeline, ..measured })
 }
 
 fn sum(tallies: &[Tally]) -> Done {
@@ -224,7 +227,8 @@ fn gather(tallies: Vec<Tally>, seconds: f64, counts: (Counts, Counts), ended_ear
         rows.extend(tally.rows);
     }
     let making_share = making / 1e9 / seconds / cores;
-    let (store_wait_share, wal_peak_bytes, close_seconds, pace) = (0.0, 0, 0.0, Pace::default());
+    let (store_wait_share, wal_peak_bytes, close_seconds) = (0.0, 0, 0.0);
+    let (pace, timeline) = (Pace::default(), Timeline::default());
     Measured {
         seconds,
         done,
@@ -235,6 +239,7 @@ fn gather(tallies: Vec<Tally>, seconds: f64, counts: (Counts, Counts), ended_ear
         store_wait_share,
         wal_peak_bytes,
         pace,
+        timeline,
         close_seconds,
         served,
         ended_early,
@@ -319,6 +324,7 @@ impl Lap<'_> {
             let spent = started.elapsed().as_secs_f64();
             progress.at(spent, bytes);
             watched.pace.look(spent, bytes);
+            watched.steps.look(spent, bytes);
             if finished() || shared.stop.load(Ordering::Relaxed) {
                 break None;
             }
@@ -605,6 +611,8 @@ mod tests {
         assert_eq!(found.service.len(), found.done.blocks);
         assert!(found.corrected.is_none());
         assert!(found.seconds >= 0.2 && found.seconds < 5.0, "{}", found.seconds);
+        let line: u64 = found.timeline.bytes.iter().sum();
+        assert!(line > 0 && line <= found.done.bytes, "{line} of {}", found.done.bytes);
         let in_file = found.counts.1.blocks_written - found.counts.0.blocks_written;
         assert_eq!(in_file, found.done.blocks);
         assert!(found.counts.1.sync_us.len() > found.counts.0.sync_us.len(), "the final sync counts");

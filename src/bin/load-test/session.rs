@@ -12,7 +12,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::args::{Job, Plan, Setting, StoreKind, Workload};
+use crate::args::{Baseline, Job, Plan, Setting, StoreKind, Workload};
 use crate::baseline::PlainFile;
 #[cfg(feature = "parquet")]
 use crate::data_files::each_row;
@@ -110,7 +110,11 @@ fn runs_of(plan: &Plan, table: usize) -> impl Iterator<Item = (usize, u32, (Sett
 /// The runs of one repeat. Every other repeat goes backwards, so that no setting always runs behind
 /// the same other one, whose traces in the disk and the page cache it would have to bear.
 fn turns(plan: &Plan, repeat: u32) -> Vec<(Setting, EngineName)> {
-    let engines: &[_] = if plan.baseline { &[EngineName::Forebay, EngineName::File] } else { &[EngineName::Forebay] };
+    let engines: &[_] = match plan.baseline {
+        None => &[EngineName::Forebay],
+        Some(Baseline::Beside) => &[EngineName::Forebay, EngineName::File],
+        Some(Baseline::Only) => &[EngineName::File],
+    };
     let of = |&setting| engines.iter().map(move |&engine| (setting, engine));
     let mut turns: Vec<_> = plan.settings.iter().flat_map(of).collect();
     if repeat.is_multiple_of(2) {

@@ -1,5 +1,5 @@
 //! What the watch of a lap sees: how long writers waited for the store, and how evenly bytes were
-//! acknowledged.
+//! acknowledged, second by second and in steps short enough to show a stall.
 
 use forebay::types::Seq;
 use serde::Serialize;
@@ -8,6 +8,10 @@ use crate::target::Counts;
 
 /// A log that is less full than this holds nobody up, whatever the reserve within its bound.
 const FULL_LOG_SHARE: f64 = 0.25;
+/// A step of the time line in the beginning: as often as the watch looks.
+const STEP_MS: u64 = 20;
+/// A time line that would have more steps gets steps of twice the length.
+const STEPS_MAX: usize = 1000;
 
 /// What was seen of a lap.
 #[derive(Debug, Default)]
@@ -16,6 +20,8 @@ pub struct Watched {
     pub waits: StoreWaits,
     /// What was acknowledged in each second.
     pub pace: Seconds,
+    /// The same in short steps.
+    pub steps: Steps,
 }
 
 /// How evenly a run went.
@@ -53,6 +59,58 @@ impl Seconds {
         let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
         let least_to_median = (sorted.len() > 1).then(|| sorted[0] as f64 / median.max(1) as f64);
         Pace { bytes: self.bytes, least_to_median: least_to_median.map(|share| (share * 1e3).round() / 1e3) }
+    }
+}
+
+/// What was acknowledged in steps of equal length, from the first measured block on: a line that shows stalls.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Timeline {
+    /// How long each step is.
+    pub interval_ms: u64,
+    /// Bytes that were acknowledged in each whole step.
+    pub bytes: Vec<u64>,
+}
+
+/// A [`Timeline`] that grows.
+#[derive(Debug)]
+pub struct Steps {
+    line: Timeline,
+    /// The bytes of all its steps.
+    counted: u64,
+    /// When the watch looked last, and the bytes until then.
+    last: (f64, u64),
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self { line: Timeline { interval_ms: STEP_MS, bytes: Vec::new() }, counted: 0, last: (0.0, 0) }
+    }
+}
+
+impl Steps {
+    /// So many bytes were acknowledged within so many seconds from the beginning. Steps that end between
+    /// two looks share what came meanwhile evenly.
+    pub fn look(&mut self, spent: f64, bytes: u64) {
+        let (time, before) = self.last;
+        loop {
+            let end = ((self.line.bytes.len() as u64 + 1) * self.line.interval_ms) as f64 / 1e3;
+            if end > spent {
+                break;
+            }
+            let by_then = before as f64 + (bytes - before) as f64 * (end - time) / (spent - time);
+            self.line.bytes.push((by_then.round() as u64).saturating_sub(self.counted));
+            self.counted = self.counted.max(by_then.round() as u64);
+            if self.line.bytes.len() == STEPS_MAX {
+                self.line.bytes = self.line.bytes.chunks(2).map(|pair| pair.iter().sum()).collect();
+                self.line.interval_ms *= 2;
+            }
+        }
+        self.last = (spent, bytes);
+    }
+
+    /// The whole steps.
+    pub fn figures(self) -> Timeline {
+        self.line
     }
 }
 
@@ -111,6 +169,30 @@ mod tests {
         let pace = seconds.figures();
         assert_eq!((pace.bytes, pace.least_to_median), (vec![100, 100, 9], Some(0.09)));
         assert_eq!(Seconds::default().figures(), Pace::default());
+    }
+
+    #[test]
+    fn the_time_line_has_a_hole_where_nothing_was_acknowledged() {
+        let mut steps = Steps::default();
+        for (spent, bytes) in [(0.021, 210), (0.040, 400), (0.061, 400), (0.080, 400), (0.120, 1200), (0.139, 1300)] {
+            steps.look(spent, bytes);
+        }
+        let line = Timeline { interval_ms: 20, bytes: vec![200, 200, 0, 0, 400, 400] };
+        assert_eq!(steps.figures(), line);
+        assert!(Steps::default().figures().bytes.is_empty());
+    }
+
+    #[test]
+    fn a_long_time_line_gets_longer_steps_and_keeps_its_bytes() {
+        let mut steps = Steps::default();
+        for look in 1..=4321_u32 {
+            steps.look(f64::from(look) / 2.0, u64::from(look) * 50);
+        }
+        let line = steps.figures();
+        assert!(line.bytes.len() < STEPS_MAX && line.bytes.len() >= STEPS_MAX / 2, "{}", line.bytes.len());
+        let whole_ms = line.bytes.len() as u64 * line.interval_ms;
+        assert!(whole_ms <= 2_160_500 && 2_160_500 - whole_ms < line.interval_ms, "{whole_ms}");
+        assert_eq!(line.bytes.iter().sum::<u64>(), whole_ms / 10, "100 bytes a second");
     }
 
     #[test]

@@ -1,0 +1,1 @@
+"""What scripts/compare-fsync.py consists of: the matrix, the machine, the figures and the pictures."""
