@@ -238,6 +238,7 @@ pub fn examine(
     }
     folder.sync_folder().map_err(OpenError::io("syncing the shard's folder"))?;
 
+    let spare_epoch = spares.iter().map(|(id, _)| epoch_of_spare(folder, setup, *id)).max().unwrap_or_default();
     let mut headers = read_headers(folder, setup, &segments)?;
     let mut scanned = scan(folder, setup.flushed, &headers, &segments, progress)?;
     // A salvage that was cut short handled nothing: it has not yet said so in the log, nor to anybody.
@@ -302,7 +303,12 @@ pub fn examine(
         return Err(OpenError::TooDamaged { shard: setup.shard, ranges: handled.len(), keep });
     }
     Ok(Examined {
-        epoch_max: scanned.newest.as_ref().map_or(Epoch(0), |header| header.epoch).max(ring_epoch(&ring)),
+        epoch_max: scanned
+            .newest
+            .as_ref()
+            .map_or(Epoch(0), |header| header.epoch)
+            .max(ring_epoch(&ring))
+            .max(spare_epoch),
         report,
         setup: *setup,
         leftover,
@@ -395,6 +401,17 @@ fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
             lost_to_damage: scanned.breaks.last().is_some_and(|last| last.resume.is_none()),
         },
     }
+}
+
+/// The epoch in which a spare was last in use: where damage took the log's newest segments, and a salvage that was
+/// cut short has given back those ahead of them, nothing else knows that it was given.
+fn epoch_of_spare(folder: &dyn Folder, setup: &ShardSetup, id: FileId) -> Epoch {
+    let mut buf = AlignedBuf::new(SEGMENT_HEADER_BYTES);
+    // One that cannot be read is not used again.
+    let count = folder.read(&spare_name(id), 0, &mut buf).unwrap_or(0);
+    let header = SegmentHeader::decode(&buf[..count]).ok();
+    let ours = header.filter(|header| header.store == setup.store && header.shard == setup.shard);
+    ours.map_or(Epoch(0), |header| header.epoch)
 }
 
 fn ring_epoch(ring: &RingVerdict) -> Epoch {

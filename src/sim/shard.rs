@@ -66,7 +66,7 @@ pub struct Shard {
     pub facts: Facts,
     /// Damages that nobody has met yet: they may lie where a later generation's log will end.
     pub lurking: u32,
-    /// The first batch that each strayed write of the last life took: its number and first seq.
+    /// The batches that strayed writes of the last life took: their numbers and first seqs.
     strays: Vec<(BatchNo, Seq)>,
     /// Flipped bits of the ring since it was made.
     ring_flips: u32,
@@ -276,15 +276,15 @@ impl Shard {
         }
         // Where earlier flips left only one whole copy of the header, this one may take that too.
         let headless = SegmentHeader::decode(&flipped).is_err();
-        !self.damaged(&header, content, at..at + 1, headless).is_empty()
+        !self.damaged(medium, (&header, content), at..at + 1, headless).is_empty()
     }
 
     /// What stands in this range of a segment is damaged, and may be lost with a report; without it the
     /// segment would hold `truth`. The batches that it hits.
     fn damaged(
         &mut self,
-        header: &SegmentHeader,
-        truth: &[u8],
+        medium: &SharedMedium,
+        (header, truth): (&SegmentHeader, &[u8]),
         range: Range<usize>,
         headless: bool,
     ) -> Vec<BatchHeader> {
@@ -301,10 +301,20 @@ impl Shard {
         if headless {
             // Whatever stood in it, or was to.
             self.model.rot_place(Place::new(header, SEGMENT_HEADER_BYTES as u32));
-            // The write that hit the header may be missing from between two batches of the same segment.
-            if let (Some((_, first)), Some((_, last))) = (batches.first(), batches.last()) {
-                (first.first_seq.0..last.first_seq.0).for_each(|seq| self.model.rot_entry(Seq(seq)));
+            // The write that hit the header may be missing from it, and may have gone over others of its batches.
+            let others = self.segments(medium).into_iter();
+            let others = others.filter_map(|(_, content)| Some((SegmentHeader::decode(&content).ok()?, content)));
+            let (mut from, mut upto) = (Seq(0), self.model.last());
+            for (other, content) in others.filter(|(other, _)| other.segment != header.segment) {
+                for (_, batch) in self::batches(&other, &content) {
+                    if other.segment < header.segment {
+                        from = from.max(batch.last_seq());
+                    } else {
+                        upto = upto.min(batch.first_seq.prev());
+                    }
+                }
             }
+            (from.0 + 1..=upto.0).for_each(|seq| self.model.rot_entry(Seq(seq)));
         }
         let behind = batches.iter().find(|(start, _)| *start >= range.end);
         if let (Some((_, before)), Some((_, behind))) = (before, behind) {
@@ -356,9 +366,8 @@ impl Shard {
         let Ok(header) = SegmentHeader::decode(&truth) else { return };
         let headless = SegmentHeader::decode(&content).as_ref() != Ok(&header);
         for hit in hits {
-            let batches = self.damaged(&header, &truth, hit, headless);
-            let first = batches.iter().min_by_key(|batch| batch.number);
-            self.strays.extend(first.map(|batch| (batch.number, batch.first_seq)));
+            let batches = self.damaged(medium, (&header, &truth), hit, headless);
+            self.strays.extend(batches.iter().map(|batch| (batch.number, batch.first_seq)));
         }
         self.weigh(medium);
     }

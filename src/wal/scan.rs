@@ -153,8 +153,6 @@ pub struct Scan {
     progress: Progress,
     pauses: Vec<Pause>,
     fed: Option<SegmentNo>,
-    /// The highest so far.
-    epoch: Epoch,
     flushed: Seq,
 }
 
@@ -173,7 +171,7 @@ impl Scan {
         let end = headers.first_key_value().map(|(oldest, header)| pin(header).unwrap_or_else(|| before(oldest)));
         let progress = Progress { end: end.unwrap_or_default(), ..Progress::default() };
         let (state, pauses) = (State::Following(None), Vec::new());
-        Self { headers, pins, handled, state, progress, pauses, fed: None, epoch: Epoch(0), flushed }
+        Self { headers, pins, handled, state, progress, pauses, fed: None, flushed }
     }
 
     /// Takes in the next segment: its whole content, or an empty slice where its header is unreadable.
@@ -206,31 +204,26 @@ impl Scan {
             self.broken_off(segment, Wrong::SegmentHeader);
             return;
         };
-        match header.pin {
-            Some(pin) => self.pinned(&header, pin, oldest),
-            None if !oldest && header.epoch > self.epoch => self.pin_is_gone(),
-            None => {}
+        if let Some(pin) = header.pin {
+            self.pinned(&header, pin, oldest);
         }
-        self.epoch = self.epoch.max(header.epoch);
         self.read(&header, bytes);
     }
 
-    /// A recovery began in a segment that is missing or cannot be read, and with it is gone where the log
-    /// before it ended. What was read behind the first break that nothing else proves may have been left
-    /// over from before that recovery: it stays out, and all of it is part of one break.
-    fn pin_is_gone(&mut self) {
+    /// A segment is gone, and perhaps a recovery's pin with it, which said where the log before it ended. What was
+    /// read behind the first break that nothing else proves may have been left over from before that recovery: it
+    /// stays out, and all of it is part of one break.
+    fn end_at_unproven(&mut self) {
         let unproven = |pause: &Pause| {
             !pause.proven && pause.resume.is_some() && pause.next.is_some_and(|next| pause.durable_upto < next.number)
         };
-        let is_gone = |last: &&Pause| last.is_of_a_file() && last.resume.is_none();
-        let Some(last) = self.pauses.last().filter(is_gone).cloned() else { return };
         let Some(first) = self.pauses.iter().position(unproven) else { return };
         self.pauses.truncate(first + 1);
         let pause = &mut self.pauses[first];
         pause.also = Some((pause.segment, pause.offset));
-        (pause.segment, pause.offset, pause.check) = (last.segment, last.offset, last.check);
-        (pause.resume, pause.proven) = (None, true);
+        pause.resume = None;
         self.progress = (*pause.before).clone();
+        self.state = State::Searching;
     }
 
     /// The segment in which the log goes on behind a handled range is missing or cannot be read: damage
@@ -245,6 +238,9 @@ impl Scan {
         if let (State::Following(_), Some(range)) = (self.state, self.handled_at(segment, 0)) {
             self.state = State::Skipping(range);
             return;
+        }
+        if !matches!(self.state, State::Skipping(_)) {
+            self.end_at_unproven();
         }
         let next = self.pause_if_following(segment, 0, Check::Damaged(wrong, None));
         if next && let Some(pause) = self.pauses.last_mut() {
