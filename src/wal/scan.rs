@@ -115,6 +115,15 @@ struct Pause {
 }
 
 impl Pause {
+    /// Something proves that more of the log had been synced here.
+    fn is_durable(&self, flushed: Seq) -> bool {
+        self.proven
+            || self.next.is_none()
+            || self.next.is_some_and(|next| self.durable_upto >= next.number)
+            // Where nothing sound follows, the store has all that there is to have.
+            || (self.resume.is_some() && self.next.is_some_and(|next| next.seq <= flushed))
+    }
+
     /// A whole segment is missing or cannot be read.
     const fn is_of_a_file(&self) -> bool {
         matches!(self.check, Check::Damaged(Wrong::Missing | Wrong::SegmentHeader, _))
@@ -153,6 +162,8 @@ pub struct Scan {
     progress: Progress,
     pauses: Vec<Pause>,
     fed: Option<SegmentNo>,
+    /// The highest so far.
+    epoch: Epoch,
     flushed: Seq,
 }
 
@@ -171,7 +182,7 @@ impl Scan {
         let end = headers.first_key_value().map(|(oldest, header)| pin(header).unwrap_or_else(|| before(oldest)));
         let progress = Progress { end: end.unwrap_or_default(), ..Progress::default() };
         let (state, pauses) = (State::Following(None), Vec::new());
-        Self { headers, pins, handled, state, progress, pauses, fed: None, flushed }
+        Self { headers, pins, handled, state, progress, pauses, fed: None, epoch: Epoch(0), flushed }
     }
 
     /// Takes in the next segment: its whole content, or an empty slice where its header is unreadable.
@@ -204,26 +215,31 @@ impl Scan {
             self.broken_off(segment, Wrong::SegmentHeader);
             return;
         };
+        if !oldest && header.epoch > self.epoch {
+            self.pin_is_gone();
+        }
+        self.epoch = self.epoch.max(header.epoch);
         if let Some(pin) = header.pin {
             self.pinned(&header, pin, oldest);
         }
         self.read(&header, bytes);
     }
 
-    /// A segment is gone, and perhaps a recovery's pin with it, which said where the log before it ended. What was
-    /// read behind the first break that nothing else proves may have been left over from before that recovery: it
-    /// stays out, and all of it is part of one break.
-    fn end_at_unproven(&mut self) {
-        let unproven = |pause: &Pause| {
-            !pause.proven && pause.resume.is_some() && pause.next.is_some_and(|next| pause.durable_upto < next.number)
-        };
+    /// A new epoch stands behind a segment that is gone, and perhaps with that the pin of a recovery, which said where
+    /// the log before it ended. What was read behind the first break that nothing else proves may have been left over
+    /// from before that recovery: it stays out, and all of it is part of one break.
+    fn pin_is_gone(&mut self) {
+        let is_gone = |last: &&Pause| last.is_of_a_file() && last.resume.is_none();
+        let Some(last) = self.pauses.last().filter(is_gone).cloned() else { return };
+        let unproven =
+            |pause: &Pause| pause.resume.is_some() && judge(pause.check, pause.is_durable(self.flushed)).is_none();
         let Some(first) = self.pauses.iter().position(unproven) else { return };
         self.pauses.truncate(first + 1);
         let pause = &mut self.pauses[first];
         pause.also = Some((pause.segment, pause.offset));
-        pause.resume = None;
+        (pause.segment, pause.offset, pause.check) = (last.segment, last.offset, last.check);
+        (pause.resume, pause.proven) = (None, true);
         self.progress = (*pause.before).clone();
-        self.state = State::Searching;
     }
 
     /// The segment in which the log goes on behind a handled range is missing or cannot be read: damage
@@ -238,9 +254,6 @@ impl Scan {
         if let (State::Following(_), Some(range)) = (self.state, self.handled_at(segment, 0)) {
             self.state = State::Skipping(range);
             return;
-        }
-        if !matches!(self.state, State::Skipping(_)) {
-            self.end_at_unproven();
         }
         let next = self.pause_if_following(segment, 0, Check::Damaged(wrong, None));
         if next && let Some(pause) = self.pauses.last_mut() {
@@ -558,11 +571,7 @@ impl Scan {
         let mut progress = self.progress;
         for (index, pause) in pauses.into_iter().enumerate() {
             let open = index + 1 == count && !followed;
-            let durable = pause.proven
-                || pause.next.is_none()
-                || pause.next.is_some_and(|next| pause.durable_upto >= next.number)
-                // Where nothing sound follows, the store has all that there is to have.
-                || (pause.resume.is_some() && pause.next.is_some_and(|next| next.seq <= self.flushed));
+            let durable = pause.is_durable(self.flushed);
             #[cfg(feature = "sim")]
             let durable = (durable && !crate::planted::is_planted(crate::planted::Mutant::DurableUptoIgnored)) || {
                 use crate::planted::{Mutant, is_planted};
