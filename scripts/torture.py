@@ -490,15 +490,18 @@ def cells(record):
             continue
         summed = total(part, done)
         for row in part.rows:
-            ran = summed["ran"]
+            ran, of = summed["ran"], part.asked
             if part.name == "flips" and row == 34:
-                ran = sum(summed["counts"].get(f"flips: {name}", 0) for name in OF_THE_RING)
+                ran = of = sum(summed["counts"].get(f"flips: {name}", 0) for name in OF_THE_RING)
             sums = rows.setdefault(row, {})
-            so_far, bad = sums.get(part.title, (0, []))
-            sums[part.title] = (so_far + ran, bad + [f"{part.name}: {why}" for why in summed["failed"]])
+            so_far, asked, bad = sums.get(part.title, (0, 0, []))
+            # What ran less than asked is no failure of what ran: it is told by its count.
+            found = [f"{part.name}: {why}" for why in summed["failed"] if not why.endswith(" ran")]
+            sums[part.title] = (so_far + ran, asked + of, bad + found)
     return {
         row: "; ".join(
-            f"{ran:,} {title}" + (f" (FAILED: {', '.join(bad)})" if bad else "") for title, (ran, bad) in sums.items()
+            f"{ran:,} {title}" + (f" (of {asked:,})" if ran < asked else "")
+            + (f" ({', '.join(bad)})" if bad else "") for title, (ran, asked, bad) in sums.items()
         )
         for row, sums in rows.items()
     }

@@ -231,8 +231,8 @@ impl Scan {
     fn pin_is_gone(&mut self) {
         let is_gone = |last: &&Pause| last.is_of_a_file() && last.resume.is_none();
         let Some(last) = self.pauses.last().filter(is_gone).cloned() else { return };
-        let unproven =
-            |pause: &Pause| pause.resume.is_some() && judge(pause.check, pause.is_durable(self.flushed)).is_none();
+        // What the store holds may be of seqs that were given again since.
+        let unproven = |pause: &Pause| pause.resume.is_some() && judge(pause.check, pause.is_durable(Seq(0))).is_none();
         let Some(first) = self.pauses.iter().position(unproven) else { return };
         self.pauses.truncate(first + 1);
         let pause = &mut self.pauses[first];
