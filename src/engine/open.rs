@@ -38,9 +38,9 @@ use crate::shard::ring::{Closed, Ring, Wake};
 use crate::shard::shared::{ReadableSegment, SegmentTable, Shared};
 use crate::shard::thread::ShardThread;
 use crate::stats::{ShardStats, Stats, StoreCounters};
-use crate::types::{Cursor, Durability, Epoch, Nonce, Position, Receipt, Seq, ShardId, StoreId, Stream};
+use crate::types::{Cursor, Durability, Epoch, Nonce, Position, Receipt, SegmentNo, Seq, ShardId, StoreId, Stream};
 use crate::wal::intake::RingHeader;
-use crate::wal::log::{Log, LogBounds};
+use crate::wal::log::LogBounds;
 
 /// How a receipt's block stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,7 +131,8 @@ impl Engine {
         let mut io = "uring";
         for opening in opening {
             let own = Stream { origin: identity.store(), shard: opening.shard, epoch, nonce };
-            let started = opening.start(&config, own, boot, &mut quarantine, keeps, &mut io)?;
+            let started = opening.start(&config, own, boot, &mut quarantine, keeps)?;
+            io = started.io;
             report.shards.push(started.report);
             shards.push(started.handle);
             starting.push(started.thread);
@@ -363,6 +364,8 @@ struct Started {
     handle: ShardHandle,
     thread: ShardThread,
     report: ShardReport,
+    /// How it writes.
+    io: &'static str,
 }
 
 impl Opening {
@@ -453,7 +456,6 @@ impl Opening {
         boot: [u8; 16],
         quarantine: &mut QuarantineFolder,
         keeps: Keeps,
-        io: &mut &'static str,
     ) -> Result<Started, Error> {
         let bounds = bounds(config);
         let spares_max = bounds.reserve as usize + crate::limits::SEGMENTS_AHEAD + 1;
@@ -496,7 +498,9 @@ impl Opening {
         }
         table.begin(&log.current);
         let before = log.ends.clone();
-        let disk = open_disk(config.io, &self.folder, maker, &log, &waker, io)?;
+        let written = log.used.iter().chain([&log.current]).map(|used| used.header.segment);
+        let writable: Vec<_> = written.chain(log.ready.iter().map(|header| header.segment)).collect();
+        let (disk, io) = open_disk(config.io, Arc::clone(&self.folder), maker, &writable, waker)?;
         let core_config =
             CoreConfig { own, policy: config.sync_policy(), batch_bytes_max: config.batch_bytes_max as usize, bounds };
         let core = Core::new(core_config, log, self.flushed);
@@ -523,7 +527,7 @@ impl Opening {
             gaps,
         };
         let thread = ShardThread { shard: self.shard, core, disk, consumer, ring, shared, retention, cpu: None };
-        Ok(Started { handle, thread, report })
+        Ok(Started { handle, thread, report, io })
     }
 }
 
@@ -541,22 +545,15 @@ fn bounds(config: &Config) -> LogBounds {
     LogBounds { segments_max: config.segments_max(config.shards_wanted()), reserve: config.reserve_segments() }
 }
 
-/// io_uring, or threads where it is blocked and the choice is open.
-fn open_disk(
+/// io_uring, or threads where it is blocked and the choice is open; and the word for what it is. `ready` are
+/// the segments that can be written at once.
+pub(crate) fn open_disk(
     choice: IoChoice,
-    folder: &Arc<DirFolder>,
+    folder: Arc<DirFolder>,
     maker: Maker,
-    log: &Log,
-    waker: &Arc<Waker>,
-    io: &mut &'static str,
-) -> Result<Box<dyn Disk + Send>, Error> {
-    let ready: Vec<_> = log
-        .used
-        .iter()
-        .map(|used| used.header.segment)
-        .chain([log.current.header.segment])
-        .chain(log.ready.iter().map(|header| header.segment))
-        .collect();
+    ready: &[SegmentNo],
+    waker: Arc<Waker>,
+) -> Result<(Box<dyn Disk + Send>, &'static str), Error> {
     let uring = match choice {
         IoChoice::Pwrite => false,
         IoChoice::Uring => true,
@@ -573,12 +570,11 @@ fn open_disk(
         },
     };
     if uring {
-        let disk = UringDisk::new(Arc::clone(folder), maker, &ready, Arc::clone(waker));
-        Ok(Box::new(disk.map_err(Error::io("setting io_uring up"))?))
+        let disk = UringDisk::new(folder, maker, ready, waker).map_err(Error::io("setting io_uring up"))?;
+        Ok((Box::new(disk), "uring"))
     } else {
-        *io = "pwrite";
-        let disk = PwriteDisk::new(Arc::clone(folder), maker, &ready, Arc::clone(waker));
-        Ok(Box::new(disk.map_err(Error::io("starting the pwrite threads"))?))
+        let disk = PwriteDisk::new(folder, maker, ready, waker).map_err(Error::io("starting the pwrite threads"))?;
+        Ok((Box::new(disk), "pwrite"))
     }
 }
 

@@ -9,15 +9,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::config::IoChoice;
-use crate::engine::open::boot_id;
+use crate::engine::open::{boot_id, open_disk};
 use crate::error::Error;
 use crate::io::buf::AlignedBuf;
 use crate::io::clock::random_u64;
 use crate::io::disk::{Disk, DiskOp, Done, OpId, Outcome, Wait};
 use crate::io::folder::DirFolder;
 use crate::io::maker::Maker;
-use crate::io::pwrite::PwriteDisk;
-use crate::io::uring::{UringDisk, available};
 use crate::io::waker::Waker;
 use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::probe::device::{Device, flushes};
@@ -180,7 +178,7 @@ enum Kind {
 
 /// A disk with one file, and where the next write goes.
 struct Bench {
-    disk: Box<dyn Disk>,
+    disk: Box<dyn Disk + Send>,
     next_op: u64,
     at: usize,
 }
@@ -191,16 +189,7 @@ impl Bench {
         let store = StoreId::default();
         let maker = Maker::new(store, ShardId(0), FILE_BYTES, 1, Box::new(random_u64));
         let waker = Waker::new().map_err(Error::io("making an eventfd"))?;
-        let uring = match choice {
-            IoChoice::Uring => true,
-            IoChoice::Pwrite => false,
-            IoChoice::Auto => available().is_ok(),
-        };
-        let disk: Box<dyn Disk> = if uring {
-            Box::new(UringDisk::new(folder, maker, &[], waker).map_err(Error::io("setting io_uring up"))?)
-        } else {
-            Box::new(PwriteDisk::new(folder, maker, &[], waker).map_err(Error::io("starting the pwrite threads"))?)
-        };
+        let (disk, io) = open_disk(choice, folder, maker, &[], waker)?;
         let mut bench = Self { disk, next_op: 0, at: SEGMENT_HEADER_BYTES };
         let header = SegmentHeader {
             store,
@@ -218,7 +207,7 @@ impl Bench {
         };
         bench.submit(DiskOp::Prepare { header: Box::new(header) });
         bench.one()?;
-        Ok((bench, if uring { "uring" } else { "pwrite" }))
+        Ok((bench, io))
     }
 
     fn submit(&mut self, op: DiskOp) -> OpId {
