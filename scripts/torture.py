@@ -258,7 +258,7 @@ class Job:
         with open(self.log, "ab") as log:
             start = log.tell()
             with self.of.lock:
-                if self.of.over:
+                if self.of.killed:
                     raise Interrupted
                 child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                          env=full, start_new_session=True)
@@ -272,7 +272,7 @@ class Job:
             finally:
                 with self.of.lock:
                     self.of.children.discard(child)
-        if self.of.over:
+        if self.of.killed:
             raise Interrupted
         text = self.log.read_bytes()[start:].decode(errors="replace")
         return code, text
@@ -293,7 +293,7 @@ class Run:
         self.parts = {part.name: part for part in chosen}
         self.built = built
         self.lock = threading.Lock()
-        self.over, self.children = False, set()
+        self.over, self.killed, self.children = False, False, set()
         self.lines, self.started = [], {}
         if out.exists():
             self.lines = read_record(out)
@@ -374,9 +374,15 @@ class Run:
                 print(f"    {text}", flush=True)
 
     def interrupt(self, *_):
+        """What is under way ends by itself: a rig that is killed leaves a file system mounted whose disk is gone,
+        and then every sync of this machine hangs. Whoever asks twice gets that."""
+        if self.over:
+            self.killed = True
+            for child in list(self.children):
+                end(child)
+            return
         self.over = True
-        for child in list(self.children):
-            end(child)
+        print("ending behind the chunks that are under way", flush=True)
 
     def work_all(self, jobs):
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
