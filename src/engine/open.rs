@@ -507,7 +507,7 @@ impl Opening {
         if core.is_store_full() {
             ring.close(Closed::StoreFull);
         }
-        let shared = Arc::new(Shared::new(core.marks(), wake, table));
+        let shared = Arc::new(Shared::new(core.marks(), config.sync_policy(), wake, table));
         let retention = Retention {
             keeps,
             period_ns: config.wal_retention_period_s.saturating_mul(1_000_000_000),

@@ -13,7 +13,10 @@ use crate::config::SyncPolicy;
 use crate::error::Fault;
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::{DiskOp, Done, Instant, OpId, Outcome, is_no_space};
-use crate::limits::{BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, LEVEL_1_SYNC_MS, PAGE_BYTES, UNPUBLISHED_NAP_US};
+use crate::limits::{
+    BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, LEVEL_1_SYNC_MS, PAGE_BYTES, SMALL_BATCHES_IN_FLIGHT_MAX,
+    UNPUBLISHED_NAP_US,
+};
 use crate::shard::commit::{Commit, Failed};
 use crate::shard::marks::Marks;
 use crate::types::{SegmentNo, Seq, Stream};
@@ -22,6 +25,8 @@ use crate::wal::log::{Log, LogBounds, UsedSegment};
 
 /// Empty drain periods after which a shard sleeps until the next publication.
 const IDLE_PERIODS: u32 = 8;
+/// The part of a batch's largest size from which on much waits.
+const MUCH_OF_A_BATCH: usize = 16;
 /// How long after a failed preparation (disk full) the next one is tried, in microseconds.
 const PREPARE_AGAIN_US: u64 = 200_000;
 
@@ -153,6 +158,8 @@ pub struct Core {
     prepare_after: Instant,
     disk_full: bool,
     store_full: bool,
+    /// Blocks and voids in the batch that was written last.
+    last_batch: u64,
     retiring: HashMap<OpId, Seq>,
     look: Look,
     last_look: Instant,
@@ -204,6 +211,7 @@ impl Core {
             prepare_after: Instant(0),
             disk_full: false,
             store_full: log_ready as u64 <= config.bounds.reserve,
+            last_batch: 0,
             retiring: HashMap::new(),
             look: Look { published: last, ..Look::default() },
             last_look: Instant(0),
@@ -276,8 +284,8 @@ impl Core {
             }
         };
         let waiting = self.waiting();
-        let can_drain = waiting && self.can_begin() && self.commit.writes_in_flight() < BATCHES_IN_FLIGHT_MAX;
-        if can_drain {
+        let may_write = self.can_begin() && self.commit.writes_in_flight() < self.in_flight_max();
+        if waiting && may_write {
             if self.must_drain_now(now) {
                 return Sleep::No;
             }
@@ -298,7 +306,21 @@ impl Core {
             earlier(Some(self.prepare_after));
         }
         let quarter = (waiting || self.idle_periods < IDLE_PERIODS) && self.config.policy != SyncPolicy::Each;
-        if quarter || waiting { Sleep::UntilQuarter(until) } else { Sleep::UntilPublication(until) }
+        // While no batch can be begun, a publication is nothing to wake up for.
+        if quarter || waiting || !may_write { Sleep::UntilQuarter(until) } else { Sleep::UntilPublication(until) }
+    }
+
+    /// Writes that may be in flight together. A small one costs the device, and whoever wakes its waiters, as
+    /// much as a large one: so what waits grows while a batch is on its way, until it is as large as that one.
+    const fn in_flight_max(&self) -> usize {
+        let waiting = self.look.published.0.saturating_sub(self.log.last_seq().0);
+        if self.look.bytes >= (self.config.batch_bytes_max / MUCH_OF_A_BATCH) as u64 {
+            BATCHES_IN_FLIGHT_MAX
+        } else if waiting >= self.last_batch {
+            SMALL_BATCHES_IN_FLIGHT_MAX
+        } else {
+            1
+        }
     }
 
     /// There is a segment to write the next batch to.
@@ -425,7 +447,7 @@ impl Core {
             true => 0,
             false => in_flight,
         };
-        if !self.waiting() || in_flight >= BATCHES_IN_FLIGHT_MAX || !self.must_drain_now(now) {
+        if !self.waiting() || in_flight >= self.in_flight_max() || !self.must_drain_now(now) {
             return;
         }
         let room = self.log.room();
@@ -478,6 +500,7 @@ impl Core {
         self.log.appended(&header, ends);
         let op = self.op();
         let (segment, offset) = (place.segment, place.offset);
+        self.last_batch = u64::from(header.numbered);
         self.commit.writing(op, (segment, offset), &header, now);
         effects.push(Effect::Observed(Observed::Batch { blocks: header.numbered, bytes: header.length }));
         // Where somebody waits for it, one write that is durable by itself beats a write and a sync.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
+use crate::config::SyncPolicy;
 use crate::error::Fault;
 use crate::shard::marks::Marks;
 use crate::shard::pace::Pace;
@@ -52,6 +53,8 @@ pub struct Shared {
     fault: OnceLock<Arc<Fault>>,
     stopped: AtomicBool,
     wake: Arc<dyn Wake>,
+    /// Every write is synced: nobody need ask for it.
+    syncs_each: bool,
     sync_wanted: AtomicU64,
     store_flushed: AtomicU64,
     stop: AtomicBool,
@@ -69,9 +72,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// The shared part of a shard whose core stands at `marks`.
+    /// The shared part of a shard whose core stands at `marks` and syncs by this policy.
     #[must_use]
-    pub fn new(marks: Marks, wake: Arc<dyn Wake>, table: SegmentTable) -> Self {
+    pub fn new(marks: Marks, policy: SyncPolicy, wake: Arc<dyn Wake>, table: SegmentTable) -> Self {
         Self {
             shard: marks.shard,
             written: Mark::new(marks.written),
@@ -83,6 +86,7 @@ impl Shared {
             fault: OnceLock::new(),
             stopped: AtomicBool::new(false),
             wake,
+            syncs_each: policy == SyncPolicy::Each,
             sync_wanted: AtomicU64::new(0),
             store_flushed: AtomicU64::new(marks.flushed.0),
             stop: AtomicBool::new(false),
@@ -143,7 +147,7 @@ impl Shared {
 
     /// Asks for a sync up to `seq`, whatever the policy.
     pub fn want_synced(&self, seq: Seq) {
-        if self.sync_wanted.fetch_max(seq.0, Ordering::AcqRel) < seq.0 {
+        if !self.syncs_each && self.sync_wanted.fetch_max(seq.0, Ordering::AcqRel) < seq.0 {
             self.wake.wake();
         }
     }

@@ -3,7 +3,8 @@
 //! Promises: nobody sleeps on after the mark has passed (no lost wake-up); moving the mark makes one
 //! system call for each passed cell in which somebody sleeps, and none where nobody does; it takes a
 //! lock only where a passed seq has a future parked under it. Threads sleep on the cell
-//! `(seq / 32) % 64`; futures park their `Waker` under their seq.
+//! `(seq / 32) % 64` under the bit `seq % 32`, so that only those are woken whose seq was passed;
+//! futures park their `Waker` under their seq.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
@@ -84,9 +85,8 @@ impl Mark {
         if before >= to.0 {
             return;
         }
-        let (first, last) = ((before + 1) / SEQS_IN_A_CELL, to.0 / SEQS_IN_A_CELL);
-        for cell in first..=last.min(first + CELLS - 1) {
-            self.cells[(cell % CELLS) as usize].wake();
+        for (cell, bits) in passed(before, to.0) {
+            self.cells[cell].wake(bits);
         }
         if self.lowest_parked.load(Ordering::SeqCst) <= to.0 {
             self.wake_parked(to.0);
@@ -97,7 +97,7 @@ impl Mark {
     pub fn fail(&self) {
         self.failed.store(1, Ordering::SeqCst);
         for cell in &self.cells {
-            cell.wake();
+            cell.wake(u32::MAX);
         }
         self.wake_parked(NOBODY - 1);
     }
@@ -124,7 +124,7 @@ impl Mark {
             if let Some(answer) = self.answer(seq) {
                 break answer;
             }
-            if !cell.moved.wait(seen, u32::MAX, deadline) {
+            if !cell.moved.wait(seen, 1 << (seq.0 % SEQS_IN_A_CELL), deadline) {
                 break self.answer(seq).unwrap_or(Waited::TimedOut);
             }
         };
@@ -190,11 +190,23 @@ impl Mark {
     }
 }
 
+/// The cells that a mark passes on its way from `before` to `to`, and the bits of the seqs in them.
+fn passed(before: u64, to: u64) -> impl Iterator<Item = (usize, u32)> {
+    let (first, last) = ((before + 1) / SEQS_IN_A_CELL, to / SEQS_IN_A_CELL);
+    (first..=last.min(first + CELLS - 1)).map(move |cell| {
+        // Past a whole turn the first cell is passed a second time, by other bits.
+        let from = if cell == first && last < first + CELLS { (before + 1) % SEQS_IN_A_CELL } else { 0 };
+        let upto = if cell == last { to % SEQS_IN_A_CELL } else { SEQS_IN_A_CELL - 1 };
+        ((cell % CELLS) as usize, u32::MAX << from & u32::MAX >> (SEQS_IN_A_CELL - 1 - upto))
+    })
+}
+
 impl Cell {
-    fn wake(&self) {
+    /// Wakes those who sleep under one of these bits.
+    fn wake(&self, bits: u32) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             self.moved.bump();
-            self.moved.wake(u32::MAX);
+            self.moved.wake(bits);
         }
     }
 }
@@ -232,6 +244,26 @@ mod tests {
         assert_eq!(mark.wait(Seq(last + 1), Some(Instant::now() + Duration::from_millis(5))), Waited::TimedOut);
         mark.advance(Seq(3));
         assert_eq!(mark.at(), Seq(last), "never back");
+    }
+
+    #[test]
+    fn a_mark_wakes_those_it_passes_and_no_others() {
+        let all = CELLS * SEQS_IN_A_CELL;
+        for before in (0..3 * SEQS_IN_A_CELL).chain([all - 1, all, all + 1]) {
+            let lengths = (1..3 * SEQS_IN_A_CELL).chain(all - 40..all + 40).chain([2 * all]);
+            for to in lengths.map(|length| before + length) {
+                let mut bits = vec![0; CELLS as usize];
+                passed(before, to).for_each(|(cell, passed)| bits[cell] |= passed);
+                for seq in before + 1..=before + all {
+                    let woken = bits[(seq / SEQS_IN_A_CELL % CELLS) as usize] >> (seq % SEQS_IN_A_CELL) & 1 == 1;
+                    // From a whole turn on the cells are woken in full.
+                    assert!(
+                        woken == (seq <= to) || (woken && to - before > all - SEQS_IN_A_CELL),
+                        "{before} {to} {seq}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
