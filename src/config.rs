@@ -140,7 +140,7 @@ impl Config {
             block_bytes_max: 16 << 20,
             intake_bytes: 64 << 20,
             intake_slots: 256 << 10,
-            batch_bytes_max: 4 << 20,
+            batch_bytes_max: 1 << 20,
             wal_bytes_max: None,
             append_deadline_ms: 30_000,
             buffer_bytes: 64 << 20,
@@ -176,7 +176,7 @@ impl Config {
         intake_bytes: u64 => intake_bytes;
         /// A shard's intake slots: a power of two. Default 262,144.
         intake_slots: u64 => intake_slots;
-        /// A batch's size in bytes beyond which no further block joins it; default 4 MiB.
+        /// A batch's size in bytes beyond which no further block joins it; default 1 MiB.
         batch_bytes_max: u64 => batch_bytes_max;
         /// The log's size on disk in bytes, all shards together; default the larger of 4 GiB and 512 MiB a shard.
         wal_bytes_max: u64 => wal_bytes_max, Some;

@@ -51,9 +51,7 @@ pub const BATCH_STREAMS_MAX: usize = 1024;
 /// Entries in one batch.
 pub const BATCH_ENTRIES_MAX: usize = 1 << 20;
 /// Batch writes of one shard that are in flight together.
-pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
-/// The same while little waits to be written.
-pub const SMALL_BATCHES_IN_FLIGHT_MAX: usize = 2;
+pub const BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// Damaged ranges that a segment header can name as handled.
 pub const HANDLED_RANGES_MAX: usize = 64;
 /// Segments that are prepared ahead of need, beside the reserve.

@@ -13,10 +13,7 @@ use crate::config::SyncPolicy;
 use crate::error::Fault;
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::{DiskOp, Done, Instant, OpId, Outcome, is_no_space};
-use crate::limits::{
-    BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, LEVEL_1_SYNC_MS, PAGE_BYTES, SMALL_BATCHES_IN_FLIGHT_MAX,
-    UNPUBLISHED_NAP_US,
-};
+use crate::limits::{BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, LEVEL_1_SYNC_MS, PAGE_BYTES, UNPUBLISHED_NAP_US};
 use crate::shard::commit::{Commit, Failed};
 use crate::shard::marks::Marks;
 use crate::types::{SegmentNo, Seq, Stream};
@@ -25,8 +22,6 @@ use crate::wal::log::{Log, LogBounds, UsedSegment};
 
 /// Empty drain periods after which a shard sleeps until the next publication.
 const IDLE_PERIODS: u32 = 8;
-/// The part of a batch's largest size from which on much waits.
-const MUCH_OF_A_BATCH: usize = 16;
 /// How long after a failed preparation (disk full) the next one is tried, in microseconds.
 const PREPARE_AGAIN_US: u64 = 200_000;
 
@@ -158,8 +153,8 @@ pub struct Core {
     prepare_after: Instant,
     disk_full: bool,
     store_full: bool,
-    /// Blocks and voids in the batch that was written last.
-    last_batch: u64,
+    /// Of the batch that was written last: blocks and voids, and their bytes.
+    last_batch: (u64, u64),
     retiring: HashMap<OpId, Seq>,
     look: Look,
     last_look: Instant,
@@ -211,7 +206,7 @@ impl Core {
             prepare_after: Instant(0),
             disk_full: false,
             store_full: log_ready as u64 <= config.bounds.reserve,
-            last_batch: 0,
+            last_batch: (0, 0),
             retiring: HashMap::new(),
             look: Look { published: last, ..Look::default() },
             last_look: Instant(0),
@@ -284,7 +279,7 @@ impl Core {
             }
         };
         let waiting = self.waiting();
-        let may_write = self.can_begin() && self.commit.writes_in_flight() < self.in_flight_max();
+        let may_write = self.can_begin() && self.may_write();
         if waiting && may_write {
             if self.must_drain_now(now) {
                 return Sleep::No;
@@ -310,17 +305,23 @@ impl Core {
         if quarter || waiting || !may_write { Sleep::UntilQuarter(until) } else { Sleep::UntilPublication(until) }
     }
 
-    /// Writes that may be in flight together. A small one costs the device, and whoever wakes its waiters, as
-    /// much as a large one: so what waits grows while a batch is on its way, until it is as large as that one.
-    const fn in_flight_max(&self) -> usize {
+    /// One more batch may be on its way. A small one costs the device, and whoever wakes its waiters, as much
+    /// as a large one: so what waits grows meanwhile, until it is as large as the one in flight. And two large
+    /// ones are slower than one: together they are bounded as one is.
+    const fn may_overlap(&self) -> bool {
         let waiting = self.look.published.0.saturating_sub(self.log.last_seq().0);
-        if self.look.bytes >= (self.config.batch_bytes_max / MUCH_OF_A_BATCH) as u64 {
-            BATCHES_IN_FLIGHT_MAX
-        } else if waiting >= self.last_batch {
-            SMALL_BATCHES_IN_FLIGHT_MAX
-        } else {
-            1
+        let (blocks, bytes) = self.last_batch;
+        waiting >= blocks && bytes + self.look.bytes <= self.config.batch_bytes_max as u64
+    }
+
+    /// The device takes one more batch.
+    fn may_write(&self) -> bool {
+        let in_flight = self.commit.writes_in_flight();
+        #[cfg(feature = "sim")]
+        if crate::planted::is_planted(crate::planted::Mutant::WritesWithoutBound) {
+            return true;
         }
+        in_flight == 0 || (in_flight < BATCHES_IN_FLIGHT_MAX && self.may_overlap())
     }
 
     /// There is a segment to write the next batch to.
@@ -441,13 +442,7 @@ impl Core {
     }
 
     fn decide_batch(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let in_flight = self.commit.writes_in_flight();
-        #[cfg(feature = "sim")]
-        let in_flight = match crate::planted::is_planted(crate::planted::Mutant::WritesWithoutBound) {
-            true => 0,
-            false => in_flight,
-        };
-        if !self.waiting() || in_flight >= self.in_flight_max() || !self.must_drain_now(now) {
+        if !self.waiting() || !self.may_write() || !self.must_drain_now(now) {
             return;
         }
         let room = self.log.room();
@@ -500,7 +495,7 @@ impl Core {
         self.log.appended(&header, ends);
         let op = self.op();
         let (segment, offset) = (place.segment, place.offset);
-        self.last_batch = u64::from(header.numbered);
+        self.last_batch = (u64::from(header.numbered), u64::from(header.entries_bytes));
         self.commit.writing(op, (segment, offset), &header, now);
         effects.push(Effect::Observed(Observed::Batch { blocks: header.numbered, bytes: header.length }));
         // Where somebody waits for it, one write that is durable by itself beats a write and a sync.
