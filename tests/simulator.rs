@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay::planted::Mutant;
 use forebay::sim::{
-    Class, FilesSummary, FlipSummary, Kind, Limits, Run, Shards, Summary, Tracing, Violation, Wall, flips, run,
-    run_files, shrink,
+    Class, FilesSummary, FlipSummary, Limits, Run, Shards, Summary, Tracing, Violation, Wall, flips, run, run_files,
+    shrink,
 };
 
 /// Seeds of each world. They are the same on every machine; `simulate` runs more.
@@ -135,9 +135,9 @@ fn a_slow_disk_before_a_slow_store_is_no_standstill() {
 #[test]
 fn a_flip_that_is_not_noticed_is_counted_as_a_silent_loss() {
     let run = |seed| Run { seed, mutant: Some(Mutant::RingEntryUnchecked), ..Run::default() };
-    let found = (0..200).find_map(|seed| flips(&run(seed), 5).err());
-    let (summary, violation) = found.expect("200 histories do not find it");
-    assert!(summary.total().silent > 0 || violation.kind != Kind::SilentLoss, "{summary} {violation:?}");
+    // The bug shows in a history's own life, too, where no flip is to be counted.
+    let counted = |seed| flips(&run(seed), 5).is_err_and(|(summary, _)| summary.total().silent > 0);
+    assert!((0..200).any(counted), "no flip in 200 histories is counted");
 }
 
 #[test]

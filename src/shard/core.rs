@@ -13,7 +13,9 @@ use crate::config::SyncPolicy;
 use crate::error::Fault;
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::{DiskOp, Done, Instant, OpId, Outcome, is_no_space};
-use crate::limits::{BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, LEVEL_1_SYNC_MS, PAGE_BYTES, UNPUBLISHED_NAP_US};
+use crate::limits::{
+    BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, LEVEL_1_SYNC_MS, OVERLAP_AFTER_US, PAGE_BYTES, UNPUBLISHED_NAP_US,
+};
 use crate::shard::commit::{Commit, Failed};
 use crate::shard::marks::Marks;
 use crate::types::{SegmentNo, Seq, Stream};
@@ -153,8 +155,8 @@ pub struct Core {
     prepare_after: Instant,
     disk_full: bool,
     store_full: bool,
-    /// Of the batch that was written last: blocks and voids, and their bytes.
-    last_batch: (u64, u64),
+    /// Of the batch that was written last: when, and the bytes of its entries.
+    last_batch: (Instant, u64),
     retiring: HashMap<OpId, Seq>,
     look: Look,
     last_look: Instant,
@@ -206,7 +208,7 @@ impl Core {
             prepare_after: Instant(0),
             disk_full: false,
             store_full: log_ready as u64 <= config.bounds.reserve,
-            last_batch: (0, 0),
+            last_batch: (Instant(0), 0),
             retiring: HashMap::new(),
             look: Look { published: last, ..Look::default() },
             last_look: Instant(0),
@@ -279,12 +281,15 @@ impl Core {
             }
         };
         let waiting = self.waiting();
-        let may_write = self.can_begin() && self.may_write();
+        let may_write = self.can_begin() && self.may_write(now);
         if waiting && may_write {
             if self.must_drain_now(now) {
                 return Sleep::No;
             }
             earlier(self.drain_due);
+        }
+        if !may_write && self.can_begin() {
+            earlier(self.overlaps_at());
         }
         if self.stop == Stop::Draining && self.look.unpublished {
             earlier(Some(self.last_look.plus_us(UNPUBLISHED_NAP_US)));
@@ -305,23 +310,22 @@ impl Core {
         if quarter || waiting || !may_write { Sleep::UntilQuarter(until) } else { Sleep::UntilPublication(until) }
     }
 
-    /// One more batch may be on its way. A small one costs the device, and whoever wakes its waiters, as much
-    /// as a large one: so what waits grows meanwhile, until it is as large as the one in flight. And two large
-    /// ones are slower than one: together they are bounded as one is.
-    const fn may_overlap(&self) -> bool {
-        let waiting = self.look.published.0.saturating_sub(self.log.last_seq().0);
-        let (blocks, bytes) = self.last_batch;
-        waiting >= blocks && bytes + self.look.bytes <= self.config.batch_bytes_max as u64
+    /// When one more batch may be on its way, beside the one that is. A small batch costs the device, and whoever
+    /// wakes its waiters, as much as a large one: so what waits grows meanwhile, unless the device is slow. And two
+    /// large ones are slower than one: together they are bounded as one is.
+    fn overlaps_at(&self) -> Option<Instant> {
+        let (since, bytes) = self.last_batch;
+        let fits = bytes + self.look.bytes <= self.config.batch_bytes_max as u64;
+        (self.commit.writes_in_flight() < BATCHES_IN_FLIGHT_MAX && fits).then(|| since.plus_us(OVERLAP_AFTER_US))
     }
 
     /// The device takes one more batch.
-    fn may_write(&self) -> bool {
-        let in_flight = self.commit.writes_in_flight();
+    fn may_write(&self, now: Instant) -> bool {
         #[cfg(feature = "sim")]
         if crate::planted::is_planted(crate::planted::Mutant::WritesWithoutBound) {
             return true;
         }
-        in_flight == 0 || (in_flight < BATCHES_IN_FLIGHT_MAX && self.may_overlap())
+        self.commit.writes_in_flight() == 0 || self.overlaps_at().is_some_and(|at| at <= now)
     }
 
     /// There is a segment to write the next batch to.
@@ -442,7 +446,7 @@ impl Core {
     }
 
     fn decide_batch(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        if !self.waiting() || !self.may_write() || !self.must_drain_now(now) {
+        if !self.waiting() || !self.may_write(now) || !self.must_drain_now(now) {
             return;
         }
         let room = self.log.room();
@@ -495,7 +499,7 @@ impl Core {
         self.log.appended(&header, ends);
         let op = self.op();
         let (segment, offset) = (place.segment, place.offset);
-        self.last_batch = (u64::from(header.numbered), u64::from(header.entries_bytes));
+        self.last_batch = (now, u64::from(header.entries_bytes));
         self.commit.writing(op, (segment, offset), &header, now);
         effects.push(Effect::Observed(Observed::Batch { blocks: header.numbered, bytes: header.length }));
         // Where somebody waits for it, one write that is durable by itself beats a write and a sync.
