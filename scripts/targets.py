@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the engine is held to on a disk, measured in one interleaved run: every round has each load once, in random
 order. Appends a JSON line for each run to OUT (load-test's or fio's, with `target` naming load and round), and prints
-a table of the targets. --show prints it again from OUT. python3 and fio; an hour's half.
+a table of the targets. --show prints it again from OUT. python3 and fio; about 20 minutes.
 
     scripts/targets.py OUT.jsonl [--rounds N] [--dir FOLDER-ON-THE-DISK-TO-MEASURE] [--show]
 """
@@ -147,8 +147,8 @@ def targets(runs):
         stored = runs.runs["whole path (2,0)"]
         at_least("whole path, (2,0), rows/s up to the data files",
                  runs.middle("whole path (2,0)", lambda run: run["stored"]["rows_per_s"]), 1_500_000)
-        at_most("the same, memory of the process", max(run["stored"]["memory_bytes_max"] for run in stored) / 2**20, 1024, "MiB")
-        at_most("the same, the log", max(run["stored"]["wal_bytes_most"] for run in stored) / 2**20, 4096, "MiB")
+        at_most("the same, memory of the process", max(run["stored"]["memory_peak_bytes"] for run in stored) / 2**20, 1024, "MiB")
+        at_most("the same, the log", max(run["stored"]["wal_peak_bytes"] for run in stored) / 2**20, 4096, "MiB")
         for name in ("(1)", "(2,3000)"):
             at_least(f"whole path, {name}, the slowest second against the median",
                      runs.middle(f"whole path {name}", least_second), 0.5)
