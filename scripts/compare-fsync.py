@@ -333,7 +333,9 @@ def conclude(out, asked):
 
 def main(arguments):
     asked = options(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell that starts this in the background has it ignored.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.default_int_handler)
     try:
         out, interrupted = (Path(asked.redraw), False) if asked.redraw else measure(asked)
         if interrupted and not (out / "runs.jsonl").exists():
