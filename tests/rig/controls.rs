@@ -19,6 +19,7 @@ use crate::enclosure::enclosed;
 use crate::load::{Load, Setting, Sink};
 use crate::power_cut::random;
 use crate::recorded::Recorded;
+use crate::server::Trouble;
 use crate::states::{Kind, state, without_each_record};
 
 /// Recordings, and states of each, in which a planted bug must show.
@@ -35,7 +36,10 @@ fn caught(name: &str, mutant: Mutant, setting: Setting, sink: Sink, blocks: u64)
             rig.renew();
             let commits = sink == Sink::Parquet;
             let load = Load { commits, mutant: Some(mutant.to_string()), ..Load::new(&rig, setting, sink, blocks) };
+            // So slow that the next batch is begun beside it.
+            rig.trouble(Trouble { delay_ms: u64::from(mutant == Mutant::HeaderIsProof), ..Trouble::default() });
             let recorded = Recorded::run(&rig, load, Said::default());
+            rig.trouble(Trouble::default());
             let states = match sink {
                 Sink::Parquet => without_each_record(&recorded.steps),
                 Sink::Hold | Sink::Null => (0..STATES_MAX)

@@ -11,6 +11,7 @@ use crate::enclosure::enclosed;
 use crate::image::{BatchAt, How, State, What};
 use crate::load::{Load, Setting, Sink};
 use crate::recorded::{Recorded, caught};
+use crate::server::Trouble;
 use crate::states::{Kind, Random, durable, state, without_each_record};
 
 /// States of one recording; then another is made.
@@ -89,7 +90,13 @@ fn cuts(dir: &Path, fs: Fs, settings: &[Setting]) {
                 // What nothing holds may all be given back by a second opening, before it can say so.
                 let lives = if sink == Sink::Null { 1 } else { 2 };
                 let load = Load { lives, ..Load::new(&rig, setting, sink, blocks) };
+                // Behind a slow write the next batch is begun: then two are in flight.
+                rig.trouble(Trouble {
+                    delay_ms: u64::from(sink == Sink::Hold && random.percent(50)),
+                    ..Trouble::default()
+                });
                 let recorded = Recorded::run(&rig, load, Said::default());
+                rig.trouble(Trouble::default());
                 println!("{}", recorded.summary());
                 cuts_of(&recorded, here, &mut random);
                 done += here;
