@@ -51,9 +51,10 @@ pub const BATCH_STREAMS_MAX: usize = 1024;
 /// Entries in one batch.
 pub const BATCH_ENTRIES_MAX: usize = 1 << 20;
 /// Batch writes of one shard that are in flight together.
-pub const BATCHES_IN_FLIGHT_MAX: usize = 2;
-/// A second one waits until the first has been in flight for so long, in microseconds.
-pub const OVERLAP_AFTER_US: u64 = 500;
+pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// Each but the first waits until the one before has been in flight for so long, in microseconds, and one more for
+/// each KiB of it.
+pub const OVERLAP_AFTER_US: u64 = 1_000;
 /// Damaged ranges that a segment header can name as handled.
 pub const HANDLED_RANGES_MAX: usize = 64;
 /// Segments that are prepared ahead of need, beside the reserve.

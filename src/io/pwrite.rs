@@ -21,7 +21,7 @@ use crate::limits::BATCHES_IN_FLIGHT_MAX;
 use crate::types::SegmentNo;
 
 /// Threads of one disk that write and sync.
-const THREADS: usize = BATCHES_IN_FLIGHT_MAX + 1;
+const THREADS: usize = BATCHES_IN_FLIGHT_MAX;
 
 /// File operations on threads of its own.
 pub struct PwriteDisk {

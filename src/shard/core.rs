@@ -155,8 +155,8 @@ pub struct Core {
     prepare_after: Instant,
     disk_full: bool,
     store_full: bool,
-    /// Of the batch that was written last: when, and the bytes of its entries.
-    last_batch: (Instant, u64),
+    /// Until then the last batch that was written is alone on its way.
+    overlap_after: Instant,
     retiring: HashMap<OpId, Seq>,
     look: Look,
     last_look: Instant,
@@ -208,7 +208,7 @@ impl Core {
             prepare_after: Instant(0),
             disk_full: false,
             store_full: log_ready as u64 <= config.bounds.reserve,
-            last_batch: (Instant(0), 0),
+            overlap_after: Instant(0),
             retiring: HashMap::new(),
             look: Look { published: last, ..Look::default() },
             last_look: Instant(0),
@@ -310,13 +310,11 @@ impl Core {
         if quarter || waiting || !may_write { Sleep::UntilQuarter(until) } else { Sleep::UntilPublication(until) }
     }
 
-    /// When one more batch may be on its way, beside the one that is. A small batch costs the device, and whoever
-    /// wakes its waiters, as much as a large one: so what waits grows meanwhile, unless the device is slow. And two
-    /// large ones are slower than one: together they are bounded as one is.
+    /// When one more batch may be on its way, beside those that are. A small batch costs the device, and whoever
+    /// wakes its waiters, as much as a large one, and large ones hold each other up: so what waits grows meanwhile,
+    /// unless the device is slow.
     fn overlaps_at(&self) -> Option<Instant> {
-        let (since, bytes) = self.last_batch;
-        let fits = bytes + self.look.bytes <= self.config.batch_bytes_max as u64;
-        (self.commit.writes_in_flight() < BATCHES_IN_FLIGHT_MAX && fits).then(|| since.plus_us(OVERLAP_AFTER_US))
+        (self.commit.writes_in_flight() < BATCHES_IN_FLIGHT_MAX).then_some(self.overlap_after)
     }
 
     /// The device takes one more batch.
@@ -499,7 +497,7 @@ impl Core {
         self.log.appended(&header, ends);
         let op = self.op();
         let (segment, offset) = (place.segment, place.offset);
-        self.last_batch = (now, u64::from(header.entries_bytes));
+        self.overlap_after = now.plus_us(OVERLAP_AFTER_US + u64::from(header.length) / 1024);
         self.commit.writing(op, (segment, offset), &header, now);
         effects.push(Effect::Observed(Observed::Batch { blocks: header.numbered, bytes: header.length }));
         // Where somebody waits for it, one write that is durable by itself beats a write and a sync.
