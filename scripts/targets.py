@@ -87,7 +87,7 @@ class Runs:
             run = {"schema": "forebay.fio/1", "bytes_per_s": write["bw_bytes"], "blocks_per_s": write["iops"]}
         else:
             run = json.loads(ran.stdout.splitlines()[-1])
-        run["target"] = {"load": name, "round": number, "command": shlex.join(command)}
+        run["target"] = {"load": name, "round": number, "command": shlex.join(command).replace(f"{ROOT}/", "")}
         with open(self.out, "a", encoding="utf-8") as out:
             out.write(json.dumps(run) + "\n")
         self.take(run)

@@ -60,6 +60,10 @@ mutants! {
     MissingSegmentUnnoticed = "missing-segment-unnoticed",
     /// A segment of another store or shard is passed over.
     ForeignSegmentUnnoticed = "foreign-segment-unnoticed",
+    /// Salvage gives up the whole blocks of a batch that is damaged in part.
+    BatchGivenUp = "batch-given-up",
+    /// What rots in what a salvage had kept of a damaged batch is not noticed.
+    AnewUnnoticed = "anew-unnoticed",
     /// The epoch is taken from the wall clock.
     EpochFromWallClock = "epoch-from-wall-clock",
     /// The epoch stands above those of one shard only.

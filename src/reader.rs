@@ -22,7 +22,7 @@ use crate::wal::batch::{BatchHeader, Place, StreamEnds, decode_header};
 use crate::wal::entry::{EntryKind, decode_entry};
 use crate::wal::read::{each_entry, stream_rows};
 use crate::wal::segment::{SegmentHeader, segment_name};
-use crate::wal::verdict::{Check, Stamps, check};
+use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
 
 /// Bytes that are read at once, at least one batch.
 const READ_AHEAD_BYTES: usize = 1 << 20;
@@ -193,16 +193,37 @@ impl LogReader {
             return self.next_segment(place.segment);
         }
         self.hold(&header, place.offset, PAGE_BYTES)?;
+        let in_part = self.shared.segments().partly.get(&(place.segment, place.offset)).cloned();
         let Some(batch) = decode_header(self.bytes(place.offset), &place) else {
+            if in_part.is_some() && self.held.0 == place.offset {
+                return Err(self.no_longer_reads(place));
+            }
             return self.skip_damage(place);
         };
         self.hold(&header, place.offset, batch.length as usize)?;
         let (_, stamps) = self.segment.as_ref().expect("a segment");
-        match check(self.bytes(place.offset), &place, stamps) {
-            Check::Sound(batch) => self.take(&header, &batch, place),
+        let bytes = self.bytes(place.offset);
+        let checked = check(bytes, &place, stamps);
+        match (checked, &in_part) {
+            (Check::Sound(batch), _) => self.take(&header, &batch, place, &InPart::default()),
+            // A salvage has said which blocks of it are lost, and it is as it was then.
+            (_, Some(then)) if partly(&checked, bytes, header.stream()).is_some_and(|(_, now)| now == *then) => {
+                self.take(&header, &batch, place, then);
+            }
+            (_, Some(_)) if self.held.0 == place.offset => return Err(self.no_longer_reads(place)),
             _ => return self.skip_damage(place),
         }
         Ok(())
+    }
+
+    fn no_longer_reads(&self, place: Place) -> Error {
+        Error::Io {
+            context: format!(
+                "shard {}: segment {} at {:#x} no longer reads as it was written; close the store and open it again",
+                self.shard, place.segment, place.offset
+            ),
+            cause: std::io::Error::from(std::io::ErrorKind::InvalidData),
+        }
     }
 
     fn bytes(&self, offset: u32) -> &[u8] {
@@ -274,24 +295,18 @@ impl LogReader {
                 Ok(())
             }
             None if !there => Err(self.behind()),
-            None => Err(Error::Io {
-                context: format!(
-                    "shard {}: segment {} at {:#x} no longer reads as it was written; close the store and open it again",
-                    self.shard, place.segment, place.offset
-                ),
-                cause: std::io::Error::from(std::io::ErrorKind::InvalidData),
-            }),
+            None => Err(self.no_longer_reads(place)),
         }
     }
 
-    fn take(&mut self, header: &SegmentHeader, batch: &BatchHeader, place: Place) {
+    fn take(&mut self, header: &SegmentHeader, batch: &BatchHeader, place: Place, in_part: &InPart) {
         let own = header.stream();
         let mut seq = batch.first_seq;
         let image = &self.buf[(place.offset - self.held.0) as usize..][..batch.length as usize];
         let mut ends: StreamEnds = stream_rows(image, batch).into_iter().map(|row| (row.stream, row.prev)).collect();
         let (shard, next_seq, ready) = (self.shard, self.next_seq, &mut self.ready);
         each_entry(image, batch, &mut Vec::new(), |head, payload| {
-            let entry = decode_entry(head).expect("an entry of a sound batch");
+            let entry = decode_entry(head).expect("an entry of a batch whose body holds");
             if entry.kind == EntryKind::Control {
                 return;
             }
@@ -306,7 +321,7 @@ impl LogReader {
             };
             let end = ends.entry(receipt.stream).or_default();
             end.chain = end.chain.then(receipt.seq, entry.length, entry.payload_crc);
-            if here < next_seq {
+            if here < next_seq || in_part.has_lost(here) {
                 return;
             }
             ready.push_back(Delivered {

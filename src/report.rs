@@ -95,9 +95,12 @@ pub struct Damage {
     pub from_seq: Option<u64>,
     /// The last seq that is missing; `None` where nothing sound follows.
     pub to_seq: Option<u64>,
+    /// Blocks that are lost, where that is known: where only a part of a batch is damaged. Each run of lost blocks is a
+    /// range of its own then.
+    pub lost_blocks: Option<u64>,
     /// What is wrong.
     pub wrong: String,
-    /// All of it is in synced data files too.
+    /// All of it is in synced data files too, or nothing is lost: an opening goes on by itself.
     pub flushed: bool,
 }
 
@@ -114,7 +117,11 @@ impl fmt::Display for Damage {
             (None, Some(to)) => write!(f, "..{to}")?,
             (None, None) => write!(f, "unknown")?,
         }
-        write!(f, ": {}", self.wrong)
+        write!(f, ": {}", self.wrong)?;
+        if self.lost_blocks == Some(0) {
+            f.write_str(", no block is lost")?;
+        }
+        Ok(())
     }
 }
 

@@ -12,10 +12,12 @@ use std::path::PathBuf;
 use forebay::io::buf::AlignedBuf;
 use forebay::types::{BatchNo, BlockKind, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
 use forebay::wal::batch::{BatchBuilder, Begin, Push, StreamEnds};
+use forebay::wal::breaks::Scanned;
 use forebay::wal::entry::{Control, Entry, EntryKind, Identity, void_entry};
 use forebay::wal::log::{Log, UsedSegment};
-use forebay::wal::scan::{Scan, Scanned};
+use forebay::wal::scan::Scan;
 use forebay::wal::segment::{LogEnd, SegmentHeader};
+use forebay::wal::verdict::InPart;
 
 const SEGMENT_BYTES: usize = 1 << 20;
 const USED_BYTES: usize = 32 << 10;
@@ -143,7 +145,10 @@ fn describe(name: &str, bytes: &[u8]) -> String {
     }
     for at in &found.breaks {
         let to = at.resume.map(|resume| resume.resume_offset);
-        let _ = writeln!(text, "  damage at {:#x}: {} ({:?}), goes on at {to:x?}", at.offset, at.wrong, at.proof);
+        let _ = write!(text, "  damage at {:#x}: {} ({:?}), goes on at {to:x?}", at.offset, at.wrong, at.proof);
+        let runs = |of: &InPart| of.lost.iter().map(|run| run.first.0..=run.last.0).collect::<Vec<_>>();
+        let lost = at.in_part.as_ref().map(runs).map(|runs| format!(", lost of the batch: {runs:?}"));
+        let _ = writeln!(text, "{}", lost.unwrap_or_default());
     }
     text
 }

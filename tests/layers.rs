@@ -57,8 +57,12 @@ const LAYERS: &[(&str, &[&str])] = &[
         "L3 decisions: no thread but a reader's, no file but through a trait",
         &[
             "src/wal/log.rs",
+            "src/wal/breaks.rs",
             "src/wal/scan.rs",
             "src/io/maker.rs",
+            "src/recover/examined.rs",
+            "src/recover/lost.rs",
+            "src/recover/read.rs",
             "src/recover/examine.rs",
             "src/recover/blocks.rs",
             "src/recover/append.rs",

@@ -306,8 +306,10 @@ pub fn found_in(examined: &Examined, folder: &dyn Folder) -> Result<Found, Manif
             reading.hole();
         }
         each_entry(batch.bytes, &batch.header, &mut Vec::new(), |head, payload| {
-            let is_record = decode_entry(head).is_some_and(|entry| entry.kind == EntryKind::Own);
-            if is_record && wrong.is_none() {
+            let Some(record) = decode_entry(head).filter(|entry| entry.kind == EntryKind::Own) else { return };
+            if crc32fast::hash(payload) != record.payload_crc {
+                reading.hole();
+            } else if wrong.is_none() {
                 wrong = reading.take(batch.segment.segment, payload).err();
             }
         });

@@ -485,11 +485,12 @@ impl Opening {
         if self.examined.needs_new_ring() {
             make_ring(ring_header(Epoch(0), Seq(1)))?;
         }
-        let Opened { log, gaps, report } =
+        let Opened { log, gaps, partly, report } =
             carry_out(self.examined, &*self.folder, &mut maker, own, image).map_err(failed)?;
         drop(self.ring_image);
         let (ring, consumer) = make_ring(ring_header(own.epoch, log.last_seq().next()))?;
-        let mut table = SegmentTable { handled: log.current.header.handled.clone(), ..SegmentTable::default() };
+        let handled = log.current.header.handled.clone();
+        let mut table = SegmentTable { handled, partly, ..SegmentTable::default() };
         for used in log.used.iter() {
             table.handled.extend(used.header.handled.iter().copied());
             let segment =

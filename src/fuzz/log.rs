@@ -196,6 +196,25 @@ impl Written {
         if (self.log.is_full() || from.byte().is_multiple_of(8)) && !self.log.rotate() && self.log.is_full() {
             return false;
         }
+        let entries: Vec<Made> = (0..=from.byte() % 4).map(|_| any_entry(from, 5000)).collect();
+        if from.byte().is_multiple_of(2) {
+            let synced = self.log.number.0.saturating_sub(u64::from(from.byte() % 3));
+            self.durable_upto = self.durable_upto.max(BatchNo(synced));
+        }
+        self.write(&entries, from.byte().is_multiple_of(16));
+        true
+    }
+
+    /// Writes a batch of control entries.
+    pub fn append_controls(&mut self, controls: &[Control]) {
+        let entry = |control: &Control| {
+            let payload = control.encode();
+            (control.entry(&payload), payload)
+        };
+        self.write(&controls.iter().map(entry).collect::<Vec<_>>(), false);
+    }
+
+    fn write(&mut self, entries: &[Made], seal: bool) {
         let begin = Begin {
             place: self.log.place(),
             own: self.log.current.header.stream(),
@@ -205,23 +224,17 @@ impl Written {
             ends: std::mem::take(&mut self.log.ends),
         };
         let mut batch = BatchBuilder::new(begin, AlignedBuf::new(SEGMENT));
-        for _ in 0..=from.byte() % 4 {
-            let (head, payload) = any_entry(from, 5000);
-            if batch.push(head.bytes(), &payload) != Push::Taken {
+        for (head, payload) in entries {
+            if batch.push(head.bytes(), payload) != Push::Taken {
                 break;
             }
         }
-        if from.byte().is_multiple_of(2) {
-            let synced = self.log.number.0.saturating_sub(u64::from(from.byte() % 3));
-            self.durable_upto = self.durable_upto.max(BatchNo(synced));
-        }
         let place = self.log.place();
-        let (image, header, ends) = batch.finish(self.log.link(self.durable_upto, from.byte().is_multiple_of(16)));
+        let (image, header, ends) = batch.finish(self.log.link(self.durable_upto, seal));
         self.log.appended(&header, ends);
         let (_, bytes) = self.files.get_mut(&place.segment).expect("a file");
         bytes[place.offset as usize..][..image.len()].copy_from_slice(&image);
         self.batches.push((place, header));
-        true
     }
 }
 

@@ -12,15 +12,22 @@ use crate::fuzz::log::{SEGMENT, Written, any_header, make_right, plain_header};
 use crate::fuzz::segment;
 use crate::io::disk::Folder;
 use crate::limits::{PAGE_BYTES, SECTOR_BYTES, SEGMENT_HEADER_BYTES};
-use crate::recover::{Intake, ShardSetup, examine};
-use crate::types::{BatchNo, Epoch, Nonce, SegmentNo, Seq};
+use crate::recover::{Intake, ShardSetup, add_damaged_anew, examine};
+use crate::types::{BatchNo, Epoch, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
+use crate::wal::batch::{BATCH, STREAM, decode_header};
+use crate::wal::breaks::{Break, Scanned};
+use crate::wal::entry::Control;
 use crate::wal::log::{LogBounds, UsedSegment};
-use crate::wal::scan::{Scan, Scanned};
+use crate::wal::read::{copied, for_each_entry};
+use crate::wal::scan::Scan;
 use crate::wal::segment::{Handled, LogEnd, SegmentHeader, segment_name};
-use crate::wal::verdict::{Check, Stamp, Stamps, check};
+use crate::wal::verdict::{Check, Stamp, Stamps, check, partly};
 
 /// Segments that a life begins with at most.
 const SEGMENTS_MAX: usize = 4;
+
+/// Where a salvage does not know it.
+const SALVAGED: Stream = Stream { origin: StoreId([0xee; 16]), shard: ShardId(0), epoch: Epoch(1), nonce: Nonce(1) };
 
 type Files = BTreeMap<SegmentNo, Vec<u8>>;
 
@@ -55,9 +62,14 @@ fn lives(from: &mut Choices<'_>) {
         return;
     }
     let mut salvaged = salvage(&written, damaged, &got);
+    let handled = !got.breaks.is_empty();
+    if handled {
+        salvaged.append_controls(&gaps(&got));
+    }
     let again = scan(&files_of(&salvaged));
     assert!(again.breaks.is_empty(), "what was handled is no damage: {:?} {:?}", got.breaks, again.breaks);
-    assert_eq!((again.end, again.batches), (got.end, got.batches), "a salvage changes nothing of what is sound");
+    let batches = got.batches + u64::from(handled);
+    assert_eq!((again.end.seq, again.batches), (got.end.seq, batches), "a salvage changes nothing of what is sound");
     write(from, &mut salvaged);
     let files = files_of(&salvaged);
     let whole = scan(&files);
@@ -93,7 +105,25 @@ fn scan(files: &Files) -> Scanned {
     for (segment, bytes) in files {
         scan.feed(*segment, if headers[segment].is_some() { bytes } else { &[] });
     }
-    scan.finish()
+    let mut scanned = scan.finish();
+    add_damaged_anew(&mut scanned, Seq(0));
+    scanned
+}
+
+/// What a salvage says to be lost.
+fn gaps(scanned: &Scanned) -> Vec<Control> {
+    let of = |at: &Break| match &at.in_part {
+        Some(in_part) => in_part.lost.iter().map(|run| gap(run.stream, run.first.prev(), run.last.next())).collect(),
+        None => {
+            let before = at.next.map_or(Seq(0), |next| next.seq.prev());
+            vec![gap(None, before, at.resume.map_or(Seq(u64::MAX), |resume| resume.resume_seq))]
+        }
+    };
+    scanned.breaks.iter().flat_map(of).collect()
+}
+
+fn gap(stream: Option<Stream>, from: Seq, to: Seq) -> Control {
+    Control::Gap { stream: stream.unwrap_or(SALVAGED), from, to }
 }
 
 /// Rot, lost writes and lost files; the oldest segment stays, since its absence says nothing.
@@ -134,17 +164,45 @@ fn judge(sound: &Files, damaged: &Files, whole: &Scanned, got: &Scanned) {
         header.pin
     }));
     let none_at_all = got.batches == 0;
+    let handled =
+        sound.values().filter_map(|bytes| SegmentHeader::decode(bytes).ok()).flat_map(|header| header.handled);
+    let ends = ends.chain(handled.map(|range| LogEnd {
+        segment: range.resume_segment,
+        offset: range.resume_offset,
+        batch: BatchNo(range.resume_batch.0 - 1),
+        chain: range.resume_chain,
+        seq: range.resume_seq.prev(),
+    }));
     let is_known = |end: &LogEnd| (end.batch, end.chain, end.seq) == (got.end.batch, got.end.chain, got.end.seq);
-    assert!(none_at_all || ends.into_iter().any(|end| is_known(&end)), "the log ends where no batch ended");
+    let mut ends = ends;
+    assert!(none_at_all || ends.any(|end| is_known(&end)), "the log ends where no batch ended");
     assert!(got.batches <= whole.batches.max(batches.len() as u64), "no batch twice");
     assert!(got.segments.is_sorted_by(|one, other| one.header.segment < other.header.segment));
+    for batch in batches.iter().filter(|batch| batch.counts_in(whole) && batch.end.batch <= got.end.batch) {
+        let given_up = got.breaks.iter().filter(|at| at.in_part.is_none()).any(|at| {
+            at.next.is_none_or(|next| next.number <= batch.end.batch)
+                && at.resume.is_some_and(|resume| batch.end.batch < resume.resume_batch)
+        });
+        assert!(
+            !given_up || !batch.can_be_read(sound, damaged),
+            "whole blocks of batch {:?} from {:#x} are given up: {:#?}",
+            batch.end,
+            batch.from,
+            got.breaks
+        );
+    }
     if !got.breaks.is_empty() {
         return;
     }
     if damaged == sound {
         assert_eq!((got.end, got.batches), (whole.end, whole.batches), "the same bytes say the same");
     }
-    if !has_losses(sound, damaged) {
+    // Gaps that nobody meant may name what was kept.
+    let known: Vec<Control> = whole.passed.iter().map(|passed| gap(passed.lost.stream, Seq(0), Seq(0))).collect();
+    let stream = |gap: &Control| if let Control::Gap { stream, .. } = gap { Some(*stream) } else { None };
+    let is_ours = |gap: &Control| stream(gap) == Some(SALVAGED) || known.iter().any(|one| stream(one) == stream(gap));
+    let foreign = !whole.passed.is_empty() && !whole.gaps.iter().all(|(_, gap)| is_ours(gap));
+    if !foreign && !has_losses(sound, damaged) {
         assert_eq!((got.end, got.batches), (whole.end, whole.batches), "rot was passed over");
         assert_eq!(got.ends, whole.ends, "rot was passed over");
     }
@@ -165,11 +223,17 @@ fn judge(sound: &Files, damaged: &Files, whole: &Scanned, got: &Scanned) {
     }
     // Between two batches that were read none is left out. (A file without any, in a range that was handled,
     // may be gone.)
-    let counted = batches.iter().filter(|batch| batch.counts_in(whole) && batch.end.batch <= got.end.batch).count();
+    // One that was damaged in part already, and has no block any more, may be gone without a word.
+    let in_part = |batch: &Found| whole.partly.contains_key(&(batch.end.segment, batch.from as u32));
+    let is_left = |batch: &Found| left.iter().any(|other| other.end == batch.end);
+    let counts = |batch: &&Found| {
+        batch.counts_in(whole) && (!in_part(batch) || is_left(batch)) && batch.end.batch <= got.end.batch
+    };
+    let counted = batches.iter().filter(counts).count();
     assert_eq!(counted as u64, got.batches, "a batch was passed over");
 }
 
-/// A whole batch in a file.
+/// A batch in a file of which nothing but payloads may be damaged.
 struct Found {
     from: usize,
     end: LogEnd,
@@ -177,6 +241,31 @@ struct Found {
 }
 
 impl Found {
+    /// Nothing but its payloads, its padding and stamps have changed, and no sector of it looks as if it had not been
+    /// written; nor has the header of its segment.
+    fn can_be_read(&self, sound: &Files, damaged: &Files) -> bool {
+        let (Some(before), Some(after)) = (sound.get(&self.end.segment), damaged.get(&self.end.segment)) else {
+            return false;
+        };
+        let Ok(header) = SegmentHeader::decode(before) else { return false };
+        if before[..SEGMENT_HEADER_BYTES] != after[..SEGMENT_HEADER_BYTES] {
+            return false;
+        }
+        let stamps = Stamps::new(&header);
+        let mut sectors = (self.from..self.end.offset as usize).step_by(SECTOR_BYTES);
+        if sectors.any(|at| stamps.read(&after[at..], at) == Stamp::Stale) {
+            return false;
+        }
+        let place = crate::wal::batch::Place::new(&header, self.from as u32);
+        let batch = decode_header(&before[self.from..], &place).expect("a whole batch");
+        let (before, after) = (&before[self.from..], &after[self.from..]);
+        let same = |at, len| copied(before, at, len) == copied(after, at, len);
+        let rows = (BATCH::BYTES + batch.entries_bytes as usize, batch.streams as usize * STREAM::BYTES);
+        let mut all = same(0, BATCH::BYTES) && same(rows.0, rows.1);
+        for_each_entry(before, &batch, |_, at, header_bytes, _| all &= same(at, header_bytes));
+        all
+    }
+
     /// It is part of the log, and not a leftover behind a pin.
     fn counts_in(&self, whole: &Scanned) -> bool {
         whole.segments.iter().any(|used| used.header.segment == self.end.segment && self.end.offset <= used.end)
@@ -192,7 +281,10 @@ fn batches(files: &Files) -> Vec<Found> {
         let mut at = SEGMENT_HEADER_BYTES;
         while at < SEGMENT {
             let place = crate::wal::batch::Place::new(&header, at as u32);
-            let Check::Sound(batch) = check(&bytes[at..], &place, &stamps) else {
+            let checked = check(&bytes[at..], &place, &stamps);
+            let in_part = || Some(partly(&checked, &bytes[at..], header.stream())?.0);
+            let sound = if let Check::Sound(batch) = checked { Some(batch) } else { None };
+            let Some(batch) = sound.or_else(in_part) else {
                 at += PAGE_BYTES;
                 continue;
             };

@@ -177,9 +177,9 @@ fn plan(log: &LogView, shard: ShardId) -> Result<Plan, Error> {
     }
     let read = examined.each_batch(&log.folder, |batch| {
         plan.batches_kept += 1;
-        each_entry(batch.bytes, &batch.header, &mut Vec::new(), |head, _| {
-            let kind = decode_entry(head).map(|entry| entry.kind);
-            plan.blocks_kept += u64::from(matches!(kind, Some(EntryKind::Own | EntryKind::Carried)));
+        each_entry(batch.bytes, &batch.header, &mut Vec::new(), |head, payload| {
+            let block = decode_entry(head).filter(|entry| matches!(entry.kind, EntryKind::Own | EntryKind::Carried));
+            plan.blocks_kept += u64::from(block.is_some_and(|block| block.payload_crc == crc32fast::hash(payload)));
         });
         Ok::<(), OpenError>(())
     });

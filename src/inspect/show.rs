@@ -6,7 +6,7 @@ use crate::inspect::read::{FileView, LogView, ManifestView, Role, ShardView, Sto
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
 use crate::limits::PAGE_BYTES;
-use crate::recover::{Examined, OpenError, SoundBatch};
+use crate::recover::{Examined, LogBatch, OpenError};
 use crate::report::{Damage, TornTail};
 use crate::types::{BlockKind, SegmentNo, ShardId};
 use crate::wal::batch::Place;
@@ -170,6 +170,8 @@ pub struct BatchLine {
     pub flags: &'static str,
     /// What was handled as damaged lies before it.
     pub behind_damage: bool,
+    /// Runs of seqs in it that are lost to damage, each with its first and its last.
+    pub lost: Vec<(u64, u64)>,
 }
 
 /// An entry.
@@ -195,6 +197,8 @@ pub struct EntryLine {
     pub identity: Option<(String, u16, u64, u64)>,
     /// What a control says.
     pub control: Option<String>,
+    /// Its payload is damaged.
+    pub damaged: bool,
 }
 
 impl StoreLine {
@@ -364,7 +368,7 @@ impl ShardView {
     pub fn each_batch<E: From<OpenError>>(
         &self,
         only: Option<SegmentNo>,
-        mut take: impl FnMut(BatchLine, &SoundBatch<'_>) -> Result<(), E>,
+        mut take: impl FnMut(BatchLine, &LogBatch<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let Ok(examined) = &self.log.examined else { return Ok(()) };
         examined.each_batch(&self.log.folder, |batch| {
@@ -383,7 +387,7 @@ impl ShardView {
 }
 
 impl BatchLine {
-    fn of(batch: &SoundBatch<'_>) -> Self {
+    fn of(batch: &LogBatch<'_>) -> Self {
         Self {
             segment: batch.segment.segment.0,
             offset: batch.offset,
@@ -395,6 +399,7 @@ impl BatchLine {
             streams: batch.header.streams,
             flags: if batch.header.seal { "seal" } else { "" },
             behind_damage: batch.behind_damage,
+            lost: batch.in_part.iter().flat_map(|of| &of.lost).map(|run| (run.first.0, run.last.0)).collect(),
         }
     }
 }
@@ -402,7 +407,7 @@ impl BatchLine {
 impl EntryLine {
     /// The entries of a batch.
     #[must_use]
-    pub fn of(batch: &SoundBatch<'_>) -> Vec<Self> {
+    pub fn of(batch: &LogBatch<'_>) -> Vec<Self> {
         let mut seq = batch.header.first_seq;
         let mut lines = Vec::new();
         each_entry(batch.bytes, &batch.header, &mut Vec::new(), |head, payload| {
@@ -437,6 +442,7 @@ impl EntryLine {
                 received_at_ns: entry.received_at_ns,
                 identity,
                 control,
+                damaged: entry.payload_crc != crc32fast::hash(payload),
             });
             if numbered {
                 seq = seq.next();

@@ -17,7 +17,7 @@ use crate::data::tree::Tree;
 use crate::error::Error;
 use crate::inspect::read::{Access, LogView, ManifestView, Role, ShardView, StoreView, Where};
 use crate::limits::{MANIFEST_SHARD, PAGE_BYTES};
-use crate::recover::{Examined, OpenError, SoundBatch};
+use crate::recover::{Examined, LogBatch, OpenError};
 use crate::report::{Damage, TornTail};
 use crate::types::{ShardId, Stream};
 use crate::wal::batch::StreamEnds;
@@ -170,7 +170,11 @@ impl Finding {
             from_seq: damage.from_seq,
             to_seq: damage.to_seq,
             wrong: damage.wrong.clone(),
-            concerns: if damage.flushed { Concerns::Flushed } else { Concerns::Acknowledged },
+            concerns: match damage.lost_blocks {
+                Some(0) => Concerns::Nothing,
+                _ if damage.flushed => Concerns::Flushed,
+                _ => Concerns::Acknowledged,
+            },
             ..at
         }
     }
@@ -364,7 +368,7 @@ struct Chains {
 }
 
 impl Chains {
-    fn follow(&mut self, batch: &SoundBatch<'_>, counts: &mut LogCounts) -> Result<(), &'static str> {
+    fn follow(&mut self, batch: &LogBatch<'_>, counts: &mut LogCounts) -> Result<(), &'static str> {
         if batch.behind_damage {
             // Streams went on in what is lost.
             self.ends.clear();
@@ -373,7 +377,7 @@ impl Chains {
         let mut now: HashMap<Stream, _> = rows.iter().map(|row| (row.stream, row.prev)).collect();
         let mut seq = batch.header.first_seq;
         let mut wrong = None;
-        each_entry(batch.bytes, &batch.header, &mut Vec::new(), |head, _| {
+        each_entry(batch.bytes, &batch.header, &mut Vec::new(), |head, payload| {
             counts.entries += 1;
             let Some(entry) = decode_entry(head) else {
                 wrong = Some("an entry's header says nothing that there is");
@@ -387,7 +391,7 @@ impl Chains {
                     return;
                 }
             };
-            counts.blocks += 1;
+            counts.blocks += u64::from(entry.payload_crc == crc32fast::hash(payload));
             seq = seq.next();
             match now.get_mut(&stream) {
                 Some(end) => {

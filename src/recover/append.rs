@@ -4,7 +4,7 @@
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
 use crate::io::maker::Maker;
-use crate::recover::examine::OpenError;
+use crate::recover::examined::OpenError;
 use crate::types::{BatchNo, SegmentNo, Stream};
 use crate::wal::batch::{BatchBuilder, Begin, Push};
 use crate::wal::log::{Log, LogBounds, UsedSegment};

@@ -3,16 +3,17 @@
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
 use crate::limits::SEGMENT_HEADER_BYTES;
-use crate::recover::examine::{Examined, OpenError, read_segment};
+use crate::recover::examined::{Examined, OpenError};
+use crate::recover::read::read_segment;
 use crate::types::SegmentNo;
-use crate::wal::batch::{BatchHeader, Place};
+use crate::wal::batch::{BatchHeader, Place, decode_header};
 use crate::wal::log::UsedSegment;
 use crate::wal::segment::{Handled, SegmentHeader};
-use crate::wal::verdict::{Check, Stamps, check};
+use crate::wal::verdict::{Check, InPart, Stamps, check};
 
-/// A sound batch, as it stands in its segment.
+/// A batch of the log, as it stands in its segment.
 #[derive(Clone, Copy, Debug)]
-pub struct SoundBatch<'a> {
+pub struct LogBatch<'a> {
     /// The segment.
     pub segment: &'a SegmentHeader,
     /// Where it stands there, in bytes.
@@ -23,6 +24,8 @@ pub struct SoundBatch<'a> {
     pub bytes: &'a [u8],
     /// What was handled as damaged lies between the batch before and this one.
     pub behind_damage: bool,
+    /// What is lost of it, where it is damaged in part.
+    pub in_part: Option<&'a InPart>,
 }
 
 impl Examined {
@@ -34,7 +37,7 @@ impl Examined {
     pub fn each_batch<E: From<OpenError>>(
         &self,
         folder: &dyn Folder,
-        mut take: impl FnMut(&SoundBatch<'_>) -> Result<(), E>,
+        mut take: impl FnMut(&LogBatch<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let earlier = self.scanned.segments.iter().flat_map(|used| &used.header.handled);
         let ranges: Vec<&Handled> = self.handled.iter().chain(earlier).collect();
@@ -47,6 +50,15 @@ impl Examined {
             let end = used.end.min(count as u32);
             let mut offset = SEGMENT_HEADER_BYTES as u32;
             while offset < end {
+                let place = Place::new(header, offset);
+                let bytes = &buf[offset as usize..end as usize];
+                let in_part = self.scanned.partly.get(&(header.segment, offset));
+                if let (Some(_), Some(batch)) = (in_part, decode_header(bytes, &place)) {
+                    take(&LogBatch { segment: header, offset, header: batch, bytes, behind_damage, in_part })?;
+                    behind_damage = false;
+                    offset += batch.length;
+                    continue;
+                }
                 if let Some(range) = ranges.iter().find(|range| range.covers(header.segment, offset)) {
                     behind_damage = true;
                     match range.resume_segment == header.segment {
@@ -55,9 +67,8 @@ impl Examined {
                     }
                     continue;
                 }
-                let bytes = &buf[offset as usize..end as usize];
-                let Check::Sound(batch) = check(bytes, &Place::new(header, offset), &stamps) else { break };
-                take(&SoundBatch { segment: header, offset, header: batch, bytes, behind_damage })?;
+                let Check::Sound(batch) = check(bytes, &place, &stamps) else { break };
+                take(&LogBatch { segment: header, offset, header: batch, bytes, behind_damage, in_part })?;
                 behind_damage = false;
                 offset += batch.length;
             }

@@ -1,6 +1,5 @@
 //! Carrying an opening out: the only part of recovery that writes.
 
-use std::collections::BTreeSet;
 use std::io;
 
 use crate::io::buf::AlignedBuf;
@@ -8,9 +7,11 @@ use crate::io::disk::{Folder, read_around};
 use crate::io::maker::Maker;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::append::{Appender, Ground};
-use crate::recover::examine::{Examined, OpenError, boot};
-use crate::report::{Gap, ShardReport};
-use crate::types::{BatchNo, Epoch, FileId, Generation, SegmentNo, Seq, ShardId, Stream};
+use crate::recover::examined::{Examined, OpenError};
+use crate::recover::lost::{gap_in_words, gaps};
+use crate::report::ShardReport;
+use crate::types::{BatchNo, Epoch, FileId, Generation, SegmentNo, ShardId, Stream};
+use crate::wal::breaks::Partly;
 use crate::wal::entry::{Control, Entry, EntryKind, Identity, decode_entry, void_entry};
 use crate::wal::log::{Log, UsedSegment};
 use crate::wal::ring::{Replay, RingImage, RingVerdict, What};
@@ -107,6 +108,8 @@ pub struct Opened {
     pub log: Log,
     /// The gaps that it names.
     pub gaps: Vec<Control>,
+    /// Its batches that are damaged in part.
+    pub partly: Partly,
     /// What was found and done.
     pub report: ShardReport,
 }
@@ -176,7 +179,7 @@ pub fn carry_out(
     log.push(&mut at, done.entry(&payload).bytes(), &payload)?;
     log.sync(&mut at)?;
     log.make_reserve(&mut at)?;
-    Ok(Opened { log: log.into_log(), gaps, report: examined.report })
+    Ok(Opened { log: log.into_log(), gaps, partly: examined.scanned.partly, report: examined.report })
 }
 
 /// Gives back the segments that are not needed, oldest first.
@@ -213,74 +216,6 @@ fn replay(
     let identity = header.identity.unwrap_or(Identity { stream, seq: entry.seq });
     let carried = Entry { kind: EntryKind::Carried, identity: Some(identity), ..header }.encode();
     log.push(at, carried.bytes(), payload).map(|()| true)
-}
-
-/// The gaps that salvaged damage leaves in each stream of this store that was known before it.
-pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
-    // A stream may be lost whole: then only a segment's header still knows it.
-    let used = examined.scanned.segments.iter().map(|used| &used.header);
-    let others = examined.hollow.iter().chain(&examined.leftover).filter_map(|(_, header)| header.as_ref());
-    let of_header = used.chain(others).map(SegmentHeader::stream);
-    let known: BTreeSet<Stream> = examined.scanned.ends.keys().copied().chain(of_header).collect();
-    let known: Vec<Stream> = known.into_iter().filter(|stream| stream.origin == examined.setup.store).collect();
-    // The ring knows best what is lost of its stream at the log's end.
-    let (ring_stream, in_ring) = match &examined.ring {
-        RingVerdict::Replay { header, damage: Some(damage), entries, .. } => {
-            let last = entries.last().map(|last| last.seq);
-            let behind = |seq: Seq| if last > Some(seq) { seq.next() } else { Seq(u64::MAX) };
-            let lost = damage.lost.iter().flat_map(|&(from, to)| {
-                // What the log lacks from before the ring may be of any stream.
-                let (streams, to) = match to < header.first_seq {
-                    true => (known.clone(), to.next()),
-                    false => (vec![header.stream()], behind(to)),
-                };
-                streams.into_iter().map(move |stream| Control::Gap { stream, from: from.prev(), to })
-            });
-            (Some(header.stream()), lost.collect())
-        }
-        RingVerdict::Replay { header, cut, entries, .. } if !entries.is_empty() => {
-            let tail_is_lost =
-                examined.lost_behind.is_some() || examined.scanned.breaks.last().is_some_and(|at| at.resume.is_none());
-            // After a power cut what the ring had behind them is not known.
-            let ends_here = cut.is_none() && header.boot == boot(&examined.setup);
-            let last = entries.last().filter(|_| tail_is_lost && !ends_here);
-            let gap = |last: &Replay| Control::Gap { stream: header.stream(), from: last.seq, to: Seq(u64::MAX) };
-            (Some(header.stream()), last.map(gap).into_iter().collect())
-        }
-        // How many it had nobody knows; they were of the opening that the newest segment names.
-        RingVerdict::Damaged(_) => {
-            let from = examined.scanned.end.seq;
-            let stream = examined.scanned.newest.as_ref().map(SegmentHeader::stream);
-            (stream, stream.map(|stream| Control::Gap { stream, from, to: Seq(u64::MAX) }).into_iter().collect())
-        }
-        _ => (None, Vec::new()),
-    };
-    let lost = examined.scanned.breaks.iter();
-    let lost = lost.filter(|at| at.resume.is_none_or(|resume| resume.resume_seq.prev() > examined.setup.flushed));
-    let in_log = lost.flat_map(|at| {
-        let from = at.next.map_or(Seq(0), |next| next.seq.prev());
-        let to = at.resume.map_or(Seq(u64::MAX), |resume| resume.resume_seq);
-        let ours = known.iter().filter(move |stream| at.resume.is_some() || Some(**stream) != ring_stream);
-        ours.map(move |&stream| Control::Gap { stream, from, to })
-    });
-    let behind = examined.lost_behind.into_iter().flat_map(|from| {
-        let ours = known.iter().filter(|stream| Some(**stream) != ring_stream);
-        ours.map(move |&stream| Control::Gap { stream, from, to: Seq(u64::MAX) })
-    });
-    in_log.chain(behind).chain(in_ring).collect()
-}
-
-/// A gap for a report.
-pub(crate) fn gap_in_words(gap: &Control) -> Option<Gap> {
-    let Control::Gap { stream, from, to } = gap else { return None };
-    Some(Gap {
-        origin: stream.origin.to_string(),
-        shard: stream.shard.0,
-        epoch: stream.epoch.0,
-        nonce: stream.nonce.0,
-        after: from.0,
-        before: (*to != Seq(u64::MAX)).then_some(to.0),
-    })
 }
 
 /// Where the log goes on, and the segment that is already there, if it may be put to use again.

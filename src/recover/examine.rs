@@ -1,203 +1,22 @@
 //! Reading a shard and deciding what its opening takes. Changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::mpsc;
-use std::thread;
+use std::collections::BTreeMap;
 
 use crate::config::OnDamage;
 use crate::io::buf::AlignedBuf;
-use crate::io::disk::{Folder, UNREADABLE, is_no_space, read_around};
-use crate::limits::{HANDLED_RANGES_MAX, PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
+use crate::io::disk::Folder;
+use crate::limits::{HANDLED_RANGES_MAX, SEGMENT_HEADER_BYTES};
+use crate::recover::examined::{Examined, Intake, OpenError, ShardSetup, boot};
+use crate::recover::lost::{damage, handled_ranges};
+use crate::recover::read::{read_headers, scan};
 use crate::report::{Damage, Damaged, ShardReport, TornTail, repair_command};
-use crate::types::{Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId};
+use crate::types::{Epoch, FileId, Nonce, SegmentNo};
 use crate::wal::batch::StreamEnd;
+use crate::wal::breaks::{Scanned, Torn};
 use crate::wal::entry::{Identity, decode_entry};
-use crate::wal::log::LogBounds;
 use crate::wal::ring::{CutBy, Expect, LastLog, RingDamage, RingImage, RingVerdict, What, recover_ring};
-use crate::wal::scan::{Break, Scan, Scanned, Torn};
+use crate::wal::scan::Scan;
 use crate::wal::segment::{FileName, Handled, SegmentHeader, parse_name, segment_name, spare_name};
-
-/// Bytes per read of a segment, and how many a reader may be ahead of the scan.
-const READ_BYTES: usize = 4 << 20;
-/// Logs below this size are read without a thread of their own.
-const THREAD_FROM_BYTES: u64 = 32 << 20;
-
-/// No kernel's boot id: those are UUIDs of version 4.
-const ANOTHER_BOOT: [u8; 16] = [0xff; 16];
-
-/// What is known of a shard before it is opened.
-#[derive(Clone, Copy, Debug)]
-pub struct ShardSetup {
-    /// The store.
-    pub store: StoreId,
-    /// The shard.
-    pub shard: ShardId,
-    /// The boot that is running now.
-    pub boot: [u8; 16],
-    /// A segment's length in bytes.
-    pub segment_bytes: u64,
-    /// Segments.
-    pub bounds: LogBounds,
-    /// A batch's size in bytes beyond which no block joins it.
-    pub batch_bytes_max: usize,
-    /// What to do about damage.
-    pub on_damage: OnDamage,
-    /// Up to which seq the store holds data.
-    pub flushed: Seq,
-    /// Whether it has a ring.
-    pub intake: Intake,
-}
-
-/// Where the entries of a log come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intake {
-    /// An intake ring, whose entries may be ahead of the log.
-    Ring,
-    /// The same, and it counts as after a power cut, whatever the boot ids say: for a device that was
-    /// detached and attached again.
-    RingAfterPowerCut,
-    /// One writer, who waits for the log itself.
-    Direct,
-}
-
-/// Why a shard cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Acknowledged, unflushed data is damaged.
-    #[error(transparent)]
-    Damaged(#[from] Box<Damaged>),
-    /// A write of a killed process, or another process, still holds this file; try again.
-    #[error("{0} is still locked by a write of another process")]
-    Locked(String),
-    /// A file belongs to another store or shard.
-    #[error(
-        "{name} is of store {store}, shard {shard}; it does not belong here. Move it away, or restore the right one"
-    )]
-    Foreign {
-        /// The file.
-        name: String,
-        /// The store that its header names.
-        store: StoreId,
-        /// The shard that its header names.
-        shard: ShardId,
-    },
-    /// There are more damaged ranges than salvage can name.
-    #[error(
-        "shard {shard} has {ranges} damaged ranges, more than salvage can name at once. To go on: copy the store, move \
-         the segments before {} out of the shard's folder, and salvage what is left",
-        segment_name(*.keep)
-    )]
-    TooDamaged {
-        /// The shard.
-        shard: ShardId,
-        /// Ranges.
-        ranges: usize,
-        /// The first segment with which they can be named.
-        keep: SegmentNo,
-    },
-    /// A system call failed.
-    #[error("{context}: {source}")]
-    Io {
-        /// What was being done.
-        context: String,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl OpenError {
-    /// The disk is full: what was tried may be tried again.
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_no_space(source))
-    }
-
-    pub(crate) fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let context = context.into();
-        move |source| Self::Io { context, source }
-    }
-}
-
-/// A shard that was read, and what its opening takes.
-#[derive(Debug)]
-pub struct Examined {
-    /// The highest epoch that the shard has seen; the new one must be higher.
-    pub epoch_max: Epoch,
-    /// What was found.
-    pub report: ShardReport,
-    pub(crate) setup: ShardSetup,
-    pub(crate) scanned: Scanned,
-    /// Segments that hold nothing of the log, with their headers, if readable.
-    pub(crate) leftover: Vec<(SegmentNo, Option<SegmentHeader>)>,
-    /// Segments in the middle of the log that hold nothing but damage.
-    pub(crate) hollow: Vec<(SegmentNo, Option<SegmentHeader>)>,
-    /// Segments that damage was found in, now or earlier: their files are not used again.
-    pub(crate) damaged: BTreeSet<SegmentNo>,
-    pub(crate) spares: Vec<(FileId, u64)>,
-    pub(crate) unfinished: Vec<String>,
-    pub(crate) handled: Vec<Handled>,
-    /// Nothing before this segment is needed any more.
-    pub(crate) from: SegmentNo,
-    pub(crate) ring: RingVerdict,
-    /// A salvage was cut short that had put the damaged end of the log aside and not yet said so in it:
-    /// what was lost stood behind this seq.
-    pub(crate) lost_behind: Option<Seq>,
-    ring_missing: bool,
-}
-
-impl Examined {
-    /// The ring that is there, if any, cannot be read and would be missed by the next open.
-    #[must_use]
-    pub const fn needs_new_ring(&self) -> bool {
-        match &self.ring {
-            RingVerdict::Ignored => self.ring_missing,
-            RingVerdict::Replay { .. } => false,
-            RingVerdict::Quarantine(_) | RingVerdict::Damaged(_) => true,
-        }
-    }
-
-    /// The seq of the first block that may stand in the log; `None` where there is no log.
-    #[must_use]
-    pub fn first_seq(&self) -> Option<Seq> {
-        self.scanned.segments.first().map(|oldest| oldest.first_seq)
-    }
-
-    /// The segment in which the log ends, and the last seq that log and ring have together.
-    #[cfg(feature = "sim")]
-    #[must_use]
-    pub fn reach(&self) -> (SegmentNo, Seq) {
-        let in_ring = match &self.ring {
-            RingVerdict::Replay { entries, .. } => entries.last().map(|last| last.seq),
-            _ => None,
-        };
-        (self.scanned.end.segment, self.scanned.end.seq.max(in_ring.unwrap_or_default()))
-    }
-
-    /// Entries of the ring are to be replayed, or all of it goes to quarantine.
-    #[must_use]
-    pub const fn needs_ring_image(&self) -> bool {
-        match &self.ring {
-            RingVerdict::Ignored => false,
-            RingVerdict::Replay { entries, cut, damage, .. } => {
-                !entries.is_empty() || cut.is_some() || damage.is_some()
-            }
-            RingVerdict::Quarantine(_) | RingVerdict::Damaged(_) => true,
-        }
-    }
-}
-
-/// The epoch of a store's next opening: one for all shards, so that a cursor over them can be compared,
-/// and above every one that any of them has seen.
-#[must_use]
-pub fn next_epoch<'a>(shards: impl IntoIterator<Item = &'a Examined>) -> Epoch {
-    let epochs = shards.into_iter().map(|examined| examined.epoch_max);
-    #[cfg(feature = "sim")]
-    if crate::planted::is_planted(crate::planted::Mutant::EpochOfOneShard) {
-        return Epoch(epochs.last().map_or(0, |last| last.0) + 1);
-    }
-    Epoch(epochs.max().map_or(0, |max| max.0) + 1)
-}
 
 /// Reads and judges a shard. `ring` is the whole ring file, if there is one; `progress` is told of
 /// bytes as they are read.
@@ -240,7 +59,8 @@ pub fn examine(
 
     let spare_epoch = spares.iter().map(|(id, _)| epoch_of_spare(folder, setup, *id)).max().unwrap_or_default();
     let mut headers = read_headers(folder, setup, &segments)?;
-    let mut scanned = scan(folder, setup.flushed, &headers, &segments, progress)?;
+    let as_it_is = |scan| scan;
+    let mut scanned = scan(folder, setup.flushed, &headers, &segments, as_it_is, progress)?;
     // A salvage that was cut short handled nothing: it has not yet said so in the log, nor to anybody.
     let cut_short = |(segment, header): &(&SegmentNo, &mut Option<SegmentHeader>)| {
         **segment > scanned.end.segment && header.as_ref().is_some_and(|header| !header.handled.is_empty())
@@ -252,7 +72,10 @@ pub fn examine(
             cut_short_at.append(&mut header.handled);
             header.pin = None;
         }
-        scanned = scan(folder, setup.flushed, &headers, &segments, progress)?;
+        scanned = scan(folder, setup.flushed, &headers, &segments, as_it_is, progress)?;
+    }
+    if ring_has_tail(setup, ring, &scanned) {
+        scanned = scan(folder, setup.flushed, &headers, &segments, Scan::ending_whole, progress)?;
     }
     if let Some(again) = from_its_pin(folder, setup, &headers, &segments, ring, &scanned)? {
         scanned = again;
@@ -264,7 +87,7 @@ pub fn examine(
         bytes: segments.values().sum(),
         sealed: scanned.sealed,
         torn: scanned.torn.iter().map(torn_tail).collect(),
-        damage: scanned.breaks.iter().map(|at| damage(setup, at)).collect(),
+        damage: scanned.breaks.iter().flat_map(|at| damage(setup, at)).collect(),
         ..ShardReport::default()
     };
     let ring_missing = ring.is_none() && setup.intake != Intake::Direct;
@@ -297,7 +120,7 @@ pub fn examine(
     let others = headers.iter().filter(|(segment, _)| !has_batches(**segment));
     let others = others.map(|(segment, header)| (*segment, header.clone()));
     let (hollow, leftover) = others.partition(|(segment, _)| *segment <= last && in_log(&scanned, *segment));
-    let handled: Vec<Handled> = scanned.breaks.iter().filter_map(|at| at.resume).collect();
+    let handled = handled_ranges(&scanned.breaks);
     if handled.len() >= HANDLED_RANGES_MAX {
         let keep = handled[handled.len() + 1 - HANDLED_RANGES_MAX].segment;
         return Err(OpenError::TooDamaged { shard: setup.shard, ranges: handled.len(), keep });
@@ -354,7 +177,7 @@ fn from_its_pin(
     let mut bytes: BTreeMap<SegmentNo, u64> =
         segments.range(..first).map(|(segment, bytes)| (*segment, *bytes)).collect();
     bytes.insert(first, 0);
-    let again = scan(folder, setup.flushed, &upto_pin, &bytes, &mut |_| {})?;
+    let again = scan(folder, setup.flushed, &upto_pin, &bytes, |scan| scan, &mut |_| {})?;
     let image = RingImage(ring);
     let has_all = match recover_ring(&image, &expectation(setup, &again)) {
         RingVerdict::Replay { header, entries, damage: None, .. } => {
@@ -378,9 +201,24 @@ fn from_its_pin(
     Ok((has_all && says_nothing && again.breaks.is_empty()).then_some(again))
 }
 
-/// The boot by which a ring is judged.
-pub(super) fn boot(setup: &ShardSetup) -> [u8; 16] {
-    if setup.intake == Intake::RingAfterPowerCut { ANOTHER_BOOT } else { setup.boot }
+/// The log ends with a batch that is damaged in part, and the ring still has all of it.
+fn ring_has_tail(setup: &ShardSetup, ring: Option<&[u8]>, scanned: &Scanned) -> bool {
+    let Some(last) = scanned.breaks.last().filter(|last| last.in_part.is_some()) else { return false };
+    let at_end =
+        |range: &Handled| (range.resume_segment, range.resume_offset) == (scanned.end.segment, scanned.end.offset);
+    let (Some(range), Some(next)) = (last.resume.filter(at_end), last.next) else { return false };
+    // What the store has needs no ring.
+    if setup.intake == Intake::Direct || range.resume_seq.prev() <= setup.flushed {
+        return false;
+    }
+    let mut expected = expectation(setup, scanned);
+    expected.last_log.seq = next.seq.prev();
+    match recover_ring(&RingImage(ring), &expected) {
+        RingVerdict::Replay { from, entries, damage: None, .. } => {
+            from <= next.seq && entries.last().is_some_and(|last| last.seq >= range.resume_seq.prev())
+        }
+        _ => false,
+    }
 }
 
 fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
@@ -427,111 +265,6 @@ fn in_log(scanned: &Scanned, segment: SegmentNo) -> bool {
     segment >= first.min(scanned.breaks.first().map_or(first, |at| at.segment)) && segment <= scanned.end.segment
 }
 
-fn read_headers(
-    folder: &dyn Folder,
-    setup: &ShardSetup,
-    segments: &BTreeMap<SegmentNo, u64>,
-) -> Result<BTreeMap<SegmentNo, Option<SegmentHeader>>, OpenError> {
-    let mut buf = AlignedBuf::new(SEGMENT_HEADER_BYTES);
-    let mut headers = BTreeMap::new();
-    for (&segment, &bytes) in segments {
-        let name = segment_name(segment);
-        let failed = || OpenError::io(format!("reading {name}"));
-        let mut count = read_around(folder, &name, 0, &mut buf).map_err(failed())?;
-        if buf[..count].iter().all(|byte| *byte == UNREADABLE) {
-            // Not a page, but the whole disk for all that can be seen.
-            count = folder.read(&name, 0, &mut buf).map_err(failed())?;
-        }
-        let header = SegmentHeader::decode(&buf[..count]).ok();
-        if let Some(header) = &header
-            && (header.store != setup.store || header.shard != setup.shard)
-        {
-            #[cfg(feature = "sim")]
-            if crate::planted::is_planted(crate::planted::Mutant::ForeignSegmentUnnoticed) {
-                continue;
-            }
-            return Err(OpenError::Foreign { name, store: header.store, shard: header.shard });
-        }
-        let ours = header.filter(|header| header.segment == segment && header.segment_bytes == bytes);
-        headers.insert(segment, ours);
-    }
-    Ok(headers)
-}
-
-fn scan(
-    folder: &dyn Folder,
-    flushed: Seq,
-    headers: &BTreeMap<SegmentNo, Option<SegmentHeader>>,
-    segments: &BTreeMap<SegmentNo, u64>,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Scanned, OpenError> {
-    let mut scan = Scan::new(headers.clone(), flushed);
-    let total: u64 = segments.values().sum();
-    let longest = segments.values().copied().max().unwrap_or(0).min(*SEGMENT_BYTES.end());
-    if longest == 0 {
-        return Ok(scan.finish());
-    }
-    let readable = |segment: SegmentNo| headers.get(&segment).is_some_and(Option::is_some);
-    let capacity = (longest as usize).next_multiple_of(PAGE_BYTES);
-    if total < THREAD_FROM_BYTES {
-        let mut buf = AlignedBuf::new(capacity);
-        for (&segment, &bytes) in segments {
-            let count = if readable(segment) { read_segment(folder, segment, bytes, &mut buf)? } else { 0 };
-            scan.feed(segment, &buf[..count]);
-            progress(bytes);
-        }
-        return Ok(scan.finish());
-    }
-    // One segment is read while the one before it is scanned.
-    thread::scope(|scope| {
-        let (full_tx, full_rx) = mpsc::sync_channel::<Result<(SegmentNo, AlignedBuf, usize), OpenError>>(1);
-        let (empty_tx, empty_rx) = mpsc::channel::<AlignedBuf>();
-        for _ in 0..2 {
-            empty_tx.send(AlignedBuf::new(capacity)).expect("the receiver is in this scope");
-        }
-        scope.spawn(move || {
-            for (&segment, &bytes) in segments {
-                let Ok(mut buf) = empty_rx.recv() else { return };
-                let read = if readable(segment) { read_segment(folder, segment, bytes, &mut buf) } else { Ok(0) };
-                let failed = read.is_err();
-                if full_tx.send(read.map(|count| (segment, buf, count))).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        while let Ok(next) = full_rx.recv() {
-            let (segment, buf, count) = next?;
-            scan.feed(segment, &buf[..count]);
-            progress(segments[&segment]);
-            // The reader may have ended already; then nobody needs the buffer.
-            let _ = empty_tx.send(buf);
-        }
-        Ok(scan.finish())
-    })
-}
-
-pub(super) fn read_segment(
-    folder: &dyn Folder,
-    segment: SegmentNo,
-    bytes: u64,
-    buf: &mut AlignedBuf,
-) -> Result<usize, OpenError> {
-    let name = segment_name(segment);
-    let length = (bytes as usize).min(buf.capacity());
-    buf.set_len(length.next_multiple_of(PAGE_BYTES));
-    let mut at = 0;
-    while at < length {
-        let upto = (at + READ_BYTES).min(buf.len());
-        let count = read_around(folder, &name, at as u64, &mut buf[at..upto])
-            .map_err(OpenError::io(format!("reading {name} at {at:#x}")))?;
-        if count == 0 {
-            break;
-        }
-        at += count;
-    }
-    Ok(at.min(length))
-}
-
 /// What the ring says of itself, where it is not simply replayed.
 fn ring_in_words(ring: &RingVerdict) -> Option<String> {
     match ring {
@@ -555,20 +288,6 @@ fn ring_in_words(ring: &RingVerdict) -> Option<String> {
     }
 }
 
-/// A break in words.
-fn damage(setup: &ShardSetup, at: &Break) -> Damage {
-    let to = at.resume.map(|resume| resume.resume_seq.prev());
-    Damage {
-        shard: setup.shard.0,
-        segment: at.segment.0,
-        offset: at.offset,
-        from_seq: at.next.map(|next| next.seq.0),
-        to_seq: to.map(|seq| seq.0),
-        wrong: at.wrong.to_string(),
-        flushed: to.is_some_and(|to| to <= setup.flushed),
-    }
-}
-
 /// Damage that a salvage had begun to handle when it was cut short.
 fn unfinished_salvage(setup: &ShardSetup, range: &Handled) -> Damage {
     let to = range.resume_seq.prev();
@@ -578,6 +297,7 @@ fn unfinished_salvage(setup: &ShardSetup, range: &Handled) -> Damage {
         offset: range.offset,
         from_seq: None,
         to_seq: Some(to.0),
+        lost_blocks: None,
         wrong: "lost to damage; its salvage was cut short, its bytes are in quarantine".to_owned(),
         flushed: to <= setup.flushed,
     }
@@ -590,8 +310,9 @@ fn torn_tail(torn: &Torn) -> TornTail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Chain;
+    use crate::types::{Chain, Seq, ShardId, StoreId};
     use crate::wal::intake::{FREED_AT, RingHeader, SLOT_BYTES, SLOTS_AT, Slot, slot_checksum};
+    use crate::wal::log::LogBounds;
     use crate::wal::segment::LogEnd;
 
     const NOW: [u8; 16] = [9; 16];

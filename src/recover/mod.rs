@@ -10,10 +10,16 @@ mod append;
 mod blocks;
 mod carry_out;
 mod examine;
+mod examined;
+mod lost;
+mod read;
 
 pub use crate::report::{Damage, Damaged, Gap, RecoveryReport, ShardReport, TornTail};
 pub use append::{Appender, Ground};
-pub use blocks::SoundBatch;
+pub use blocks::LogBatch;
 pub use carry_out::{Kept, Opened, Quarantine, carry_out, put_aside};
-pub(crate) use carry_out::{gap_in_words, gaps};
-pub use examine::{Examined, Intake, OpenError, ShardSetup, examine, next_epoch};
+pub use examine::examine;
+pub use examined::{Examined, Intake, OpenError, ShardSetup, next_epoch};
+#[cfg(feature = "sim")]
+pub(crate) use lost::add_damaged_anew;
+pub(crate) use lost::{gap_in_words, gaps};

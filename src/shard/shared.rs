@@ -14,6 +14,7 @@ use crate::shard::ring::Wake;
 use crate::shard::waiters::Mark;
 use crate::stats::ShardStats;
 use crate::types::{SegmentNo, Seq, ShardId};
+use crate::wal::breaks::Partly;
 use crate::wal::log::UsedSegment;
 use crate::wal::segment::{Handled, SegmentHeader};
 
@@ -35,6 +36,8 @@ pub struct SegmentTable {
     pub segments: VecDeque<ReadableSegment>,
     /// Salvaged ranges.
     pub handled: Vec<Handled>,
+    /// Batches in these that hold whole blocks.
+    pub partly: Partly,
 }
 
 /// The shared part of one shard.

@@ -13,11 +13,12 @@ use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::sim::blocks::BlockName;
 use crate::types::{Chain, FileId, Receipt, SegmentNo, Seq, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd};
+use crate::wal::breaks::Partly;
 use crate::wal::entry::{Control, EntryKind, decode_entry, decode_identity, entry_lengths};
 use crate::wal::log::Log;
 use crate::wal::read::{each_control, each_entry, stream_rows};
 use crate::wal::segment::segment_name;
-use crate::wal::verdict::{Check, Stamps, check};
+use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
 
 /// A promise that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,7 +196,12 @@ impl Model {
     ///
     /// # Errors
     /// The first promise that does not hold.
-    pub fn check(&mut self, log: &Log, folder: &dyn Folder, facts: &Facts) -> Result<Found, Wrong> {
+    pub fn check(
+        &mut self,
+        (log, in_part): (&Log, &Partly),
+        folder: &dyn Folder,
+        facts: &Facts,
+    ) -> Result<Found, Wrong> {
         let mut found = Found::default();
         let mut seen = vec![Seen::No; self.items.len()];
         let mut ends: Vec<(Stream, StreamEnd)> = Vec::new();
@@ -219,7 +225,14 @@ impl Model {
             while at < segment.end as usize {
                 let place = Place::new(&segment.header, at as u32);
                 let verdict = check(&bytes[at..count], &place, &stamps);
-                let Check::Sound(batch) = verdict else {
+                let then = in_part.get(&(place.segment, place.offset));
+                let batch = match (verdict, then) {
+                    (Check::Sound(batch), None) => Some((batch, InPart::default())),
+                    (Check::Sound(_), Some(_)) => None,
+                    (_, Some(then)) => partly(&verdict, &bytes[at..count], own).filter(|(_, now)| now == then),
+                    (_, None) => None,
+                };
+                let Some((batch, lost)) = batch else {
                     // What was lost unsynced right behind damage cannot be told from it.
                     skipping |= self.is_rotten(place);
                     if !skipping {
@@ -232,7 +245,12 @@ impl Model {
                 skipping = false;
                 each_control(&bytes[at..], &batch, |control| gaps.extend(Control::decode(control)));
                 self.check_link(link, (place, &batch), facts.synced, &mut found)?;
-                self.check_batch(&bytes[at..], &batch, own, (&mut seen, &mut scratch, &mut found))?;
+                self.check_batch(
+                    &bytes[at..],
+                    &batch,
+                    (own, &lost, facts.synced),
+                    (&mut seen, &mut scratch, &mut found),
+                )?;
                 self.check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch)?;
                 link = Some((place, batch));
                 at += batch.length as usize;
@@ -332,7 +350,7 @@ impl Model {
         &mut self,
         bytes: &[u8],
         batch: &BatchHeader,
-        own: Stream,
+        (own, lost, synced): (Stream, &InPart, Seq),
         (seen, scratch, found): (&mut [Seen], &mut Vec<u8>, &mut Found),
     ) -> Result<(), Wrong> {
         let mut wrong = None;
@@ -354,6 +372,14 @@ impl Model {
                 // Forgotten by the model: trimmed in an earlier life, and still in the log.
                 return;
             };
+            if lost.has_lost(seq) {
+                // What did not arrive over a damaged place cannot be told from damage.
+                let is_damaged = |item: &Item| item.damaged || item.what == What::Gap || item.flushed || seq > synced;
+                if !self.items.get(index as usize).is_some_and(is_damaged) {
+                    wrong = Some(format!("seq {seq} counts as damaged, and nobody has damaged it"));
+                }
+                return;
+            }
             let Some(item) = self.items.get(index as usize) else {
                 wrong = Some(format!("seq {seq} was never given and holds {name:?}"));
                 return;
@@ -411,7 +437,8 @@ impl Model {
             seq = seq.next();
             match running.iter_mut().find(|(known, _)| *known == stream) {
                 Some((_, end)) => {
-                    let chain: Chain = end.chain.then(at, body.len() as u32, crc32fast::hash(body));
+                    let crc = entry_lengths(head).expect("a batch whose body holds").payload_crc;
+                    let chain: Chain = end.chain.then(at, body.len() as u32, crc);
                     *end = StreamEnd { seq: at, chain };
                 }
                 None => stray = true,
@@ -483,6 +510,10 @@ impl Model {
     fn check_gaps(&self, seen: &[Seen], gaps: &[Control], log: &Log, synced: Seq) -> Result<(), String> {
         for (index, item) in self.items.iter().enumerate() {
             let seq = Seq(self.before + 1 + index as u64);
+            let receipt = Receipt { stream: item.stream, seq };
+            if let Some(gap) = gaps.iter().find(|gap| seen[index] == Seen::Block && gap.is_of(&receipt)) {
+                return Err(format!("seq {seq} ({:?}) is there, and {gap:?} names it as lost", item.what));
+            }
             let first = log.used.front().unwrap_or(&log.current).first_seq;
             let counts = first <= seq && (seq <= log.last_seq() || seq <= synced);
             if seen[index] == Seen::Block || item.flushed || !counts || !matches!(item.what, What::Block(_)) {

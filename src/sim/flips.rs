@@ -79,6 +79,8 @@ pub struct FlipCount {
     pub flips: u64,
     /// Refused, and then salvaged.
     pub refused: u64,
+    /// Opened with every block there, and the damage named in the report.
+    pub told: u64,
     /// Opened with every block there.
     pub harmless: u64,
     /// Opened with a block lost or changed, and nothing said. None may be.
@@ -115,6 +117,7 @@ impl FlipCount {
     const fn add(&mut self, other: &Self) {
         self.flips += other.flips;
         self.refused += other.refused;
+        self.told += other.told;
         self.harmless += other.harmless;
         self.silent += other.silent;
         self.false_refusals += other.false_refusals;
@@ -125,10 +128,10 @@ impl fmt::Display for FlipSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = Class::ALL.iter().map(|class| class.name()).zip(self.classes);
         for (name, count) in rows.chain([("all", self.total())]) {
-            let FlipCount { flips, refused, harmless, silent, false_refusals } = count;
+            let FlipCount { flips, refused, told, harmless, silent, false_refusals } = count;
             writeln!(
                 f,
-                "{name:28} {flips:9} flips: {refused:9} refused and salvaged, {harmless:9} harmless, {silent} silent \
+                "{name:28} {flips:9} flips: {refused:9} refused and salvaged, {told:9} told, {harmless:9} harmless, {silent} silent \
                  losses, {false_refusals} false refusals"
             )?;
         }
@@ -170,6 +173,7 @@ pub fn flips(run: &Run, per_class: u32) -> Result<FlipSummary, (Box<FlipSummary>
             count.flips += 1;
             match opened {
                 Ok(()) if damaged.summary.salvages > 0 => count.refused += 1,
+                Ok(()) if damaged.summary.told > 0 => count.told += 1,
                 Ok(()) => count.harmless += 1,
                 Err(wrong) => {
                     count.silent += u64::from(wrong.kind == Kind::SilentLoss);

@@ -10,7 +10,7 @@ use crate::io::disk::Folder;
 use crate::io::maker::Maker;
 use crate::io::medium::{Fate, FolderNo};
 use crate::io::sim::{SharedMedium, SimFolder};
-use crate::limits::{PAGE_BYTES, SECTOR_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
+use crate::limits::{PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
 use crate::recover::{
     Examined, Intake, Kept, OpenError, Opened, Quarantine, ShardSetup, carry_out, examine, put_aside,
 };
@@ -18,12 +18,13 @@ use crate::sim::check::{Ending, Facts, Found, Model, Rot, Wrong};
 use crate::sim::life::Ended;
 use crate::sim::plan::{Plan, RING_BYTES, RING_SLOTS};
 use crate::sim::ring::{Hit, SimRing};
-use crate::types::{BatchNo, Epoch, Nonce, Seq, ShardId, StoreId, Stream};
-use crate::wal::batch::{BatchHeader, Place};
+use crate::types::{BatchNo, Epoch, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
+use crate::wal::batch::{BATCH, BatchHeader, Place, STREAM};
+use crate::wal::entry::EntryKind;
 use crate::wal::intake::RingHeader;
-use crate::wal::log::Log;
-use crate::wal::segment::{FileName, SegmentHeader, parse_name};
-use crate::wal::verdict::{Check, Stamps, check};
+use crate::wal::read::for_each_entry;
+use crate::wal::segment::{FileName, SegmentHeader, parse_name, segment_name};
+use crate::wal::verdict::{Check, Stamps, check, partly};
 
 /// The simulated store.
 pub const STORE: StoreId = StoreId(*b"simulated store.");
@@ -68,6 +69,8 @@ pub struct Shard {
     pub lurking: u32,
     /// The batches that strayed writes of the last life took: their numbers and first seqs.
     strays: Vec<(BatchNo, Seq)>,
+    /// Batches that are damaged in part, as the last recovery found them.
+    kept: Vec<(SegmentNo, u32)>,
     /// Flipped bits of the ring since it was made.
     ring_flips: u32,
     /// Those of them that hit a copy of its header.
@@ -87,6 +90,7 @@ impl Shard {
             released: Seq(0),
             facts: Facts { ending: Ending::Kill, synced: Seq(0), window: None, rot: Rot::Nothing },
             lurking: 0,
+            kept: Vec::new(),
             strays: Vec::new(),
             ring_flips: 0,
             ring_header_flips: 0,
@@ -156,7 +160,7 @@ impl Shard {
         examined: Examined,
         (epoch, nonce): (Epoch, Nonce),
         chance: &mut Chance,
-    ) -> Result<Option<(Log, Maker, Stream)>, OpenError> {
+    ) -> Result<Option<Carried>, OpenError> {
         let folder = self.files(of.medium);
         let spares_max = of.plan.bounds.reserve as usize + SEGMENTS_AHEAD + 1;
         let mut draw = chance.fork(4);
@@ -169,9 +173,9 @@ impl Shard {
         if examined.needs_new_ring() && !self.make_ring(of, (Epoch(0), nonce), Seq(1), chance) {
             return Ok(None);
         }
-        let Opened { log, .. } = carry_out(examined, &folder, &mut maker, own, image.as_deref())?;
-        let made = self.make_ring(of, (epoch, nonce), log.last_seq().next(), chance);
-        Ok(made.then_some((log, maker, own)))
+        let opened = carry_out(examined, &folder, &mut maker, own, image.as_deref())?;
+        let made = self.make_ring(of, (epoch, nonce), opened.log.last_seq().next(), chance);
+        Ok(made.then_some((opened, maker, own)))
     }
 
     /// Makes the ring; false if the process dies meanwhile.
@@ -194,10 +198,11 @@ impl Shard {
     ///
     /// # Errors
     /// The first promise that does not hold.
-    pub fn opened(&mut self, of: Common<'_>, log: &Log) -> Result<(Found, Seq), Wrong> {
-        let found = self.model.check(log, &self.files(of.medium), &self.facts)?;
+    pub fn opened(&mut self, of: Common<'_>, opened: &Opened) -> Result<(Found, Seq), Wrong> {
+        let found = self.model.check((&opened.log, &opened.partly), &self.files(of.medium), &self.facts)?;
         self.facts.rot = Rot::Nothing;
         self.strays.clear();
+        self.kept = opened.partly.keys().copied().collect();
         (self.ring_flips, self.ring_header_flips) = (0, 0);
         // A store that forgets is given everything that is in the log once more.
         if !of.plan.store_remembers {
@@ -254,9 +259,20 @@ impl Shard {
         let folder = self.files(medium);
         let mut names: Vec<(String, u64)> = folder.list().unwrap_or_default();
         names.retain(|(name, _)| matches!(parse_name(name), FileName::Segment(_)));
-        let (name, bytes) = names.get(chance.below(names.len().max(1) as u64) as usize).cloned()?;
+        // What a salvage has kept of a damaged batch is damaged again.
+        let kept = (!self.kept.is_empty() && chance.percent(60)).then(|| chance.pick(&self.kept));
+        let of_kept =
+            kept.and_then(|(segment, _)| names.iter().find(|(name, _)| *name == segment_name(segment)).cloned());
+        let any = || names.get(chance.below(names.len().max(1) as u64) as usize).cloned();
+        let (name, bytes) = of_kept.or_else(any)?;
         let content = read(&folder, &name, bytes as usize)?;
         let header = SegmentHeader::decode(&content).ok()?;
+        if let Some((_, at)) = kept.filter(|(segment, _)| *segment == header.segment) {
+            let at = at as usize + chance.below(2 * PAGE_BYTES as u64) as usize;
+            if at < content.len() {
+                return Some(self.flip(medium, &name, &content, (at, chance.below(8) as u32)));
+            }
+        }
         let batches = batches(&header, &content);
         let reach = batches
             .last()
@@ -327,7 +343,15 @@ impl Shard {
         };
         let hit: Vec<_> = batches.into_iter().filter(hit).collect();
         for (start, batch) in &hit {
-            self.model.rot(Place::new(header, *start as u32), batch);
+            let place = Place::new(header, *start as u32);
+            match (!headless).then(|| hit_payloads(&truth[*start..], batch, (*start, &range))).flatten() {
+                // Everything else in it is sound, and must be given back.
+                Some(seqs) => {
+                    self.model.rot_place(place);
+                    seqs.into_iter().for_each(|seq| self.model.rot_entry(seq));
+                }
+                None => self.model.rot(place, batch),
+            }
         }
         hit.into_iter().map(|(_, batch)| batch).collect()
     }
@@ -413,19 +437,50 @@ pub struct Astray<'a> {
     pub wrong: &'a [u8],
 }
 
-/// The whole batches of a segment, with their offsets.
+/// The seqs whose payloads a range of a segment hits, in a batch of which it hits nothing else but stamps and padding;
+/// `bytes` are the segment's from the batch's start on.
+fn hit_payloads(bytes: &[u8], batch: &BatchHeader, (start, range): (usize, &Range<usize>)) -> Option<Vec<Seq>> {
+    let is_hit = |stream: Range<usize>| {
+        stream.into_iter().any(|at| {
+            let (sector, within) = (at / SECTOR_STREAM_BYTES, at % SECTOR_STREAM_BYTES);
+            range.contains(&(start + sector * SECTOR_BYTES + SECTOR_BYTES - SECTOR_STREAM_BYTES + within))
+        })
+    };
+    let entries = BATCH::BYTES + batch.entries_bytes as usize;
+    let mut others = is_hit(0..BATCH::BYTES) || is_hit(entries..entries + batch.streams as usize * STREAM::BYTES);
+    let (mut seq, mut seqs) = (batch.first_seq, Vec::new());
+    for_each_entry(bytes, batch, |kind, at, header_bytes, (payload, _)| {
+        others |= is_hit(at..at + header_bytes);
+        if kind == EntryKind::Control {
+            return;
+        }
+        if is_hit(at + header_bytes..at + header_bytes + payload as usize) {
+            seqs.push(seq);
+        }
+        seq = seq.next();
+    });
+    (!others).then_some(seqs)
+}
+
+/// A shard whose opening was carried out.
+pub type Carried = (Opened, Maker, Stream);
+
+/// The batches of a segment of which nothing but payloads may be damaged, with their offsets.
 #[must_use]
 pub fn batches(header: &SegmentHeader, content: &[u8]) -> Vec<(usize, BatchHeader)> {
     let stamps = Stamps::new(header);
     let mut batches = Vec::new();
     let mut at = SEGMENT_HEADER_BYTES;
     while at + PAGE_BYTES <= content.len() {
-        match check(&content[at..], &Place::new(header, at as u32), &stamps) {
-            Check::Sound(batch) => {
+        let checked = check(&content[at..], &Place::new(header, at as u32), &stamps);
+        let in_part = || Some(partly(&checked, &content[at..], header.stream())?.0);
+        let sound = if let Check::Sound(batch) = checked { Some(batch) } else { None };
+        match sound.or_else(in_part) {
+            Some(batch) => {
                 batches.push((at, batch));
                 at += batch.length as usize;
             }
-            _ => at += PAGE_BYTES,
+            None => at += PAGE_BYTES,
         }
     }
     batches

@@ -9,7 +9,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::config::OnDamage;
 use crate::io::chance::Chance;
 use crate::io::disk::Instant;
-use crate::io::maker::Maker;
 use crate::io::medium::{Fate, Flaws, FolderNo, Medium};
 use crate::io::sim::{SharedMedium, SimDisk};
 use crate::planted::{Mutant, is_planted, plant};
@@ -19,9 +18,8 @@ use crate::sim::check::{Ending, Facts, Kind, Rot, Wrong};
 use crate::sim::life::{Ended, Ground, Life, Turn};
 use crate::sim::meddle::{Backup, meddle};
 use crate::sim::plan::{CRASH_LOOP, End, LifePlan, Limits, Plan, Shards, Trouble, Wall};
-use crate::sim::shard::{Astray, Common, Shard};
+use crate::sim::shard::{Astray, Carried, Common, Shard};
 use crate::types::{Epoch, Nonce, ShardId, Stream};
-use crate::wal::log::Log;
 
 /// Attempts to open after which a recovery counts as hung; each lets writes in flight come closer to landing.
 const ATTEMPTS_MAX: u32 = 1_000;
@@ -72,6 +70,8 @@ pub struct Summary {
     pub faults: u64,
     /// Damages that were refused and then salvaged.
     pub salvages: u64,
+    /// Damages that no opening was refused for, as they cost nothing, and that were reported.
+    pub told: u64,
     /// Flipped bits that did no harm.
     pub harmless_flips: u64,
     /// Writes that the device lost or put elsewhere.
@@ -97,6 +97,7 @@ impl Summary {
         self.power_cuts += other.power_cuts;
         self.faults += other.faults;
         self.salvages += other.salvages;
+        self.told += other.told;
         self.harmless_flips += other.harmless_flips;
         self.strayed += other.strayed;
         self.meddled += other.meddled;
@@ -161,9 +162,6 @@ pub(super) struct World {
     pub(super) life: u32,
     pub(super) summary: Summary,
 }
-
-/// A shard whose opening was carried out.
-type Carried = (Log, Maker, Stream);
 
 /// A shard that was opened.
 type OpenedShard = (Core, SimDisk, Stream);
@@ -430,7 +428,9 @@ impl World {
         let of = Common { plan: &self.plan, medium: &self.medium, boot: boot_id(self.boot) };
         let mut examined = Vec::new();
         for (index, shard) in self.shards.iter().enumerate() {
-            examined.push(shard.examine(of, on_damage).map_err(|error| (index, error))?);
+            let found = shard.examine(of, on_damage).map_err(|error| (index, error))?;
+            self.summary.told += u64::from(on_damage == OnDamage::Refuse && !found.report.damage.is_empty());
+            examined.push(found);
         }
         let mut epoch = next_epoch(&examined);
         if is_planted(Mutant::EpochFromWallClock) {
@@ -457,9 +457,9 @@ impl World {
         }
         self.epoch = epoch;
         let mut shards = Vec::new();
-        for ((log, maker, own), (index, shard)) in opened.into_iter().zip(self.shards.iter_mut().enumerate()) {
+        for ((opened, maker, own), (index, shard)) in opened.into_iter().zip(self.shards.iter_mut().enumerate()) {
             let of = Common { plan: &self.plan, medium: &self.medium, boot: boot_id(self.boot) };
-            let (found, flushed) = shard.opened(of, &log)?;
+            let (found, flushed) = shard.opened(of, &opened)?;
             self.medium.lock().note(|| format!("opened under {own:?}: {found:?}"));
             self.summary.recoveries += 1;
             self.summary.blocks += found.blocks;
@@ -473,7 +473,7 @@ impl World {
                 batch_bytes_max: self.plan.batch_bytes_max,
                 bounds: self.plan.bounds,
             };
-            let core = Core::new(config, log, flushed);
+            let core = Core::new(config, opened.log, flushed);
             let chance = self.chance.fork(5 + 100 * index as u64);
             shards.push((core, SimDisk::new(shard.files(&self.medium), maker, chance, self.plan.pace), own));
         }

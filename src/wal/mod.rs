@@ -97,6 +97,7 @@
 //! 4. Where it ends in one segment it goes on if the next segment's first batch continues it.
 
 pub mod batch;
+pub mod breaks;
 pub(crate) mod codec;
 pub mod entry;
 pub mod intake;

@@ -16,13 +16,14 @@ pub fn each_entry(bytes: &[u8], header: &BatchHeader, scratch: &mut Vec<u8>, mut
     });
 }
 
-/// Visits the control entries of a sound batch without copying its blocks.
+/// Visits the whole control entries of a batch without copying its blocks.
 pub fn each_control(bytes: &[u8], header: &BatchHeader, mut take: impl FnMut(&[u8])) {
-    for_each_entry(bytes, header, |kind, at, header_bytes, (payload, _)| {
+    for_each_entry(bytes, header, |kind, at, header_bytes, (payload, crc)| {
         if kind == EntryKind::Control {
-            let mut record = vec![0; payload as usize];
-            copy_out(bytes, at + header_bytes, &mut record);
-            take(&record);
+            let record = copied(bytes, at + header_bytes, payload as usize);
+            if crc32fast::hash(&record) == crc {
+                take(&record);
+            }
         }
     });
 }
@@ -78,6 +79,13 @@ pub(crate) fn pieces(bytes: &[u8], at: usize, len: usize) -> impl Iterator<Item 
             &bytes[start..start + count]
         })
     })
+}
+
+/// `len` stream bytes from position `at`.
+pub(crate) fn copied(bytes: &[u8], at: usize, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    copy_out(bytes, at, &mut out);
+    out
 }
 
 fn copy_out(bytes: &[u8], at: usize, out: &mut [u8]) {

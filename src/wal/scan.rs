@@ -9,138 +9,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
-use crate::types::{BatchNo, Chain, Epoch, SegmentNo, Seq};
-use crate::wal::batch::{BatchHeader, Place, StreamEnds, decode_header};
+use crate::types::{BatchNo, Epoch, SegmentNo, Seq};
+use crate::wal::batch::{BatchHeader, Place, decode_header};
+use crate::wal::breaks::{Ending, Next, Passed, Pause, Progress, Scanned, Torn, judge, judged};
 use crate::wal::entry::Control;
 use crate::wal::log::UsedSegment;
 use crate::wal::read::{each_control, stream_rows};
 use crate::wal::segment::{Handled, LogEnd, SegmentHeader};
-use crate::wal::verdict::{Check, Stamp, Stamps, Wrong, check};
-
-/// What the next batch must say to continue the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next {
-    /// Its number.
-    pub number: BatchNo,
-    /// Its `prev_chain`.
-    pub chain: Chain,
-    /// Its first seq.
-    pub seq: Seq,
-}
-
-/// A place at which the log stopped and something follows that must not be believed unasked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Break {
-    /// The segment.
-    pub segment: SegmentNo,
-    /// The offset in it, in bytes.
-    pub offset: u32,
-    /// What would have continued the log; `None` at the start of the oldest segment.
-    pub next: Option<Next>,
-    /// What is wrong there.
-    pub wrong: Wrong,
-    /// Why it counts as damage.
-    pub proof: Proof,
-    /// Where the log goes on behind it, if it does.
-    pub resume: Option<Handled>,
-    /// A place before it, where the log stopped with something that is no batch of its own: what is to
-    /// blame is a segment that is missing or unreadable behind that.
-    pub also: Option<(SegmentNo, u32)>,
-}
-
-/// Why a break is damage and not the end of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// A later batch names this one as synced, a pin lies behind it, or a file is missing.
-    Durable,
-    /// Neither a write nor its absence explains the bytes.
-    Bytes,
-}
-
-/// A write at the end of the log that did not arrive whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Torn {
-    /// The segment.
-    pub segment: SegmentNo,
-    /// Where the log ends in it.
-    pub offset: u32,
-    /// Up to where this generation wrote behind that, in bytes.
-    pub upto: u32,
-}
-
-/// What a scan found.
-#[derive(Clone, Debug, Default)]
-pub struct Scanned {
-    /// The segments of the log, oldest first, with their ends.
-    pub segments: Vec<UsedSegment>,
-    /// Where the log ends.
-    pub end: LogEnd,
-    /// Where every stream stands there.
-    pub ends: StreamEnds,
-    /// Rings up to this epoch are done with.
-    pub intake_done: Epoch,
-    /// The segment header with the highest epoch.
-    pub newest: Option<SegmentHeader>,
-    /// The log ends with a seal.
-    pub sealed: bool,
-    /// Batches in it.
-    pub batches: u64,
-    /// Damage, in order. The log goes on behind a break that has a `resume`; the last may have none.
-    pub breaks: Vec<Break>,
-    /// The torn tails, where there are any.
-    pub torn: Vec<Torn>,
-    /// The gaps that the log names, each with the segment in which it does.
-    pub gaps: Vec<(SegmentNo, Control)>,
-}
-
-/// A pause: the log stopped here for now.
-#[derive(Clone, Debug)]
-struct Pause {
-    /// Where the log stopped: a handled range is known by this.
-    stop: (SegmentNo, u32),
-    /// What is to blame, which may lie in a later segment.
-    segment: SegmentNo,
-    offset: u32,
-    /// What does not continue the log before that.
-    also: Option<(SegmentNo, u32)>,
-    next: Option<Next>,
-    check: Check,
-    torn: Option<Torn>,
-    /// What was known then, for the case that the log ends here.
-    before: Box<Progress>,
-    resume: Option<Handled>,
-    proven: bool,
-    /// The highest `durable_upto` behind it.
-    durable_upto: BatchNo,
-}
-
-impl Pause {
-    /// Something proves that more of the log had been synced here.
-    fn is_durable(&self, flushed: Seq) -> bool {
-        self.proven
-            || self.next.is_none()
-            || self.next.is_some_and(|next| self.durable_upto >= next.number)
-            // Where nothing sound follows, the store has all that there is to have.
-            || (self.resume.is_some() && self.next.is_some_and(|next| next.seq <= flushed))
-    }
-
-    /// A whole segment is missing or cannot be read.
-    const fn is_of_a_file(&self) -> bool {
-        matches!(self.check, Check::Damaged(Wrong::Missing | Wrong::SegmentHeader, _))
-    }
-}
-
-/// What is known of the log so far.
-#[derive(Clone, Debug, Default)]
-struct Progress {
-    segments: Vec<UsedSegment>,
-    ends: StreamEnds,
-    intake_done: Epoch,
-    sealed: bool,
-    batches: u64,
-    end: LogEnd,
-    gaps: Vec<(SegmentNo, Control)>,
-}
+use crate::wal::verdict::{Check, Lost, Stamp, Stamps, Wrong, check, partly};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -165,6 +41,9 @@ pub struct Scan {
     /// The highest so far.
     epoch: Epoch,
     flushed: Seq,
+    ends_whole: bool,
+    /// Here the log goes on where it had paused in the segment before.
+    joins: Option<(SegmentNo, u32)>,
 }
 
 impl Scan {
@@ -182,7 +61,15 @@ impl Scan {
         let end = headers.first_key_value().map(|(oldest, header)| pin(header).unwrap_or_else(|| before(oldest)));
         let progress = Progress { end: end.unwrap_or_default(), ..Progress::default() };
         let (state, pauses) = (State::Following(None), Vec::new());
-        Self { headers, pins, handled, state, progress, pauses, fed: None, epoch: Epoch(0), flushed }
+        let (fed, epoch, ends_whole, joins) = (None, Epoch(0), false, None);
+        Self { headers, pins, handled, state, progress, pauses, fed, epoch, flushed, ends_whole, joins }
+    }
+
+    /// Where the last batch is damaged in part the log ends before it: for a log whose ring has all of it.
+    #[must_use]
+    pub const fn ending_whole(mut self) -> Self {
+        self.ends_whole = true;
+        self
     }
 
     /// Takes in the next segment: its whole content, or an empty slice where its header is unreadable.
@@ -238,20 +125,21 @@ impl Scan {
         let pause = &mut self.pauses[first];
         pause.also = Some((pause.segment, pause.offset));
         (pause.segment, pause.offset, pause.check) = (last.segment, last.offset, last.check);
-        (pause.resume, pause.proven) = (None, true);
+        (pause.resume, pause.in_part, pause.proven) = (None, None, true);
         self.progress = (*pause.before).clone();
     }
 
     /// The segment in which the log goes on behind a handled range is missing or cannot be read: damage
     /// that nobody has handled.
     fn resume_is_gone(&mut self, range: Handled, wrong: Wrong) {
-        self.state = State::Following(Some(next_of(&range)));
+        self.state = State::Following(Some(Next::of(&range)));
         self.broken_off(range.resume_segment, wrong);
     }
 
     /// A whole segment is missing or cannot be read: damage, whatever else is known.
     fn broken_off(&mut self, segment: SegmentNo, wrong: Wrong) {
-        if let (State::Following(_), Some(range)) = (self.state, self.handled_at(segment, 0)) {
+        if let (State::Following(next), Some(range)) = (self.state, self.handled_at(segment, 0)) {
+            self.pass_over(range, (segment, 0), next);
             self.state = State::Skipping(range);
             return;
         }
@@ -295,6 +183,7 @@ impl Scan {
             torn: None,
             before: Box::new(self.progress.clone()),
             resume: None,
+            in_part: None,
             proven: false,
             durable_upto: BatchNo(0),
         });
@@ -352,7 +241,7 @@ impl Scan {
             && range.resume_segment == header.segment
         {
             at = range.resume_offset as usize;
-            self.state = State::Following(Some(next_of(&range)));
+            self.behind(&range);
         }
         self.look_at_first_page(header, &stamps, &bytes[..limit]);
         while at + PAGE_BYTES <= limit {
@@ -384,13 +273,39 @@ impl Scan {
             return;
         }
         let place = Place::new(header, SEGMENT_HEADER_BYTES as u32);
-        if let Check::Damaged(..) = check(&bytes[SEGMENT_HEADER_BYTES..], &place, stamps) {
+        if self.handled_at(place.segment, place.offset).is_some() {
+            // The log is known to have gone on here.
+            let pause = self.pauses.pop().expect("the pause just looked at");
+            self.progress = *pause.before;
+            self.state = State::Following(pause.next);
+            self.joins = Some((place.segment, place.offset));
+            return;
+        }
+        // A header that can be read may say that this is not where the log went on.
+        let goes_on = |batch: BatchHeader| pause.next.is_none_or(|next| next.number == batch.number);
+        if let Check::Damaged(_, batch) = check(&bytes[SEGMENT_HEADER_BYTES..], &place, stamps)
+            && batch.is_none_or(goes_on)
+        {
             self.move_pause(header, place, stamps, &bytes[SEGMENT_HEADER_BYTES..]);
         }
     }
 
+    /// A range that begins here. It may end here too, with a batch of a later number: then that is expected now.
     fn handled_at(&self, segment: SegmentNo, offset: u32) -> Option<Handled> {
-        self.handled.iter().find(|range| range.segment == segment && range.offset == offset).copied()
+        let expected = |range: &Handled| self.state == State::Following(Some(Next::of(range)));
+        let begins = |range: &&Handled| range.segment == segment && range.offset == offset;
+        self.handled.iter().find(|range| begins(range) && !expected(range)).copied()
+    }
+
+    /// The log goes on behind this range: what is left of it is lost.
+    fn pass_over(&mut self, range: Handled, at: (SegmentNo, u32), next: Option<Next>) {
+        // Nothing is known of what stood before the log's beginning but what the store has of it.
+        let known = (self.flushed > Seq(0)).then(|| self.flushed.next());
+        let Some(first) = next.map(|next| next.seq).or(known) else { return };
+        let lost = Lost { stream: None, first, last: range.resume_seq.prev() };
+        if lost.first <= lost.last {
+            self.progress.passed.push(Passed { at, lost, range });
+        }
     }
 
     /// The batch at this place continues the log: takes it and gives its length.
@@ -403,8 +318,16 @@ impl Scan {
         bytes: &[u8],
     ) -> Option<usize> {
         let Check::Sound(batch) = check(bytes, &place, stamps) else { return None };
+        if !self.continues(&batch, place, next) {
+            return None;
+        }
+        self.take(header, &batch, place, bytes);
+        Some(batch.length as usize)
+    }
+
+    fn continues(&self, batch: &BatchHeader, place: Place, next: Option<Next>) -> bool {
         let first = place.offset as usize == SEGMENT_HEADER_BYTES;
-        let continues = next.is_none_or(|next| {
+        next.is_none_or(|next| {
             let prev_end = if first { self.progress.end.offset } else { 0 };
             let after_break = self.pauses.last().is_some_and(|pause| {
                 pause.resume.is_some_and(|at| at.resume_segment == place.segment && at.resume_offset == place.offset)
@@ -412,13 +335,11 @@ impl Scan {
             batch.number == next.number
                 && batch.prev_chain == next.chain
                 && batch.first_seq == next.seq
-                && (batch.prev_end == prev_end || after_break || self.is_resume(place))
-        });
-        if !continues {
-            return None;
-        }
-        self.take(header, &batch, place, bytes);
-        Some(batch.length as usize)
+                && (batch.prev_end == prev_end
+                    || after_break
+                    || self.is_resume(place)
+                    || self.joins == Some((place.segment, place.offset)))
+        })
     }
 
     /// A handled range ends here, so the batch's `prev_end` lies in the range.
@@ -462,11 +383,7 @@ impl Scan {
         for pause in &mut self.pauses {
             pause.durable_upto = pause.durable_upto.max(batch.durable_upto);
         }
-        self.state = State::Following(Some(Next {
-            number: BatchNo(batch.number.0 + 1),
-            chain: batch.chain,
-            seq: batch.last_seq().next(),
-        }));
+        self.state = State::Following(Some(Next::behind(batch)));
     }
 
     /// The log does not go on at this place. Where a handled range begins here, the offset at which
@@ -479,18 +396,15 @@ impl Scan {
         bytes: &[u8],
         limit: usize,
     ) -> Option<usize> {
-        // A range may end where it begins, with a batch of a later number: then what is expected here is that.
-        let expects = |range: &Handled| self.state == State::Following(Some(next_of(range)));
-        if let Some(range) = self.handled_at(place.segment, place.offset).filter(|range| !expects(range)) {
-            if range.resume_segment == place.segment {
-                self.state = State::Following(Some(next_of(&range)));
-                return Some(range.resume_offset as usize);
-            }
-            self.state = State::Skipping(range);
-            return Some(limit);
+        if let Some(range) = self.handled_at(place.segment, place.offset) {
+            return Some(self.pass(range, header, place, stamps, &bytes[..limit]));
         }
+        let State::Following(next) = self.state else { return None };
         let at = place.offset as usize;
-        let verdict = match check(&bytes[at..limit], &place, stamps) {
+        let checked = check(&bytes[at..limit], &place, stamps);
+        let in_part = partly(&checked, &bytes[at..limit], header.stream());
+        let in_part = in_part.filter(|(batch, _)| self.continues(batch, place, next));
+        let verdict = match checked {
             Check::Sound(batch) => Check::Damaged(Wrong::Chain, Some(batch)),
             other => other,
         };
@@ -506,12 +420,66 @@ impl Scan {
             let upto = (last + PAGE_BYTES) as u32;
             pause.torn = Some(Torn { segment: header.segment, offset: place.offset, upto });
         }
-        None
+        // Where a part of the batch is whole the log goes on right behind it.
+        let (batch, in_part) = in_part?;
+        let behind = place.offset + batch.length;
+        self.resume(header, behind, Next::behind(&batch), false);
+        if let Some(pause) = self.pauses.last_mut() {
+            pause.in_part = Some(in_part.clone());
+        }
+        self.take(header, &batch, place, &bytes[at..limit]);
+        self.progress.partly.insert((place.segment, place.offset), in_part);
+        Some(behind as usize)
+    }
+
+    /// The log goes on behind a handled range, or ends there.
+    fn behind(&mut self, range: &Handled) {
+        self.state = State::Following(Some(Next::of(range)));
+        self.progress.end = LogEnd {
+            segment: range.resume_segment,
+            offset: range.resume_offset,
+            batch: BatchNo(range.resume_batch.0 - 1),
+            chain: range.resume_chain,
+            seq: range.resume_seq.prev(),
+        };
+    }
+
+    /// Goes on behind a handled range, with what can still be read of the batches in it; `bytes` are the segment's. The
+    /// offset to go on at, or the segment's end.
+    fn pass(&mut self, range: Handled, header: &SegmentHeader, from: Place, stamps: &Stamps, bytes: &[u8]) -> usize {
+        let ends_here = range.resume_segment == from.segment;
+        let end = if ends_here { (range.resume_offset as usize).min(bytes.len()) } else { bytes.len() };
+        let mut place = from;
+        while let State::Following(next) = self.state
+            && (place.offset as usize) < end
+        {
+            let rest = &bytes[place.offset as usize..];
+            let in_part = partly(&check(rest, &place, stamps), rest, header.stream());
+            let fits = |batch: &BatchHeader| (place.offset + batch.length) as usize <= end;
+            let Some((batch, in_part)) = in_part.filter(|(batch, _)| fits(batch) && self.continues(batch, place, next))
+            else {
+                break;
+            };
+            let at = (place.segment, place.offset);
+            self.take(header, &batch, place, rest);
+            self.progress.passed.extend(in_part.lost.iter().map(|&lost| Passed { at, lost, range }));
+            self.progress.partly.insert(at, in_part);
+            place.offset += batch.length;
+        }
+        if let State::Following(next) = self.state {
+            self.pass_over(range, (place.segment, place.offset), next);
+        }
+        if ends_here {
+            self.behind(&range);
+            return range.resume_offset as usize;
+        }
+        self.state = State::Skipping(range);
+        bytes.len()
     }
 
     /// Looks at one page for a batch that lies behind the open pause; the bytes to go on by.
     fn search(&mut self, header: &SegmentHeader, place: Place, stamps: &Stamps, bytes: &[u8]) -> usize {
-        if stamps.read(bytes, place.offset as usize) != Stamp::Fresh {
+        if stamps.read(bytes, place.offset as usize) == Stamp::Stale {
             return PAGE_BYTES;
         }
         let Some(batch) = decode_header(bytes, &place) else { return PAGE_BYTES };
@@ -525,22 +493,29 @@ impl Scan {
         });
         if first && continues_pause && batch.prev_end == pause.stop.1 && header.segment.0 == pause.stop.0.0 + 1 {
             // The log simply went on in this segment; the rest of the last one was never written.
-            if matches!(check(bytes, &place, stamps), Check::Sound(_)) {
-                let pause = self.pauses.pop().expect("the pause just looked at");
-                self.progress = *pause.before;
-                self.take(header, &batch, place, bytes);
-                return batch.length as usize;
+            if !self.can_be_read(header, place, stamps, bytes) {
+                return self.move_pause(header, place, stamps, bytes);
             }
-            return self.move_pause(header, place, stamps, bytes);
+            let pause = self.pauses.pop().expect("the pause just looked at");
+            self.progress = *pause.before;
+            self.state = State::Following(pause.next);
+            self.joins = Some((place.segment, place.offset));
+            return 0;
         }
         let behind = pause.next.is_none_or(|next| batch.number > next.number);
-        if !behind || !matches!(check(bytes, &place, stamps), Check::Sound(_)) {
+        if !behind || !self.can_be_read(header, place, stamps, bytes) {
             return PAGE_BYTES;
         }
         let next = Next { number: batch.number, chain: batch.prev_chain, seq: batch.first_seq };
         self.resume(header, place.offset, next, false);
-        self.take(header, &batch, place, bytes);
-        batch.length as usize
+        // What is expected here now is there, or a part of it.
+        0
+    }
+
+    /// There is a batch that is sound or damaged in part only.
+    fn can_be_read(&self, header: &SegmentHeader, place: Place, stamps: &Stamps, bytes: &[u8]) -> bool {
+        let checked = check(bytes, &place, stamps);
+        matches!(checked, Check::Sound(_)) || partly(&checked, bytes, header.stream()).is_some()
     }
 
     /// The log went on in this segment with a batch that is not sound: the break is here.
@@ -561,67 +536,10 @@ impl Scan {
 
     /// Judges every break and says where the log ends.
     #[must_use]
-    pub fn finish(mut self) -> Scanned {
-        let newest = self.headers.values().flatten().max_by_key(|header| header.epoch).cloned();
-        let mut breaks = Vec::new();
-        let mut torn = Vec::new();
-        let pauses = std::mem::take(&mut self.pauses);
+    pub fn finish(self) -> Scanned {
+        let newest = self.headers.into_values().flatten().max_by_key(|header| header.epoch);
         let followed = matches!(self.state, State::Following(_) | State::Skipping(_));
-        let count = pauses.len();
-        let mut progress = self.progress;
-        for (index, pause) in pauses.into_iter().enumerate() {
-            let open = index + 1 == count && !followed;
-            let durable = pause.is_durable(self.flushed);
-            #[cfg(feature = "sim")]
-            let durable = (durable && !crate::planted::is_planted(crate::planted::Mutant::DurableUptoIgnored)) || {
-                use crate::planted::{Mutant, is_planted};
-                (is_planted(Mutant::HeaderIsProof) && pause.resume.is_some())
-                    || (is_planted(Mutant::SealIsProof) && pause.resume.is_some() && progress.sealed)
-            };
-            let damage = judge(pause.check, durable);
-            let Some((wrong, proof)) = damage else {
-                // The log ends here; everything read behind it was in flight and never proven.
-                torn.extend(pause.torn);
-                progress = *pause.before;
-                break;
-            };
-            let (segment, offset, next) = (pause.segment, pause.offset, pause.next);
-            breaks.push(Break { segment, offset, next, wrong, proof, resume: pause.resume, also: pause.also });
-            if open {
-                torn.extend(pause.torn);
-                progress = *pause.before;
-            }
-        }
-        Scanned {
-            segments: progress.segments,
-            end: progress.end,
-            ends: progress.ends,
-            intake_done: progress.intake_done,
-            newest,
-            sealed: progress.sealed,
-            batches: progress.batches,
-            breaks,
-            torn,
-            gaps: progress.gaps,
-        }
-    }
-}
-
-fn next_of(range: &Handled) -> Next {
-    Next { number: range.resume_batch, chain: range.resume_chain, seq: range.resume_seq }
-}
-
-/// The decision table: what stands at a place where the log stops, and whether something proves that
-/// more was durable there. `None`: the log ends.
-const fn judge(check: Check, durable: bool) -> Option<(Wrong, Proof)> {
-    match (check, durable) {
-        (Check::End | Check::Torn(_), false) => None,
-        (Check::End | Check::Torn(_), true) => Some((Wrong::Lost, Proof::Durable)),
-        (Check::Damaged(wrong, _), false) => Some((wrong, Proof::Bytes)),
-        (Check::Damaged(wrong, _), true) => Some((wrong, Proof::Durable)),
-        // A whole batch of this place that does not continue the log: nothing innocent leaves that.
-        (Check::Sound(_), false) => Some((Wrong::Chain, Proof::Bytes)),
-        (Check::Sound(_), true) => Some((Wrong::Chain, Proof::Durable)),
+        judged(self.pauses, self.progress, Ending { newest, followed, flushed: self.flushed, whole: self.ends_whole })
     }
 }
 
@@ -629,10 +547,12 @@ const fn judge(check: Check, durable: bool) -> Option<(Wrong, Proof)> {
 mod tests {
     use super::*;
     use crate::io::buf::AlignedBuf;
-    use crate::types::{FileId, Generation, ShardId, StoreId, Stream};
-    use crate::wal::batch::{BatchBuilder, Begin, Push};
+    use crate::types::{Chain, FileId, Generation, ShardId, StoreId, Stream};
+    use crate::wal::batch::{BatchBuilder, Begin, Push, StreamEnds};
+    use crate::wal::breaks::Proof;
     use crate::wal::entry::{Entry, EntryKind};
     use crate::wal::log::Log;
+    use crate::wal::verdict::InPart;
 
     const SEGMENT: usize = 1 << 20;
 
@@ -838,9 +758,133 @@ mod tests {
                 written.flip(batch, byte);
                 let scanned = written.scan();
                 assert_eq!(scanned.breaks.len(), 1, "batch {batch} byte {byte}: {:?}", scanned.breaks);
-                let end = if batch == 4 { 4 } else { 5 };
+                let in_part = [0, 600, 1300].contains(&byte);
+                let end = if batch == 4 && !in_part { 4 } else { 5 };
                 assert_eq!(scanned.end.batch, BatchNo(end), "batch {batch} byte {byte}");
+                assert_eq!(scanned.breaks[0].in_part.is_some(), in_part, "batch {batch} byte {byte}");
+                assert_eq!(scanned.batches, if in_part { 5 } else { 4 }, "batch {batch} byte {byte}");
             }
+        }
+    }
+
+    fn lost(scanned: &Scanned) -> Vec<Option<Vec<(u64, u64)>>> {
+        let runs = |of: &InPart| of.lost.iter().map(|run| (run.first.0, run.last.0)).collect();
+        scanned.breaks.iter().map(|at| at.in_part.as_ref().map(runs)).collect()
+    }
+
+    #[test]
+    fn where_only_a_payload_is_damaged_the_rest_of_its_batch_is_kept() {
+        for batch in 0..5 {
+            let seq = 2 * batch as u64 + 1;
+            // A stamp; the first payload; the second; both.
+            for (bytes, runs) in [
+                (&[2][..], vec![]),
+                (&[600], vec![(seq, seq)]),
+                (&[1300], vec![(seq + 1, seq + 1)]),
+                (&[600, 1300], vec![(seq, seq + 1)]),
+            ] {
+                let mut written = five([0; 5]);
+                let whole = written.scan();
+                bytes.iter().for_each(|byte| written.flip(batch, *byte));
+                let scanned = written.scan();
+                assert_eq!(lost(&scanned), [Some(runs)], "batch {batch} {bytes:?}");
+                assert_eq!((scanned.end, scanned.batches), (whole.end, 5));
+                assert_eq!(scanned.ends, whole.ends, "streams stand where its table says");
+                assert_eq!(scanned.partly.len(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_damaged_in_part_is_found_behind_one_that_is_damaged_whole() {
+        let mut written = five([0; 5]);
+        written.flip(1, 140);
+        written.flip(2, 600);
+        let scanned = written.scan();
+        assert_eq!(lost(&scanned), [None, Some(vec![(5, 5)])]);
+        assert_eq!((scanned.batches, scanned.end.batch), (4, BatchNo(5)));
+    }
+
+    /// Nobody was told of batch 2 when the power failed: the sector with its second payload did not arrive.
+    #[test]
+    fn a_torn_batch_that_holds_whole_blocks_is_still_the_end() {
+        let tear = |written: &mut Written, batch: usize| {
+            let (segment, offset, _) = written.batches[batch];
+            written.files.get_mut(&segment).expect("a file").1[offset as usize + 1024..][..512].fill(0);
+        };
+        let mut written = five([0; 5]);
+        tear(&mut written, 1);
+        let scanned = written.scan();
+        assert_eq!((scanned.breaks.len(), scanned.end.batch, scanned.torn.len()), (0, BatchNo(1), 1));
+        assert!(scanned.partly.is_empty());
+        // Behind one that is damaged it is no proof that the log went on there.
+        let mut written = five([0; 5]);
+        written.flip(0, 140);
+        tear(&mut written, 1);
+        (2..5).for_each(|batch| written.lose(batch));
+        let scanned = written.scan();
+        let found: Vec<_> = scanned.breaks.iter().map(|at| (at.offset, at.resume)).collect();
+        assert_eq!((found, scanned.batches), (vec![(8192, None)], 0));
+        // Where a later batch knows it to be synced its first block is kept.
+        let mut written = five([0, 0, 2, 2, 2]);
+        tear(&mut written, 1);
+        let scanned = written.scan();
+        assert_eq!((lost(&scanned), scanned.batches), (vec![Some(vec![(4, 4)])], 5));
+    }
+
+    #[test]
+    fn a_last_batch_that_is_damaged_in_part_is_left_to_a_ring_that_has_all_of_it() {
+        let mut written = five([0; 5]);
+        let before = five([0; 5]);
+        written.flip(4, 600);
+        let headers = written.files.iter().map(|(segment, (header, _))| (*segment, Some(header.clone()))).collect();
+        let mut scan = Scan::new(headers, Seq(0)).ending_whole();
+        for (segment, (_, bytes)) in &written.files {
+            scan.feed(*segment, bytes);
+        }
+        let scanned = scan.finish();
+        assert_eq!((lost(&scanned), scanned.end.batch, scanned.batches), (vec![None], BatchNo(4), 4));
+        assert_eq!((scanned.breaks[0].resume, scanned.partly.len()), (None, 0));
+        assert_eq!(before.scan().end.batch, BatchNo(5));
+    }
+
+    /// The segment behind a salvage of what the scan found.
+    fn salvage(written: &mut Written, handled: Vec<Handled>, end: LogEnd) {
+        let mut later = header(end.segment.0 + 1, Some(end));
+        later.handled = handled;
+        let mut bytes = later.encode();
+        bytes.resize(SEGMENT, 0);
+        written.files.insert(later.segment, (later, bytes));
+    }
+
+    #[test]
+    fn what_a_salvage_kept_of_a_batch_is_read_again_and_what_it_lost_is_told() {
+        for ranges_as_one in [false, true] {
+            let mut written = five([0; 5]);
+            written.flip(2, 600);
+            written.flip(3, 1300);
+            let found = written.scan();
+            assert_eq!(lost(&found), [Some(vec![(5, 5)]), Some(vec![(8, 8)])]);
+            let mut handled: Vec<Handled> = found.breaks.iter().filter_map(|at| at.resume).collect();
+            if ranges_as_one {
+                handled = vec![Handled { segment: handled[0].segment, offset: handled[0].offset, ..handled[1] }];
+            }
+            salvage(&mut written, handled, found.end);
+            let passed = |written: &Written| -> Vec<(u64, u64)> {
+                let scanned = written.scan();
+                assert_eq!((lost(&scanned).len(), scanned.end), (0, found.end));
+                scanned.passed.iter().map(|passed| (passed.lost.first.0, passed.lost.last.0)).collect()
+            };
+            assert_eq!(passed(&written), [(5, 5), (8, 8)]);
+            assert_eq!((written.scan().partly, written.scan().ends), (found.partly.clone(), found.ends.clone()));
+            // More of it rots.
+            written.flip(3, 600);
+            assert_eq!(passed(&written), [(5, 5), (7, 8)]);
+            written.flip(3, 140);
+            assert_eq!(passed(&written), [(5, 5), (7, 8)]);
+            written.flip(2, 140);
+            let all = if ranges_as_one { vec![(5, 8)] } else { vec![(5, 6), (7, 8)] };
+            assert_eq!(passed(&written), all);
         }
     }
 
@@ -887,7 +931,7 @@ mod tests {
     #[test]
     fn a_missing_segment_is_named_where_the_log_stopped_before_it() {
         let mut written = five([0, 0, 1, 2, 3]);
-        written.flip(1, 200);
+        written.flip(1, 140);
         let stopped = (written.batches[1].0, written.batches[1].1);
         written.files.remove(&SegmentNo(2));
         let scanned = written.scan();

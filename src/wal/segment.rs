@@ -60,7 +60,7 @@ pub struct LogEnd {
 }
 
 /// A damaged range that was salvaged: a scan that comes to its start goes on at its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handled {
     /// The segment of the first damaged byte.
     pub segment: SegmentNo,

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 
 use crate::limits::{BATCH_STREAMS_MAX, NUMBER_MAX, PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES};
-use crate::types::Generation;
+use crate::types::{Generation, Seq, Stream};
 use crate::wal::batch::{BATCH, BatchHeader, Place, STREAM, decode_header, padded};
-use crate::wal::entry::EntryKind;
-use crate::wal::read::{for_each_entry, pieces};
+use crate::wal::entry::{EntryKind, decode_identity};
+use crate::wal::read::{copied, for_each_entry, pieces};
 use crate::wal::segment::{SegmentHeader, stamp};
 
 /// The stamps of a segment's sectors, by what they mean.
@@ -78,6 +78,8 @@ pub enum Wrong {
     Missing,
     #[error("batch lost, though it was synced")]
     Lost,
+    #[error("damaged anew, where a salvage had kept it")]
+    Anew,
 }
 
 /// The verdict on the bytes at one place, as far as they alone can tell.
@@ -100,13 +102,13 @@ pub fn check(bytes: &[u8], place: &Place, stamps: &Stamps) -> Check {
     if bytes.len() < PAGE_BYTES {
         return Check::End;
     }
-    match stamps.read(bytes, at) {
+    let unreadable = match stamps.read(bytes, at) {
         Stamp::Stale => return Check::End,
-        Stamp::Unknown => return Check::Damaged(Wrong::Stamp, None),
-        Stamp::Fresh => {}
-    }
+        Stamp::Unknown => Wrong::Stamp,
+        Stamp::Fresh => Wrong::Header,
+    };
     let Some(header) = decode_header(bytes, place) else {
-        return Check::Damaged(Wrong::Header, None);
+        return Check::Damaged(unreadable, None);
     };
     let length = header.length as usize;
     let stream = BATCH::BYTES + header.entries_bytes as usize + header.streams as usize * STREAM::BYTES;
@@ -135,11 +137,74 @@ pub fn check(bytes: &[u8], place: &Place, stamps: &Stamps) -> Check {
     }
 }
 
-fn check_body(bytes: &[u8], header: &BatchHeader) -> Result<(), Wrong> {
+/// Blocks of a stream, one behind the other, that are lost from a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The stream; `None` where only their numbers are known.
+    pub stream: Option<Stream>,
+    /// The first.
+    pub first: Seq,
+    /// The last.
+    pub last: Seq,
+}
+
+/// What is lost of a batch that is damaged in part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InPart {
+    /// Its blocks.
+    pub lost: Vec<Lost>,
+    /// What its control entries said, or some of them.
+    pub controls: bool,
+}
+
+impl InPart {
+    /// This seq is a lost block's.
+    #[must_use]
+    pub fn has_lost(&self, seq: Seq) -> bool {
+        self.lost.iter().any(|run| run.first <= seq && seq <= run.last)
+    }
+
+    /// Every block and what the control entries say is there.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        self.lost.is_empty() && !self.controls
+    }
+}
+
+/// A batch at this place that is not sound, where only payloads are damaged or did not arrive: its header, its entries'
+/// headers and its stream table hold. Its header, and what is lost of it; `own` is the segment's stream.
+#[must_use]
+pub fn partly(checked: &Check, bytes: &[u8], own: Stream) -> Option<(BatchHeader, InPart)> {
+    let (Check::Torn(header) | Check::Damaged(Wrong::Stamp | Wrong::Payload, Some(header))) = checked else {
+        return None;
+    };
+    #[cfg(feature = "sim")]
+    if crate::planted::is_planted(crate::planted::Mutant::BatchGivenUp) {
+        return None;
+    }
+    let bytes = &bytes[..header.length as usize];
+    let mut all = InPart::default();
+    let holds = body_holds(bytes, header, |kind, seq, (at, header_bytes)| {
+        let stream = match kind {
+            EntryKind::Own => Some(own),
+            EntryKind::Carried => decode_identity(&copied(bytes, at, header_bytes)).map(|identity| identity.stream),
+            EntryKind::Control => return all.controls = true,
+            EntryKind::Void => return,
+        };
+        match all.lost.last_mut() {
+            Some(lost) if lost.stream == stream && lost.last.next() == seq => lost.last = seq,
+            _ => all.lost.push(Lost { stream, first: seq, last: seq }),
+        }
+    });
+    holds.then_some((*header, all))
+}
+
+/// The body's checksum holds. Calls for each entry whose payload's does not: its kind, its seq (the next one's where it
+/// has none), and where its header stands in the batch's stream.
+fn body_holds(bytes: &[u8], header: &BatchHeader, mut damaged: impl FnMut(EntryKind, Seq, (usize, usize))) -> bool {
     let mut body = crc32fast::Hasher::new();
-    let mut numbered = 0;
-    let mut payloads_hold = true;
-    let body_whole = for_each_entry(bytes, header, |kind, at, header_bytes, payload| {
+    let mut seq = header.first_seq;
+    let whole = for_each_entry(bytes, header, |kind, at, header_bytes, payload| {
         let mut crc = crc32fast::Hasher::new();
         for piece in pieces(bytes, at, header_bytes) {
             body.update(piece);
@@ -147,13 +212,20 @@ fn check_body(bytes: &[u8], header: &BatchHeader) -> Result<(), Wrong> {
         for piece in pieces(bytes, at + header_bytes, payload.0 as usize) {
             crc.update(piece);
         }
-        payloads_hold &= crc.finalize() == payload.1;
-        numbered += u32::from(kind != EntryKind::Control);
+        if crc.finalize() != payload.1 {
+            damaged(kind, seq, (at, header_bytes));
+        }
+        seq.0 += u64::from(kind != EntryKind::Control);
     });
     for piece in pieces(bytes, BATCH::BYTES + header.entries_bytes as usize, header.streams as usize * STREAM::BYTES) {
         body.update(piece);
     }
-    if !body_whole || body.finalize() != header.body_crc || numbered != header.numbered {
+    whole && body.finalize() == header.body_crc && seq == header.last_seq().next()
+}
+
+fn check_body(bytes: &[u8], header: &BatchHeader) -> Result<(), Wrong> {
+    let mut payloads_hold = true;
+    if !body_holds(bytes, header, |_, _, _| payloads_hold = false) {
         return Err(Wrong::Body);
     }
     let end = BATCH::BYTES + header.entries_bytes as usize + header.streams as usize * STREAM::BYTES;

@@ -10,7 +10,7 @@ use forebay::IntakeRule;
 use forebay::inspect::{
     Access, BatchLine, EndLine, EntryLine, FileLine, RingLine, ShardLine, ShardView, StoreLine, StoreView,
 };
-use forebay::recover::SoundBatch;
+use forebay::recover::LogBatch;
 use forebay::types::{SegmentNo, ShardId};
 
 use crate::out::{StoreArgs, with_schema};
@@ -69,7 +69,7 @@ fn begin_object(object: &str, array: &str, out: &mut impl Write) -> Result<()> {
 fn each_batch(
     view: &ShardView,
     args: &InspectArgs,
-    take: impl FnMut(BatchLine, &SoundBatch<'_>) -> Result<()>,
+    take: impl FnMut(BatchLine, &LogBatch<'_>) -> Result<()>,
 ) -> Result<()> {
     view.each_batch(args.segment.map(SegmentNo), take)
 }
@@ -158,7 +158,8 @@ fn file_as_text(file: &FileLine, out: &mut impl Write) -> Result<()> {
 
 fn end_as_text(what: &str, end: &EndLine, out: &mut impl Write) -> Result<()> {
     for damage in &end.damage {
-        writeln!(out, "  {what}: DAMAGED: {damage}{}", if damage.flushed { " (flushed)" } else { "" })?;
+        let flushed = damage.flushed && damage.lost_blocks != Some(0);
+        writeln!(out, "  {what}: DAMAGED: {damage}{}", if flushed { " (flushed)" } else { "" })?;
     }
     for torn in &end.torn {
         writeln!(out, "  {what}: torn tail in segment {} at {:#x}..{:#x}", torn.segment, torn.offset, torn.upto)?;
@@ -185,7 +186,7 @@ fn ring_as_text(ring: &RingLine, out: &mut impl Write) -> Result<()> {
     Ok(writeln!(out, "{}", ring.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())?)
 }
 
-fn batch_as_text(line: &BatchLine, batch: &SoundBatch<'_>, blocks: bool, out: &mut impl Write) -> Result<()> {
+fn batch_as_text(line: &BatchLine, batch: &LogBatch<'_>, blocks: bool, out: &mut impl Write) -> Result<()> {
     writeln!(
         out,
         "  {}batch {} in segment {} at {:#x}: seq {}, {} numbered, {} bytes, {} streams, durable up to {} {}",
@@ -200,6 +201,9 @@ fn batch_as_text(line: &BatchLine, batch: &SoundBatch<'_>, blocks: bool, out: &m
         line.durable_upto,
         line.flags
     )?;
+    for (first, last) in &line.lost {
+        writeln!(out, "    damaged: seq {first}..{last} lost")?;
+    }
     for entry in EntryLine::of(batch).iter().filter(|_| blocks) {
         let seq = entry.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
         write!(out, "    {seq} {}", entry.kind)?;
@@ -214,6 +218,9 @@ fn batch_as_text(line: &BatchLine, batch: &SoundBatch<'_>, blocks: bool, out: &m
         }
         if let Some((origin, shard, epoch, seq)) = &entry.identity {
             write!(out, ", seq {seq} of epoch {epoch}, shard {shard}, store {origin}")?;
+        }
+        if entry.damaged {
+            write!(out, ", DAMAGED")?;
         }
         writeln!(out)?;
     }

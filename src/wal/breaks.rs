@@ -1,0 +1,265 @@
+//! What a scan finds, and what it makes of it when all evidence is in: where the log stopped, why that is
+//! damage or its end, and where the log ends. Pure; the rules are in `wal/mod.rs`.
+
+use std::collections::BTreeMap;
+
+use crate::types::{BatchNo, Chain, Epoch, SegmentNo, Seq};
+use crate::wal::batch::{BatchHeader, StreamEnds};
+use crate::wal::entry::Control;
+use crate::wal::log::UsedSegment;
+use crate::wal::segment::{Handled, LogEnd, SegmentHeader};
+use crate::wal::verdict::{Check, InPart, Lost, Wrong};
+
+/// What the next batch must say to continue the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// Its number.
+    pub number: BatchNo,
+    /// Its `prev_chain`.
+    pub chain: Chain,
+    /// Its first seq.
+    pub seq: Seq,
+}
+
+/// A place at which the log stopped and something follows that must not be believed unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Break {
+    /// The segment.
+    pub segment: SegmentNo,
+    /// The offset in it, in bytes.
+    pub offset: u32,
+    /// What would have continued the log; `None` at the start of the oldest segment.
+    pub next: Option<Next>,
+    /// What is wrong there.
+    pub wrong: Wrong,
+    /// Why it counts as damage.
+    pub proof: Proof,
+    /// Where the log goes on behind it, if it does.
+    pub resume: Option<Handled>,
+    /// What is lost in it, where the rest of a batch is whole; `None`: all up to where the log goes on.
+    pub in_part: Option<InPart>,
+    /// A place before it, where the log stopped with something that is no batch of its own: what is to
+    /// blame is a segment that is missing or unreadable behind that.
+    pub also: Option<(SegmentNo, u32)>,
+}
+
+/// Why a break is damage and not the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A later batch names this one as synced, a pin lies behind it, or a file is missing.
+    Durable,
+    /// Neither a write nor its absence explains the bytes.
+    Bytes,
+}
+
+/// A write at the end of the log that did not arrive whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// The segment.
+    pub segment: SegmentNo,
+    /// Where the log ends in it.
+    pub offset: u32,
+    /// Up to where this generation wrote behind that, in bytes.
+    pub upto: u32,
+}
+
+/// The batches of a log that are damaged in part, by place.
+pub type Partly = BTreeMap<(SegmentNo, u32), InPart>;
+
+/// Blocks that the log passes over where damage was handled earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Where they stood.
+    pub at: (SegmentNo, u32),
+    /// Which.
+    pub lost: Lost,
+    /// As part of what.
+    pub range: Handled,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default)]
+pub struct Scanned {
+    /// The segments of the log, oldest first, with their ends.
+    pub segments: Vec<UsedSegment>,
+    /// Where the log ends.
+    pub end: LogEnd,
+    /// Where every stream stands there.
+    pub ends: StreamEnds,
+    /// Rings up to this epoch are done with.
+    pub intake_done: Epoch,
+    /// The segment header with the highest epoch.
+    pub newest: Option<SegmentHeader>,
+    /// The log ends with a seal.
+    pub sealed: bool,
+    /// Batches in it.
+    pub batches: u64,
+    /// Damage, in order. The log goes on behind a break that has a `resume`; the last may have none.
+    pub breaks: Vec<Break>,
+    /// The torn tails, where there are any.
+    pub torn: Vec<Torn>,
+    /// The gaps that the log names, each with the segment in which it does.
+    pub gaps: Vec<(SegmentNo, Control)>,
+    /// Batches that are damaged in part, now or earlier.
+    pub partly: Partly,
+    /// What a salvage has said to be lost, or should have.
+    pub passed: Vec<Passed>,
+}
+
+/// A pause: the log stopped here for now.
+#[derive(Clone, Debug)]
+pub(super) struct Pause {
+    /// Where the log stopped: a handled range is known by this.
+    pub(super) stop: (SegmentNo, u32),
+    /// What is to blame, which may lie in a later segment.
+    pub(super) segment: SegmentNo,
+    pub(super) offset: u32,
+    /// What does not continue the log before that.
+    pub(super) also: Option<(SegmentNo, u32)>,
+    pub(super) next: Option<Next>,
+    pub(super) check: Check,
+    pub(super) torn: Option<Torn>,
+    /// What was known then, for the case that the log ends here.
+    pub(super) before: Box<Progress>,
+    pub(super) resume: Option<Handled>,
+    /// What is lost, where only a part of the batch is.
+    pub(super) in_part: Option<InPart>,
+    pub(super) proven: bool,
+    /// The highest `durable_upto` behind it.
+    pub(super) durable_upto: BatchNo,
+}
+
+impl Pause {
+    /// Something proves that more of the log had been synced here.
+    pub(super) fn is_durable(&self, flushed: Seq) -> bool {
+        self.proven
+            || self.next.is_none()
+            || self.next.is_some_and(|next| self.durable_upto >= next.number)
+            // Where nothing sound follows, the store has all that there is to have.
+            || (self.resume.is_some() && self.next.is_some_and(|next| next.seq <= flushed))
+    }
+
+    /// A whole segment is missing or cannot be read.
+    pub(super) const fn is_of_a_file(&self) -> bool {
+        matches!(self.check, Check::Damaged(Wrong::Missing | Wrong::SegmentHeader, _))
+    }
+}
+
+/// What is known of the log so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    pub(super) segments: Vec<UsedSegment>,
+    pub(super) ends: StreamEnds,
+    pub(super) intake_done: Epoch,
+    pub(super) sealed: bool,
+    pub(super) batches: u64,
+    pub(super) end: LogEnd,
+    pub(super) gaps: Vec<(SegmentNo, Control)>,
+    pub(super) partly: Partly,
+    pub(super) passed: Vec<Passed>,
+}
+
+impl Next {
+    /// What follows this batch.
+    pub(super) fn behind(batch: &BatchHeader) -> Self {
+        Self { number: BatchNo(batch.number.0 + 1), chain: batch.chain, seq: batch.last_seq().next() }
+    }
+
+    /// What follows this range.
+    pub(super) const fn of(range: &Handled) -> Self {
+        Self { number: range.resume_batch, chain: range.resume_chain, seq: range.resume_seq }
+    }
+}
+
+/// How a scan ended.
+pub(super) struct Ending {
+    /// The segment header with the highest epoch.
+    pub(super) newest: Option<SegmentHeader>,
+    /// The log was being followed, not searched for.
+    pub(super) followed: bool,
+    /// The store has everything up to here.
+    pub(super) flushed: Seq,
+    /// The last batch counts only if it is whole.
+    pub(super) whole: bool,
+}
+
+/// Judges every break and says where the log ends.
+pub(super) fn judged(pauses: Vec<Pause>, mut progress: Progress, ending: Ending) -> Scanned {
+    let mut breaks = Vec::new();
+    let mut torn = Vec::new();
+    let count = pauses.len();
+    // What was known at each break, and what stands there.
+    let mut known: Vec<(Box<Progress>, Option<Torn>)> = Vec::new();
+    for (index, pause) in pauses.into_iter().enumerate() {
+        let open = index + 1 == count && !ending.followed;
+        let durable = pause.is_durable(ending.flushed);
+        #[cfg(feature = "sim")]
+        let durable = (durable && !crate::planted::is_planted(crate::planted::Mutant::DurableUptoIgnored)) || {
+            use crate::planted::{Mutant, is_planted};
+            (is_planted(Mutant::HeaderIsProof) && pause.resume.is_some())
+                || (is_planted(Mutant::SealIsProof) && pause.resume.is_some() && progress.sealed)
+        };
+        let damage = judge(pause.check, durable);
+        let Some((wrong, proof)) = damage else {
+            // The log ends here; everything read behind it was in flight and never proven.
+            torn.extend(pause.torn);
+            progress = *pause.before;
+            break;
+        };
+        let Pause { segment, offset, next, resume, in_part, also, .. } = pause;
+        breaks.push(Break { segment, offset, next, wrong, proof, resume, in_part, also });
+        if open {
+            torn.extend(pause.torn);
+            progress = (*pause.before).clone();
+        }
+        known.push((pause.before, pause.torn));
+    }
+    // Nothing is left of what the log went on with behind the last break: that one is its end.
+    while let (Some(end), Some((before, at))) = (breaks.last_mut(), known.last()) {
+        let behind = progress.batches - before.batches;
+        if end.resume.is_some() {
+            let left_to_ring = ending.whole && end.in_part.is_some() && behind == 1;
+            if !left_to_ring && (behind > 0 || progress.end != before.end) {
+                break;
+            }
+            (end.resume, end.in_part) = (None, None);
+            torn = Vec::from_iter(*at);
+            progress = (**before).clone();
+        }
+        // Perhaps the one before it as well.
+        let Some((earlier, _)) = known.len().checked_sub(2).map(|index| &known[index]) else { break };
+        if (earlier.batches, earlier.end) != (progress.batches, progress.end) {
+            break;
+        }
+        breaks.pop();
+        known.pop();
+    }
+    Scanned {
+        segments: progress.segments,
+        end: progress.end,
+        ends: progress.ends,
+        intake_done: progress.intake_done,
+        newest: ending.newest,
+        sealed: progress.sealed,
+        batches: progress.batches,
+        breaks,
+        torn,
+        gaps: progress.gaps,
+        partly: progress.partly,
+        passed: progress.passed,
+    }
+}
+
+/// The decision table: what stands at a place where the log stops, and whether something proves that
+/// more was durable there. `None`: the log ends.
+pub(super) const fn judge(check: Check, durable: bool) -> Option<(Wrong, Proof)> {
+    match (check, durable) {
+        (Check::End | Check::Torn(_), false) => None,
+        (Check::End | Check::Torn(_), true) => Some((Wrong::Lost, Proof::Durable)),
+        (Check::Damaged(wrong, _), false) => Some((wrong, Proof::Bytes)),
+        (Check::Damaged(wrong, _), true) => Some((wrong, Proof::Durable)),
+        // A whole batch of this place that does not continue the log: nothing innocent leaves that.
+        (Check::Sound(_), false) => Some((Wrong::Chain, Proof::Bytes)),
+        (Check::Sound(_), true) => Some((Wrong::Chain, Proof::Durable)),
+    }
+}
