@@ -205,7 +205,9 @@ impl LogReader {
         let bytes = self.bytes(place.offset);
         let checked = check(bytes, &place, stamps);
         match (checked, &in_part) {
-            (Check::Sound(batch), _) => self.take(&header, &batch, place, &InPart::default()),
+            (Check::Sound(batch), then) => {
+                self.take(&header, &batch, place, then.as_ref().unwrap_or(&InPart::default()));
+            }
             // A salvage has said which blocks of it are lost, and it is as it was then.
             (_, Some(then)) if partly(&checked, bytes, header.stream()).is_some_and(|(_, now)| now == *then) => {
                 self.take(&header, &batch, place, then);

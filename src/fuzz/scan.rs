@@ -12,7 +12,7 @@ use crate::fuzz::log::{SEGMENT, Written, any_header, make_right, plain_header};
 use crate::fuzz::segment;
 use crate::io::disk::Folder;
 use crate::limits::{PAGE_BYTES, SECTOR_BYTES, SEGMENT_HEADER_BYTES};
-use crate::recover::{Intake, ShardSetup, add_damaged_anew, examine};
+use crate::recover::{Intake, ShardSetup, compare_with_gaps, examine};
 use crate::types::{BatchNo, Epoch, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
 use crate::wal::batch::{BATCH, STREAM, decode_header};
 use crate::wal::breaks::{Break, Scanned};
@@ -106,7 +106,7 @@ fn scan(files: &Files) -> Scanned {
         scan.feed(*segment, if headers[segment].is_some() { bytes } else { &[] });
     }
     let mut scanned = scan.finish();
-    add_damaged_anew(&mut scanned, Seq(0));
+    compare_with_gaps(&mut scanned, Seq(0));
     scanned
 }
 

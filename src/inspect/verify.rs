@@ -171,7 +171,7 @@ impl Finding {
             to_seq: damage.to_seq,
             wrong: damage.wrong.clone(),
             concerns: match damage.lost_blocks {
-                Some(0) => Concerns::Nothing,
+                Some(0) if damage.flushed => Concerns::Nothing,
                 _ if damage.flushed => Concerns::Flushed,
                 _ => Concerns::Acknowledged,
             },

@@ -10,13 +10,14 @@ use crate::recover::examined::{Examined, Intake, OpenError, ShardSetup, boot};
 use crate::recover::lost::{damage, handled_ranges};
 use crate::recover::read::{read_headers, scan};
 use crate::report::{Damage, Damaged, ShardReport, TornTail, repair_command};
-use crate::types::{Epoch, FileId, Nonce, SegmentNo};
+use crate::types::{BatchNo, Epoch, FileId, Nonce, SegmentNo};
 use crate::wal::batch::StreamEnd;
 use crate::wal::breaks::{Scanned, Torn};
 use crate::wal::entry::{Identity, decode_entry};
 use crate::wal::ring::{CutBy, Expect, LastLog, RingDamage, RingImage, RingVerdict, What, recover_ring};
 use crate::wal::scan::Scan;
 use crate::wal::segment::{FileName, Handled, SegmentHeader, parse_name, segment_name, spare_name};
+use crate::wal::verdict::Wrong;
 
 /// Reads and judges a shard. `ring` is the whole ring file, if there is one; `progress` is told of
 /// bytes as they are read.
@@ -74,8 +75,9 @@ pub fn examine(
         }
         scanned = scan(folder, setup.flushed, &headers, &segments, as_it_is, progress)?;
     }
-    if ring_has_tail(setup, ring, &scanned) {
-        scanned = scan(folder, setup.flushed, &headers, &segments, Scan::ending_whole, progress)?;
+    if let Some(batch) = ring_has_all_from(setup, ring, &scanned) {
+        let ending = |scan: Scan| scan.ending_before(batch);
+        scanned = scan(folder, setup.flushed, &headers, &segments, ending, progress)?;
     }
     if let Some(again) = from_its_pin(folder, setup, &headers, &segments, ring, &scanned)? {
         scanned = again;
@@ -201,24 +203,35 @@ fn from_its_pin(
     Ok((has_all && says_nothing && again.breaks.is_empty()).then_some(again))
 }
 
-/// The log ends with a batch that is damaged in part, and the ring still has all of it.
-fn ring_has_tail(setup: &ShardSetup, ring: Option<&[u8]>, scanned: &Scanned) -> bool {
-    let Some(last) = scanned.breaks.last().filter(|last| last.in_part.is_some()) else { return false };
-    let at_end =
-        |range: &Handled| (range.resume_segment, range.resume_offset) == (scanned.end.segment, scanned.end.offset);
-    let (Some(range), Some(next)) = (last.resume.filter(at_end), last.next) else { return false };
-    // What the store has needs no ring.
-    if setup.intake == Intake::Direct || range.resume_seq.prev() <= setup.flushed {
-        return false;
+/// The first of the batches at the log's end that are damaged in part, one behind the other, and of which the ring still
+/// has everything: they are taken from there. Whole ones are never given up for it: a power cut may take the ring.
+fn ring_has_all_from(setup: &ShardSetup, ring: Option<&[u8]>, scanned: &Scanned) -> Option<BatchNo> {
+    if setup.intake == Intake::Direct {
+        return None;
     }
-    let mut expected = expectation(setup, scanned);
-    expected.last_log.seq = next.seq.prev();
-    match recover_ring(&RingImage(ring), &expected) {
-        RingVerdict::Replay { from, entries, damage: None, .. } => {
-            from <= next.seq && entries.last().is_some_and(|last| last.seq >= range.resume_seq.prev())
+    let (mut first, mut behind) = (None, (scanned.end.segment, scanned.end.offset));
+    for at in scanned.breaks.iter().rev() {
+        let (Some(range), Some(next), Some(in_part)) = (at.resume, at.next, &at.in_part) else { break };
+        if at.wrong == Wrong::Anew || (range.resume_segment, range.resume_offset) != behind {
+            break;
         }
-        _ => false,
+        behind = (range.segment, range.offset);
+        // Where nothing is lost, or the store has it, there is nothing to take from the ring.
+        if in_part.is_nothing() || range.resume_seq.prev() <= setup.flushed {
+            continue;
+        }
+        let mut expected = expectation(setup, scanned);
+        (expected.last_log.seq, expected.last_log.lost_to_damage) = (next.seq.prev(), true);
+        match recover_ring(&RingImage(ring), &expected) {
+            RingVerdict::Replay { from, entries, damage: None, .. }
+                if from <= next.seq && entries.last().is_some_and(|last| last.seq >= scanned.end.seq) =>
+            {
+                first = Some(next.number);
+            }
+            _ => break,
+        }
     }
+    first
 }
 
 fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {

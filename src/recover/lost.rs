@@ -11,9 +11,14 @@ use crate::wal::ring::{Replay, RingVerdict};
 use crate::wal::segment::{Handled, SegmentHeader};
 use crate::wal::verdict::{InPart, Lost, Wrong};
 
-/// Adds a break for each place where the log passes over blocks that neither a gap names nor the store has: a salvage
-/// had kept them, and they are damaged since.
-pub(crate) fn add_damaged_anew(scanned: &mut Scanned, flushed: Seq) {
+/// Sees to it that every block that the log passes over is lost for good. A batch that is damaged in part counts no more
+/// where a salvage has said all of what is lost in it. And where neither a gap names a block nor the store has it, a
+/// salvage had kept it, and it is damaged since: a break for each such place.
+pub(crate) fn compare_with_gaps(scanned: &mut Scanned, flushed: Seq) {
+    let is_said =
+        |run: &Lost| run.last <= flushed || unnamed(&scanned.gaps, run.stream, (run.first, run.last)).is_empty();
+    let is_known = |of: &InPart| !of.controls && !of.lost.is_empty() && of.lost.iter().all(is_said);
+    scanned.breaks.retain(|at| !at.in_part.as_ref().is_some_and(is_known));
     #[cfg(feature = "sim")]
     if crate::planted::is_planted(crate::planted::Mutant::AnewUnnoticed) {
         return;
@@ -52,7 +57,10 @@ fn unnamed(gaps: &[(SegmentNo, Control)], of: Option<Stream>, (first, last): (Se
     let mut named: Vec<(Seq, Seq)> = gaps
         .iter()
         .filter_map(|(_, gap)| match gap {
-            Control::Gap { stream, from, to } if of.is_none_or(|of| of == *stream) => Some((*from, *to)),
+            // One without an end is of a stream that ended there: it says nothing of others.
+            Control::Gap { stream, from, to } if of.map_or(*to != Seq(u64::MAX), |of| of == *stream) => {
+                Some((*from, *to))
+            }
             _ => None,
         })
         .collect();
@@ -81,6 +89,9 @@ pub(crate) fn handled_ranges(breaks: &[Break]) -> Vec<Handled> {
     for at in breaks {
         let Some(range) = at.resume else { continue };
         let in_part = at.in_part.is_some();
+        if ranges.iter().any(|(known, _)| *known == range) {
+            continue;
+        }
         match ranges.last_mut() {
             Some((before, true))
                 if in_part && (before.resume_segment, before.resume_offset) == (range.segment, range.offset) =>
@@ -169,8 +180,8 @@ pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
     let runs = examined.scanned.breaks.iter().flat_map(|at| at.in_part.iter().flat_map(|of| &of.lost));
     let in_part = runs.filter(|run| run.last > flushed).flat_map(|run| {
         let (from, to) = (run.first.prev(), run.last.next());
-        let of = known.iter().filter(|stream| run.stream.is_none_or(|of| of == **stream));
-        of.map(move |&stream| Control::Gap { stream, from, to })
+        let of = run.stream.map_or_else(|| known.clone(), |stream| vec![stream]);
+        of.into_iter().map(move |stream| Control::Gap { stream, from, to })
     });
     let whole = examined.scanned.breaks.iter().filter(|at| at.in_part.is_none());
     let whole = whole.filter(|at| at.resume.is_none_or(|resume| resume.resume_seq.prev() > flushed));
@@ -220,6 +231,7 @@ mod tests {
         };
         assert_eq!(runs(one, 1, 25), [(1, 4), (8, 20)]);
         assert_eq!(runs(None, 1, 25), [(1, 4), (8, 9), (12, 20)]);
+        assert_eq!(runs(None, 25, 40), [(30, 40)], "a gap without an end is of its own stream");
         assert_eq!(runs(one, 5, 7), []);
         assert_eq!(runs(one, 21, 1 << 60), []);
         assert_eq!(runs(one, 8, 8), [(8, 8)]);

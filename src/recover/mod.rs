@@ -21,5 +21,5 @@ pub use carry_out::{Kept, Opened, Quarantine, carry_out, put_aside};
 pub use examine::examine;
 pub use examined::{Examined, Intake, OpenError, ShardSetup, next_epoch};
 #[cfg(feature = "sim")]
-pub(crate) use lost::add_damaged_anew;
+pub(crate) use lost::compare_with_gaps;
 pub(crate) use lost::{gap_in_words, gaps};

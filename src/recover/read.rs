@@ -8,7 +8,7 @@ use crate::io::buf::AlignedBuf;
 use crate::io::disk::{Folder, UNREADABLE, read_around};
 use crate::limits::{PAGE_BYTES, SEGMENT_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::examined::{OpenError, ShardSetup};
-use crate::recover::lost::add_damaged_anew;
+use crate::recover::lost::compare_with_gaps;
 use crate::types::{SegmentNo, Seq};
 use crate::wal::breaks::Scanned;
 use crate::wal::scan::Scan;
@@ -63,7 +63,7 @@ pub(super) fn scan(
     let mut scan = ending(Scan::new(headers.clone(), flushed));
     feed_all(folder, &mut scan, headers, segments, progress)?;
     let mut scanned = scan.finish();
-    add_damaged_anew(&mut scanned, flushed);
+    compare_with_gaps(&mut scanned, flushed);
     Ok(scanned)
 }
 

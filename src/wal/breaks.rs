@@ -179,8 +179,8 @@ pub(super) struct Ending {
     pub(super) followed: bool,
     /// The store has everything up to here.
     pub(super) flushed: Seq,
-    /// The last batch counts only if it is whole.
-    pub(super) whole: bool,
+    /// The log ends at the break before this batch.
+    pub(super) before: Option<BatchNo>,
 }
 
 /// Judges every break and says where the log ends.
@@ -214,12 +214,19 @@ pub(super) fn judged(pauses: Vec<Pause>, mut progress: Progress, ending: Ending)
         }
         known.push((pause.before, pause.torn));
     }
+    let is_end = |at: &Break| at.next.is_some_and(|next| Some(next.number) == ending.before);
+    if let Some(index) = breaks.iter().position(is_end) {
+        breaks.truncate(index + 1);
+        known.truncate(index + 1);
+        (breaks[index].resume, breaks[index].in_part) = (None, None);
+        torn = Vec::from_iter(known[index].1);
+        progress = (*known[index].0).clone();
+    }
     // Nothing is left of what the log went on with behind the last break: that one is its end.
     while let (Some(end), Some((before, at))) = (breaks.last_mut(), known.last()) {
         let behind = progress.batches - before.batches;
         if end.resume.is_some() {
-            let left_to_ring = ending.whole && end.in_part.is_some() && behind == 1;
-            if !left_to_ring && (behind > 0 || progress.end != before.end) {
+            if behind > 0 || progress.end != before.end {
                 break;
             }
             (end.resume, end.in_part) = (None, None);

@@ -18,6 +18,9 @@ use crate::wal::read::{each_control, stream_rows};
 use crate::wal::segment::{Handled, LogEnd, SegmentHeader};
 use crate::wal::verdict::{Check, Lost, Stamp, Stamps, Wrong, check, partly};
 
+/// Pauses beyond which a batch that is damaged in part is lost whole: each holds what was known before it.
+const PAUSES_IN_PART_MAX: usize = 256;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// The next batch is expected at the place that is being read.
@@ -41,7 +44,7 @@ pub struct Scan {
     /// The highest so far.
     epoch: Epoch,
     flushed: Seq,
-    ends_whole: bool,
+    ends_before: Option<BatchNo>,
     /// Here the log goes on where it had paused in the segment before.
     joins: Option<(SegmentNo, u32)>,
 }
@@ -61,14 +64,14 @@ impl Scan {
         let end = headers.first_key_value().map(|(oldest, header)| pin(header).unwrap_or_else(|| before(oldest)));
         let progress = Progress { end: end.unwrap_or_default(), ..Progress::default() };
         let (state, pauses) = (State::Following(None), Vec::new());
-        let (fed, epoch, ends_whole, joins) = (None, Epoch(0), false, None);
-        Self { headers, pins, handled, state, progress, pauses, fed, epoch, flushed, ends_whole, joins }
+        let (fed, epoch, ends_before, joins) = (None, Epoch(0), None, None);
+        Self { headers, pins, handled, state, progress, pauses, fed, epoch, flushed, ends_before, joins }
     }
 
-    /// Where the last batch is damaged in part the log ends before it: for a log whose ring has all of it.
+    /// The log ends at the break before this batch, whatever stands behind it: for a log whose ring has all of that.
     #[must_use]
-    pub const fn ending_whole(mut self) -> Self {
-        self.ends_whole = true;
+    pub const fn ending_before(mut self, batch: BatchNo) -> Self {
+        self.ends_before = Some(batch);
         self
     }
 
@@ -273,7 +276,9 @@ impl Scan {
             return;
         }
         let place = Place::new(header, SEGMENT_HEADER_BYTES as u32);
-        if self.handled_at(place.segment, place.offset).is_some() {
+        let other = |batch: BatchHeader| pause.next.is_some_and(|next| next.number != batch.number);
+        let is_other = decode_header(&bytes[SEGMENT_HEADER_BYTES..], &place).is_some_and(other);
+        if !is_other && self.handled_at(place.segment, place.offset).is_some() {
             // The log is known to have gone on here.
             let pause = self.pauses.pop().expect("the pause just looked at");
             self.progress = *pause.before;
@@ -282,9 +287,8 @@ impl Scan {
             return;
         }
         // A header that can be read may say that this is not where the log went on.
-        let goes_on = |batch: BatchHeader| pause.next.is_none_or(|next| next.number == batch.number);
-        if let Check::Damaged(_, batch) = check(&bytes[SEGMENT_HEADER_BYTES..], &place, stamps)
-            && batch.is_none_or(goes_on)
+        if let Check::Damaged(..) = check(&bytes[SEGMENT_HEADER_BYTES..], &place, stamps)
+            && !is_other
         {
             self.move_pause(header, place, stamps, &bytes[SEGMENT_HEADER_BYTES..]);
         }
@@ -403,7 +407,9 @@ impl Scan {
         let at = place.offset as usize;
         let checked = check(&bytes[at..limit], &place, stamps);
         let in_part = partly(&checked, &bytes[at..limit], header.stream());
-        let in_part = in_part.filter(|(batch, _)| self.continues(batch, place, next));
+        // With very many of them each is lost whole, so that those next to each other are one break.
+        let few = self.pauses.len() < PAUSES_IN_PART_MAX;
+        let in_part = in_part.filter(|(batch, _)| few && self.continues(batch, place, next));
         let verdict = match checked {
             Check::Sound(batch) => Check::Damaged(Wrong::Chain, Some(batch)),
             other => other,
@@ -450,7 +456,9 @@ impl Scan {
         let ends_here = range.resume_segment == from.segment;
         let end = if ends_here { (range.resume_offset as usize).min(bytes.len()) } else { bytes.len() };
         let mut place = from;
+        // One that reaches into another segment was lost whole, whatever can be read in it.
         while let State::Following(next) = self.state
+            && ends_here
             && (place.offset as usize) < end
         {
             let rest = &bytes[place.offset as usize..];
@@ -515,7 +523,8 @@ impl Scan {
     /// There is a batch that is sound or damaged in part only.
     fn can_be_read(&self, header: &SegmentHeader, place: Place, stamps: &Stamps, bytes: &[u8]) -> bool {
         let checked = check(bytes, &place, stamps);
-        matches!(checked, Check::Sound(_)) || partly(&checked, bytes, header.stream()).is_some()
+        let few = self.pauses.len() < PAUSES_IN_PART_MAX;
+        matches!(checked, Check::Sound(_)) || (few && partly(&checked, bytes, header.stream()).is_some())
     }
 
     /// The log went on in this segment with a batch that is not sound: the break is here.
@@ -539,7 +548,7 @@ impl Scan {
     pub fn finish(self) -> Scanned {
         let newest = self.headers.into_values().flatten().max_by_key(|header| header.epoch);
         let followed = matches!(self.state, State::Following(_) | State::Skipping(_));
-        judged(self.pauses, self.progress, Ending { newest, followed, flushed: self.flushed, whole: self.ends_whole })
+        judged(self.pauses, self.progress, Ending { newest, followed, flushed: self.flushed, before: self.ends_before })
     }
 }
 
@@ -805,13 +814,15 @@ mod tests {
         assert_eq!((scanned.batches, scanned.end.batch), (4, BatchNo(5)));
     }
 
+    /// The sector with the batch's second payload did not arrive.
+    fn tear(written: &mut Written, batch: usize) {
+        let (segment, offset, _) = written.batches[batch];
+        written.files.get_mut(&segment).expect("a file").1[offset as usize + 1024..][..512].fill(0);
+    }
+
     /// Nobody was told of batch 2 when the power failed: the sector with its second payload did not arrive.
     #[test]
     fn a_torn_batch_that_holds_whole_blocks_is_still_the_end() {
-        let tear = |written: &mut Written, batch: usize| {
-            let (segment, offset, _) = written.batches[batch];
-            written.files.get_mut(&segment).expect("a file").1[offset as usize + 1024..][..512].fill(0);
-        };
         let mut written = five([0; 5]);
         tear(&mut written, 1);
         let scanned = written.scan();
@@ -838,7 +849,7 @@ mod tests {
         let before = five([0; 5]);
         written.flip(4, 600);
         let headers = written.files.iter().map(|(segment, (header, _))| (*segment, Some(header.clone()))).collect();
-        let mut scan = Scan::new(headers, Seq(0)).ending_whole();
+        let mut scan = Scan::new(headers, Seq(0)).ending_before(BatchNo(5));
         for (segment, (_, bytes)) in &written.files {
             scan.feed(*segment, bytes);
         }
@@ -974,9 +985,15 @@ mod tests {
     /// segment 2, and its log in segment 3.
     #[test]
     fn where_a_pin_is_gone_nothing_left_over_from_before_it_comes_back() {
+        nothing_left_over_comes_back(|written| written.lose(1));
+        // Some of its blocks landed.
+        nothing_left_over_comes_back(|written| tear(written, 1));
+    }
+
+    fn nothing_left_over_comes_back(lose: impl Fn(&mut Written)) {
         let mut written = Written::new();
         (0..3).for_each(|_| written.append(2, 0));
-        written.lose(1);
+        lose(&mut written);
         let end = written.scan().end;
         assert_eq!(end.batch, BatchNo(1));
         let of_recovery = |segment, pin| SegmentHeader { epoch: Epoch(2), ..header(segment, pin) };
@@ -1007,6 +1024,13 @@ mod tests {
         assert_eq!(found, [(SegmentNo(2), Wrong::Missing, Some((SegmentNo(1), end.offset)))]);
         assert_eq!((scanned.batches, scanned.end.batch), (3, BatchNo(5)));
         assert_eq!(scanned.breaks[0].resume.map(|at| (at.resume_segment, at.resume_seq)), Some((SegmentNo(3), Seq(7))));
+        // Nor does it once that is salvaged.
+        let handled = scanned.breaks.iter().filter_map(|at| at.resume).collect();
+        salvage(&mut written, handled, scanned.end);
+        let again = written.scan();
+        assert_eq!((again.breaks.len(), again.batches, again.end), (0, 3, scanned.end), "{:?}", again.breaks);
+        let passed: Vec<_> = again.passed.iter().map(|passed| (passed.lost.first.0, passed.lost.last.0)).collect();
+        assert_eq!(passed, [(3, 6)]);
     }
 
     #[test]

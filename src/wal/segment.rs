@@ -87,6 +87,7 @@ impl Handled {
             && resume_offset >= SEGMENT_HEADER_BYTES
             && resume_offset.is_multiple_of(PAGE_BYTES)
             && self.resume_segment.0.max(self.resume_batch.0).max(self.resume_seq.0) <= NUMBER_MAX
+            && self.resume_batch.0.min(self.resume_seq.0) >= 1
     }
 
     /// The place lies in it. A range may begin where a segment's log ended, with its first damaged byte
