@@ -218,7 +218,7 @@ def parts(worlds):
         Test("races", 100, "races", [29], "faults", "of_two_who_open_one_store_one_is_refused_and_changes_nothing",
              r"(\d+) races", "FOREBAY_RACES"),
     ]
-    for target in ("batch", "segment", "scan", "ring", "manifest", "lines", "config"):
+    for target in ("batch", "segment", "scan", "ring", "manifest", "lines", "config", "wire"):
         found.append(Test(f"fuzz-smoke/{target}", 100_000, "inputs", [6] if target == "scan" else [], "fuzz_smoke",
                           target, r"(\d+) inputs", "FOREBAY_FUZZ_RUNS", title="inputs"))
     found.append(Fuzz("fuzz", 600, "seconds a target", []))

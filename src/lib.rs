@@ -20,6 +20,7 @@ pub mod planted;
 pub mod probe;
 pub mod reader;
 pub mod recover;
+pub mod repl;
 pub mod report;
 pub mod serve;
 pub mod shard;

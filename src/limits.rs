@@ -23,6 +23,8 @@ pub const MANIFEST_SHARD: u16 = u16::MAX;
 pub const SHARDS_MAX: usize = 256;
 /// A segment, in bytes: bounds of the option.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
+/// A block, in bytes: no option allows a longer one.
+pub const BLOCK_BYTES_MAX: u64 = *SEGMENT_BYTES.end() / 4;
 /// A segment, in bytes: what a header may say. Smaller than any option allows, so that a simulated
 /// log can go through many segments quickly.
 pub const SEGMENT_FILE_BYTES: std::ops::RangeInclusive<u64> = (16 << 10)..=*SEGMENT_BYTES.end();

@@ -12,6 +12,10 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use forebay::fuzz::targets::{TARGETS, Target, input};
+use forebay::repl::wire::{Bye, Entries, Frame, HEADER_BYTES, Reason, Term, Vector};
+use forebay::types::{Epoch, Seq, StoreId, Stream};
+use forebay::wal::batch::StreamEnd;
+use forebay::wal::entry::{EntryKind, void_entry};
 
 /// Inputs for each target where nothing else is asked for.
 const RUNS: u64 = 3000;
@@ -48,6 +52,22 @@ fn known(target: &Target) -> Vec<Vec<u8>> {
             br#"{"format":1,"store":"0123456789abcdef0123456789abcdef","shards":2,"segment_bytes":67108864}"#,
         )),
         "manifest" => known.push(raw(&[0], MANIFEST.as_bytes())),
+        "wire" => {
+            // A kind, a checksum that holds, and the payload.
+            let stream = Stream { epoch: Epoch(4), ..Stream::default() };
+            let mut entry = void_entry().bytes().to_vec();
+            entry[0] = EntryKind::Own as u8;
+            let mut entries = Entries::new(stream, StreamEnd::default());
+            assert!(entries.push(Seq(3), &entry, &[]) && entries.push(Seq(5), &entry, &[]));
+            let vector = Vector { last: true, ends: vec![(stream, StreamEnd::default())], gaps: Vec::new() };
+            let bye = Bye { reason: Reason::Stop, term: Term(2), active: StoreId([1; 16]), text: "stop".to_owned() };
+            for frame in
+                [Frame::Entries(entries), Frame::Vector(vector), Frame::Bye(bye), Frame::Ack(vec![(stream, Seq(1))])]
+            {
+                let bytes = frame.encode();
+                known.push(raw(&[bytes[4], 1], &bytes[HEADER_BYTES..]));
+            }
+        }
         _ => {}
     }
     known
@@ -142,6 +162,7 @@ smoke! {
     manifest: "manifest";
     lines: "lines";
     config: "config";
+    wire: "wire";
 }
 
 #[test]

@@ -47,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/serve/row.rs",
             "src/serve/lines.rs",
             "src/data/format.rs",
+            "src/repl/wire.rs",
         ],
     ),
     (
@@ -67,6 +68,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/recover/blocks.rs",
             "src/recover/append.rs",
             "src/recover/carry_out.rs",
+            "src/repl/role.rs",
             "src/data/catalog.rs",
             "src/data/manifest.rs",
             "src/data/files.rs",
@@ -141,6 +143,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/fuzz/manifest.rs",
             "src/fuzz/lines.rs",
             "src/fuzz/config.rs",
+            "src/fuzz/wire.rs",
             "src/fuzz/targets.rs",
             "src/inspect/identity.rs",
             "src/inspect/read.rs",

@@ -19,3 +19,4 @@ pub mod ring;
 pub mod scan;
 pub mod segment;
 pub mod targets;
+pub mod wire;

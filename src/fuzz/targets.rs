@@ -1,6 +1,6 @@
 //! All targets by name, and inputs for them out of a seed: for whoever has no fuzzer at hand.
 
-use crate::fuzz::{batch, config, lines, manifest, ring, scan, segment};
+use crate::fuzz::{batch, config, lines, manifest, ring, scan, segment, wire};
 use crate::io::chance::Chance;
 
 /// Bytes of an input that is made from a seed, at most.
@@ -16,7 +16,7 @@ pub struct Target {
 }
 
 /// Every target; each has a program of its name in `fuzz/fuzz_targets`.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "batch", run: batch::run },
     Target { name: "segment", run: segment::run },
     Target { name: "scan", run: scan::run },
@@ -24,6 +24,7 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "manifest", run: manifest::run },
     Target { name: "lines", run: lines::run },
     Target { name: "config", run: config::run },
+    Target { name: "wire", run: wire::run },
 ];
 
 /// The input of this seed: one of `known` with changes, or bytes as they fall, most of them small in some

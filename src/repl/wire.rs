@@ -1,0 +1,712 @@
+//! The frames that two sites exchange, protocol version 1: values to bytes and back, no I/O. This table is the
+//! definition. All numbers are little-endian; sizes are in bytes.
+//!
+//! ```text
+//! frame     magic "FBR1", kind u8, zero 3, length u32, crc u32 of all before and the payload; payload
+//! stream    origin 16, shard u16, epoch u64, nonce u64
+//! end       seq u64, chain u64
+//!
+//! 1 hello      version u16, store 16, shards u16, role u8, term u64, active 16, session u64
+//! 2 vector     last u8, ends u32, gaps u32; ends x (stream, end); gaps x (stream, after u64, before u64)
+//! 3 entries    stream, end before, end behind, count u32; count x (seq u64, entry header, payload)
+//! 4 gap        stream, end before, end behind: the blocks between are lost to damage
+//! 5 ack        count u32; count x (stream, seq u64)
+//! 6 heartbeat  sent u64 (nanoseconds since 1970), behind blocks u64, behind bytes u64
+//! 7 bye        reason u8, term u64, store 16, bytes u16; text
+//! ```
+//!
+//! An entry stands in a frame as its origin has it in its log: an entry header of the kind `own`, whose identity is
+//! the frame's stream and its seq. So every site that a block passes through sends the same bytes.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::limits::{BLOCK_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, NUMBER_MAX};
+use crate::types::{Chain, Epoch, Nonce, Seq, ShardId, StoreId, Stream};
+use crate::wal::batch::StreamEnd;
+use crate::wal::entry::{ENTRY_BYTES, EntryKind, decode_entry, entry_lengths};
+
+/// The version of the protocol.
+pub const VERSION: u16 = 1;
+/// Bytes of a frame's header.
+pub const HEADER_BYTES: usize = 16;
+/// A frame's payload is at most so long: a block of the largest size, and what it needs beside.
+pub const PAYLOAD_BYTES_MAX: usize = BLOCK_BYTES_MAX as usize + ENTRY_HEADER_BYTES_MAX + 256;
+/// Ends and gaps in one frame of a vector, and streams in an ack.
+pub const ROWS_MAX: usize = 1024;
+/// Entries in one frame.
+pub const ENTRIES_MAX: usize = 4096;
+/// Bytes of the text of a bye.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+const MAGIC: [u8; 4] = *b"FBR1";
+const STREAM_BYTES: usize = 16 + 2 + 8 + 8;
+const END_BYTES: usize = 16;
+
+/// What a store is for its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// It accepts; the others follow it.
+    Active = 1,
+    /// It follows, and accepts from nobody else.
+    #[default]
+    Standby = 2,
+    /// It accepts, as others do beside it: each block has one origin, so nothing can conflict.
+    ActiveActive = 3,
+}
+
+impl Role {
+    /// Reads it as it stands in a frame.
+    #[must_use]
+    pub const fn from_u8(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Active),
+            2 => Some(Self::Standby),
+            3 => Some(Self::ActiveActive),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Standby => "standby",
+            Self::ActiveActive => "active-active",
+        })
+    }
+}
+
+/// Grows with each promotion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Term(pub u64);
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a store stands: what stands in its ROLE, and in its hello.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stand {
+    /// What it is.
+    pub role: Role,
+    /// The highest term that it knows.
+    pub term: Term,
+    /// The store that was promoted to that term; all zeros where it knows of none.
+    pub active: StoreId,
+}
+
+/// What one site says to the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// The first frame in each direction.
+    Hello(Hello),
+    /// What the sender of it holds; as many frames as it needs.
+    Vector(Vector),
+    /// Blocks of one stream, one behind the other.
+    Entries(Entries),
+    /// Blocks of one stream that are lost to damage at the site that says so.
+    Gap {
+        /// The stream.
+        stream: Stream,
+        /// The last block before them.
+        before: StreamEnd,
+        /// The last of them, and the chain behind it.
+        behind: StreamEnd,
+    },
+    /// Up to where each of these streams is synced.
+    Ack(Vec<(Stream, Seq)>),
+    /// Nothing else is to be said.
+    Heartbeat(Heartbeat),
+    /// The link ends.
+    Bye(Bye),
+}
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The store.
+    pub store: StoreId,
+    /// Its shards.
+    pub shards: u16,
+    /// What it is, and who it takes for the active one.
+    pub stand: Stand,
+    /// Grows with each link that this store opens: of two, the one with the higher number counts.
+    pub session: u64,
+}
+
+/// What a store holds: a prefix of each stream, but for its gaps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vector {
+    /// No frame of it follows.
+    pub last: bool,
+    /// The end of each stream.
+    pub ends: Vec<(Stream, StreamEnd)>,
+    /// Blocks that are missing in them: the seqs between these two.
+    pub gaps: Vec<(Stream, Seq, Seq)>,
+}
+
+/// Blocks of one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entries {
+    /// The stream.
+    pub stream: Stream,
+    /// Where it stands before them.
+    pub before: StreamEnd,
+    /// Where it stands behind them.
+    pub behind: StreamEnd,
+    /// Each with its seq, its header and its payload, in [`bytes`](Self::bytes).
+    pub entries: Vec<EntryAt>,
+    /// The frame's payload.
+    pub bytes: Vec<u8>,
+}
+
+/// Where an entry stands in a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryAt {
+    /// Its seq.
+    pub seq: Seq,
+    /// Its header, of the kind `own`.
+    pub header: Range<usize>,
+    /// Its payload.
+    pub payload: Range<usize>,
+}
+
+/// That a link is alive, and how far its follower is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// When it was sent, in nanoseconds of its sender's wall clock since 1970.
+    pub sent_ns: u64,
+    /// Blocks that were not acknowledged yet.
+    pub behind_blocks: u64,
+    /// Their bytes.
+    pub behind_bytes: u64,
+}
+
+/// Why a link ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// The process stops.
+    Stop = 1,
+    /// A newer session of the same store has begun.
+    Superseded = 2,
+    /// Another store is active under a higher term.
+    Fenced = 3,
+    /// What was said does not fit what is held: two histories of one stream.
+    Diverged = 4,
+    /// What is asked for is not in the log any more.
+    Behind = 5,
+    /// What was said is not of this protocol.
+    Protocol = 6,
+}
+
+/// The last frame of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bye {
+    /// Why.
+    pub reason: Reason,
+    /// The term of the active store, as far as it is known.
+    pub term: Term,
+    /// The active store.
+    pub active: StoreId,
+    /// In words.
+    pub text: String,
+}
+
+/// Why bytes are no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// They begin with something else, or are of another version of the protocol.
+    #[error("not a frame of this protocol")]
+    NotAFrame,
+    /// It is longer than any frame may be.
+    #[error("a frame of {0} bytes is longer than {PAYLOAD_BYTES_MAX}")]
+    TooLong(u32),
+    /// The checksum does not hold.
+    #[error("a frame's checksum does not hold")]
+    Checksum,
+    /// The checksum holds, and the content means nothing.
+    #[error("a frame of kind {0} says nothing that there is")]
+    Content(u8),
+    /// The entries do not lead from the end before them to the end behind them.
+    #[error("the entries of a frame do not follow from each other")]
+    Chain,
+}
+
+/// The header of a frame: the kind and the length of its payload in bytes.
+///
+/// # Errors
+/// [`WireError::NotAFrame`], [`WireError::TooLong`]: nothing need be allocated before.
+pub fn header(bytes: &[u8; HEADER_BYTES]) -> Result<(u8, usize), WireError> {
+    let length = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
+    if bytes[..4] != MAGIC || bytes[5..8] != [0; 3] {
+        return Err(WireError::NotAFrame);
+    }
+    if length as usize > PAYLOAD_BYTES_MAX {
+        return Err(WireError::TooLong(length));
+    }
+    Ok((bytes[4], length as usize))
+}
+
+impl Frame {
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 1,
+            Self::Vector(_) => 2,
+            Self::Entries(_) => 3,
+            Self::Gap { .. } => 4,
+            Self::Ack(_) => 5,
+            Self::Heartbeat(_) => 6,
+            Self::Bye(_) => 7,
+        }
+    }
+
+    /// The frame as bytes.
+    ///
+    /// # Panics
+    /// Where it is beyond the bounds of this file: it comes from this process.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![0; HEADER_BYTES];
+        match self {
+            Self::Hello(hello) => {
+                out.extend(VERSION.to_le_bytes());
+                out.extend(hello.store.0);
+                out.extend(hello.shards.to_le_bytes());
+                out.push(hello.stand.role as u8);
+                out.extend(hello.stand.term.0.to_le_bytes());
+                out.extend(hello.stand.active.0);
+                out.extend(hello.session.to_le_bytes());
+            }
+            Self::Vector(vector) => {
+                assert!(vector.ends.len() + vector.gaps.len() <= ROWS_MAX, "rows of a vector");
+                out.push(u8::from(vector.last));
+                out.extend((vector.ends.len() as u32).to_le_bytes());
+                out.extend((vector.gaps.len() as u32).to_le_bytes());
+                for (stream, end) in &vector.ends {
+                    put_stream(&mut out, *stream);
+                    put_end(&mut out, *end);
+                }
+                for (stream, after, before) in &vector.gaps {
+                    put_stream(&mut out, *stream);
+                    out.extend(after.0.to_le_bytes());
+                    out.extend(before.0.to_le_bytes());
+                }
+            }
+            Self::Entries(entries) => out.extend(&entries.bytes),
+            Self::Gap { stream, before, behind } => {
+                put_stream(&mut out, *stream);
+                put_end(&mut out, *before);
+                put_end(&mut out, *behind);
+            }
+            Self::Ack(upto) => {
+                assert!(upto.len() <= ROWS_MAX, "rows of an ack");
+                out.extend((upto.len() as u32).to_le_bytes());
+                for (stream, seq) in upto {
+                    put_stream(&mut out, *stream);
+                    out.extend(seq.0.to_le_bytes());
+                }
+            }
+            Self::Heartbeat(beat) => {
+                for word in [beat.sent_ns, beat.behind_blocks, beat.behind_bytes] {
+                    out.extend(word.to_le_bytes());
+                }
+            }
+            Self::Bye(bye) => {
+                assert!(bye.text.len() <= TEXT_BYTES_MAX, "the text of a bye");
+                out.push(bye.reason as u8);
+                out.extend(bye.term.0.to_le_bytes());
+                out.extend(bye.active.0);
+                out.extend((bye.text.len() as u16).to_le_bytes());
+                out.extend(bye.text.as_bytes());
+            }
+        }
+        let length = out.len() - HEADER_BYTES;
+        assert!(length <= PAYLOAD_BYTES_MAX, "a frame of {length} bytes");
+        out[..4].copy_from_slice(&MAGIC);
+        out[4] = self.kind();
+        out[8..12].copy_from_slice(&(length as u32).to_le_bytes());
+        let sum = checksum(&out[..12], &out[HEADER_BYTES..]);
+        out[12..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+        out
+    }
+
+    /// The frame with this header and payload.
+    ///
+    /// # Errors
+    /// [`WireError`].
+    pub fn decode(header_bytes: &[u8; HEADER_BYTES], payload: Vec<u8>) -> Result<Self, WireError> {
+        let (kind, length) = header(header_bytes)?;
+        let sum = u32::from_le_bytes(header_bytes[12..].try_into().expect("4 bytes"));
+        if length != payload.len() || checksum(&header_bytes[..12], &payload) != sum {
+            return Err(WireError::Checksum);
+        }
+        if kind == 3 {
+            return decode_entries(payload).map(Self::Entries);
+        }
+        let mut from = Reader { rest: &payload };
+        let frame = from.frame(kind).filter(|_| from.rest.is_empty());
+        frame.ok_or(WireError::Content(kind))
+    }
+}
+
+impl Entries {
+    /// A frame that takes blocks of this stream, which stands here.
+    #[must_use]
+    pub fn new(stream: Stream, before: StreamEnd) -> Self {
+        let mut bytes = Vec::new();
+        put_stream(&mut bytes, stream);
+        put_end(&mut bytes, before);
+        put_end(&mut bytes, before);
+        bytes.extend(0u32.to_le_bytes());
+        Self { stream, before, behind: before, entries: Vec::new(), bytes }
+    }
+
+    /// Adds the next block of the stream: its header, of the kind `own`, and its payload. False where the frame is full.
+    ///
+    /// # Panics
+    /// Where `header` is not the header of this payload, or the block is not behind the last one.
+    pub fn push(&mut self, seq: Seq, header: &[u8], payload: &[u8]) -> bool {
+        let entry = entry_lengths(header).expect("an entry's header");
+        assert!(entry.kind == EntryKind::Own && entry.header == header.len(), "the header of an own entry");
+        assert!(entry.payload as usize == payload.len() && seq > self.behind.seq, "the next block of the stream");
+        if self.entries.len() == ENTRIES_MAX || self.bytes.len() + 8 + header.len() + payload.len() > PAYLOAD_BYTES_MAX
+        {
+            return false;
+        }
+        self.bytes.extend(seq.0.to_le_bytes());
+        let at = self.bytes.len();
+        self.bytes.extend(header);
+        self.bytes.extend(payload);
+        let (header, payload) = (at..at + header.len(), at + header.len()..self.bytes.len());
+        self.entries.push(EntryAt { seq, header, payload });
+        self.behind = StreamEnd { seq, chain: self.behind.chain.then(seq, entry.payload, entry.payload_crc) };
+        let (end, count) = (STREAM_BYTES + END_BYTES, STREAM_BYTES + 2 * END_BYTES);
+        self.bytes[end..end + 8].copy_from_slice(&self.behind.seq.0.to_le_bytes());
+        self.bytes[end + 8..count].copy_from_slice(&self.behind.chain.0.to_le_bytes());
+        self.bytes[count..count + 4].copy_from_slice(&(self.entries.len() as u32).to_le_bytes());
+        true
+    }
+}
+
+/// Reads blocks and sees that each is whole, that they are in order, and that they lead to the end that is stated.
+fn decode_entries(bytes: Vec<u8>) -> Result<Entries, WireError> {
+    let bad = WireError::Content(3);
+    let mut from = Reader { rest: &bytes };
+    let head = |from: &mut Reader<'_>| Some((from.stream()?, from.end()?, from.end()?, from.u32()? as usize));
+    let (stream, before, behind, count) = head(&mut from).ok_or(bad)?;
+    if count > ENTRIES_MAX {
+        return Err(bad);
+    }
+    let mut entries = Vec::with_capacity(count);
+    let mut end = before;
+    for _ in 0..count {
+        let seq = from.seq().ok_or(bad)?;
+        let at = bytes.len() - from.rest.len();
+        let fixed = from.rest.get(..ENTRY_BYTES).ok_or(bad)?;
+        let lengths = entry_lengths(fixed).filter(|lengths| lengths.kind == EntryKind::Own).ok_or(bad)?;
+        let head = from.take(lengths.header).ok_or(bad)?;
+        decode_entry(head).ok_or(bad)?;
+        let payload = from.take(lengths.payload as usize).ok_or(bad)?;
+        if seq <= end.seq || crc32fast::hash(payload) != lengths.payload_crc {
+            return Err(WireError::Chain);
+        }
+        end = StreamEnd { seq, chain: end.chain.then(seq, lengths.payload, lengths.payload_crc) };
+        let header = at..at + lengths.header;
+        entries.push(EntryAt { seq, payload: header.end..header.end + payload.len(), header });
+    }
+    if end != behind || !from.rest.is_empty() {
+        return Err(WireError::Chain);
+    }
+    Ok(Entries { stream, before, behind, entries, bytes })
+}
+
+fn checksum(header: &[u8], payload: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(header);
+    crc.update(payload);
+    crc.finalize()
+}
+
+fn put_stream(out: &mut Vec<u8>, stream: Stream) {
+    out.extend(stream.origin.0);
+    out.extend(stream.shard.0.to_le_bytes());
+    out.extend(stream.epoch.0.to_le_bytes());
+    out.extend(stream.nonce.0.to_le_bytes());
+}
+
+fn put_end(out: &mut Vec<u8>, end: StreamEnd) {
+    out.extend(end.seq.0.to_le_bytes());
+    out.extend(end.chain.0.to_le_bytes());
+}
+
+/// Takes values from the front of a payload; `None` where it ends before, or a value is out of bounds.
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(count)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        Some(self.array::<1>()?[0])
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn seq(&mut self) -> Option<Seq> {
+        self.u64().filter(|seq| *seq <= NUMBER_MAX).map(Seq)
+    }
+
+    fn term(&mut self) -> Option<Term> {
+        self.u64().filter(|term| *term <= NUMBER_MAX).map(Term)
+    }
+
+    fn stream(&mut self) -> Option<Stream> {
+        Some(Stream {
+            origin: StoreId(self.array()?),
+            shard: ShardId(self.u16()?),
+            epoch: Epoch(self.u64().filter(|epoch| *epoch <= NUMBER_MAX)?),
+            nonce: Nonce(self.u64()?),
+        })
+    }
+
+    fn end(&mut self) -> Option<StreamEnd> {
+        Some(StreamEnd { seq: self.seq()?, chain: Chain(self.u64()?) })
+    }
+
+    /// So many rows, if there may be so many.
+    fn rows<T>(&mut self, count: u32, mut row: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = Some(count as usize).filter(|count| *count <= ROWS_MAX)?;
+        (0..count).map(|_| row(self)).collect()
+    }
+
+    fn frame(&mut self, kind: u8) -> Option<Frame> {
+        match kind {
+            1 => {
+                (self.u16()? == VERSION).then_some(())?;
+                let (store, shards) = (StoreId(self.array()?), self.u16()?);
+                let role = Role::from_u8(self.u8()?)?;
+                let stand = Stand { role, term: self.term()?, active: StoreId(self.array()?) };
+                Some(Frame::Hello(Hello { store, shards, stand, session: self.u64()? }))
+            }
+            2 => {
+                let last = match self.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                };
+                let (ends, gaps) = (self.u32()?, self.u32()?);
+                let ends = self.rows(ends, |from| Some((from.stream()?, from.end()?)))?;
+                let gaps = self.rows(gaps, |from| {
+                    let (stream, after, before) = (from.stream()?, from.seq()?, Seq(from.u64()?));
+                    (after < before).then_some((stream, after, before))
+                })?;
+                (ends.len() + gaps.len() <= ROWS_MAX).then_some(Frame::Vector(Vector { last, ends, gaps }))
+            }
+            4 => {
+                let (stream, before, behind) = (self.stream()?, self.end()?, self.end()?);
+                (before.seq < behind.seq).then_some(Frame::Gap { stream, before, behind })
+            }
+            5 => {
+                let count = self.u32()?;
+                self.rows(count, |from| Some((from.stream()?, from.seq()?))).map(Frame::Ack)
+            }
+            6 => {
+                let (sent_ns, behind_blocks, behind_bytes) = (self.u64()?, self.u64()?, self.u64()?);
+                Some(Frame::Heartbeat(Heartbeat { sent_ns, behind_blocks, behind_bytes }))
+            }
+            7 => {
+                let reason = match self.u8()? {
+                    1 => Reason::Stop,
+                    2 => Reason::Superseded,
+                    3 => Reason::Fenced,
+                    4 => Reason::Diverged,
+                    5 => Reason::Behind,
+                    6 => Reason::Protocol,
+                    _ => return None,
+                };
+                let (term, active) = (self.term()?, StoreId(self.array()?));
+                let bytes = Some(usize::from(self.u16()?)).filter(|bytes| *bytes <= TEXT_BYTES_MAX)?;
+                let text = std::str::from_utf8(self.take(bytes)?).ok()?.to_owned();
+                Some(Frame::Bye(Bye { reason, term, active, text }))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::BlockKind;
+    use crate::wal::entry::Entry;
+
+    fn stream(epoch: u64) -> Stream {
+        Stream { origin: StoreId([7; 16]), shard: ShardId(3), epoch: Epoch(epoch), nonce: Nonce(u64::MAX) }
+    }
+
+    fn end(seq: u64) -> StreamEnd {
+        StreamEnd { seq: Seq(seq), chain: Chain(seq * 77) }
+    }
+
+    fn entries() -> Entries {
+        let mut entries = Entries::new(stream(5), end(10));
+        for (seq, payload) in [(11, &b"one"[..]), (13, &b""[..]), (14, &[9; 300][..])] {
+            let entry = Entry {
+                kind: EntryKind::Own,
+                block_kind: BlockKind::Raw,
+                namespace: "ns",
+                table: "table",
+                length: payload.len() as u32,
+                received_at_ns: 1,
+                rows: 1,
+                payload_crc: crc32fast::hash(payload),
+                identity: None,
+            };
+            assert!(entries.push(Seq(seq), entry.encode().bytes(), payload));
+        }
+        entries
+    }
+
+    fn frames() -> Vec<Frame> {
+        let stand = Stand { role: Role::Standby, term: Term(8), active: StoreId([9; 16]) };
+        vec![
+            Frame::Hello(Hello { store: StoreId([7; 16]), shards: 2, stand, session: 99 }),
+            Frame::Vector(Vector {
+                last: true,
+                ends: vec![(stream(1), end(5)), (stream(2), end(0))],
+                gaps: vec![(stream(1), Seq(2), Seq(4)), (stream(1), Seq(4), Seq(u64::MAX))],
+            }),
+            Frame::Vector(Vector::default()),
+            Frame::Entries(entries()),
+            Frame::Entries(Entries::new(stream(5), end(10))),
+            Frame::Gap { stream: stream(1), before: end(3), behind: end(6) },
+            Frame::Ack(vec![(stream(1), Seq(4)), (stream(2), Seq(0))]),
+            Frame::Heartbeat(Heartbeat { sent_ns: 1, behind_blocks: 2, behind_bytes: 3 }),
+            Frame::Bye(Bye {
+                reason: Reason::Fenced,
+                term: Term(8),
+                active: StoreId([9; 16]),
+                text: "fenced: term 8".to_owned(),
+            }),
+        ]
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Frame, WireError> {
+        let (head, payload) = bytes.split_at(HEADER_BYTES);
+        Frame::decode(head.try_into().expect("a header"), payload.to_vec())
+    }
+
+    #[test]
+    fn every_frame_reads_back_as_it_was() {
+        for frame in frames() {
+            assert_eq!(decode(&frame.encode()), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn version_1_is_written_as_ever() {
+        let sums: Vec<u32> = frames().iter().map(|frame| crc32fast::hash(&frame.encode())).collect();
+        assert_eq!(sums, VERSION_1);
+    }
+
+    #[test]
+    fn no_flipped_bit_and_no_missing_byte_is_taken() {
+        for frame in frames() {
+            let bytes = frame.encode();
+            for bit in 0..bytes.len() * 8 {
+                let mut bytes = bytes.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(decode(&bytes).is_err(), "{frame:?} bit {bit}");
+            }
+            for len in HEADER_BYTES..bytes.len() {
+                assert!(decode(&bytes[..len]).is_err(), "{frame:?} of {len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_beyond_the_bound_is_refused_by_its_header() {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&(PAYLOAD_BYTES_MAX as u32 + 1).to_le_bytes());
+        assert_eq!(header(&bytes), Err(WireError::TooLong(PAYLOAD_BYTES_MAX as u32 + 1)));
+        bytes[3] = b'2';
+        assert_eq!(header(&bytes), Err(WireError::NotAFrame));
+    }
+
+    #[test]
+    fn entries_that_do_not_follow_from_each_other_are_refused() {
+        // The second seq is that of the first; the checksum of the frame holds.
+        let mut entries = entries();
+        let at = entries.entries[1].header.start - 8;
+        entries.bytes[at..at + 8].copy_from_slice(&11u64.to_le_bytes());
+        assert_eq!(decode(&Frame::Entries(entries).encode()), Err(WireError::Chain));
+        // Another end than they lead to.
+        let mut entries = self::entries();
+        entries.bytes[STREAM_BYTES + END_BYTES + 8] ^= 1;
+        assert_eq!(decode(&Frame::Entries(entries).encode()), Err(WireError::Chain));
+        // A payload that is not the one that was accepted.
+        let mut entries = self::entries();
+        let at = entries.entries[0].payload.start;
+        entries.bytes[at] ^= 1;
+        assert_eq!(decode(&Frame::Entries(entries).encode()), Err(WireError::Chain));
+    }
+
+    #[test]
+    fn a_full_frame_takes_no_more() {
+        let mut entries = Entries::new(stream(1), StreamEnd::default());
+        let entry = crate::wal::entry::Entry {
+            kind: EntryKind::Own,
+            block_kind: BlockKind::Raw,
+            namespace: "",
+            table: "t",
+            length: 0,
+            received_at_ns: 0,
+            rows: 0,
+            payload_crc: 0,
+            identity: None,
+        };
+        let head = entry.encode();
+        let taken = (1..).take_while(|seq| entries.push(Seq(*seq), head.bytes(), &[])).count();
+        assert_eq!(taken, ENTRIES_MAX);
+        assert_eq!(decode(&Frame::Entries(entries.clone()).encode()), Ok(Frame::Entries(entries)));
+    }
+
+    /// The checksums of the frames above.
+    const VERSION_1: [u32; 9] = [
+        3_251_858_149,
+        3_844_755_084,
+        1_579_212_770,
+        3_830_254_241,
+        2_285_916_553,
+        2_248_124_058,
+        117_250_075,
+        3_166_977_516,
+        3_775_537_297,
+    ];
+}
