@@ -123,13 +123,13 @@ pub(crate) fn damage(setup: &ShardSetup, at: &Break) -> Vec<Damage> {
             let wrong = format!("{}{}", whole.wrong, if *controls { " in a control entry" } else { "" });
             vec![Damage { lost_blocks: Some(0), flushed: whole.flushed || !controls, wrong, ..whole }]
         }
-        Some(InPart { lost, .. }) => lost
+        Some(InPart { lost, controls }) => lost
             .iter()
             .map(|run| Damage {
                 from_seq: Some(run.first.0),
                 to_seq: Some(run.last.0),
                 lost_blocks: Some(run.last.0 - run.first.0 + 1),
-                flushed: run.last <= setup.flushed,
+                flushed: run.last <= setup.flushed && !controls,
                 ..whole.clone()
             })
             .collect(),
