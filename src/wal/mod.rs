@@ -95,6 +95,9 @@
 //!    fresh, or an unknown stamp -> damaged.
 //! 3. Header unreadable: its sector's stamp older or rightly zero -> the log ends; else damaged.
 //! 4. Where it ends in one segment it goes on if the next segment's first batch continues it.
+//! 5. Damaged, and it would continue the log but for payloads, stamps or padding -> damaged in part: its
+//!    entries whose payload crc holds are of the log, which goes on behind it. So it is read again as long as
+//!    its range is handled; what is passed over there must be named by a gap or be flushed.
 
 pub mod batch;
 pub mod breaks;
