@@ -170,13 +170,10 @@ impl LogReader {
     fn read_batch(&mut self) -> Result<(), Error> {
         let place = self.at.expect("a place");
         let (segment, _) = self.segment.as_ref().expect("a segment");
-        let ended = self
-            .shared
-            .segments()
-            .segments
-            .iter()
-            .find(|found| found.header.segment == place.segment)
-            .map(|found| found.end);
+        let table = self.shared.segments();
+        let ended = table.segments.iter().find(|found| found.header.segment == place.segment).map(|found| found.end);
+        let in_part = table.partly.get(&(place.segment, place.offset)).cloned();
+        drop(table);
         let Some(end) = ended else {
             // Trimmed. Where nothing of it was unread, the log goes on with its oldest segment.
             let oldest = self.shared.segments().segments.front().cloned();
@@ -193,7 +190,6 @@ impl LogReader {
             return self.next_segment(place.segment);
         }
         self.hold(&header, place.offset, PAGE_BYTES)?;
-        let in_part = self.shared.segments().partly.get(&(place.segment, place.offset)).cloned();
         let Some(batch) = decode_header(self.bytes(place.offset), &place) else {
             if in_part.is_some() && self.held.0 == place.offset {
                 return Err(self.no_longer_reads(place));

@@ -21,7 +21,7 @@ use crate::wal::log::{LogBounds, UsedSegment};
 use crate::wal::read::{copied, for_each_entry};
 use crate::wal::scan::Scan;
 use crate::wal::segment::{Handled, LogEnd, SegmentHeader, segment_name};
-use crate::wal::verdict::{Check, Stamp, Stamps, check, partly};
+use crate::wal::verdict::{Stamp, Stamps, check, readable};
 
 /// Segments that a life begins with at most.
 const SEGMENTS_MAX: usize = 4;
@@ -166,7 +166,7 @@ fn judge(sound: &Files, damaged: &Files, whole: &Scanned, got: &Scanned) {
     let none_at_all = got.batches == 0;
     let handled =
         sound.values().filter_map(|bytes| SegmentHeader::decode(bytes).ok()).flat_map(|header| header.handled);
-    let ends = ends.chain(handled.map(|range| LogEnd {
+    let mut ends = ends.chain(handled.map(|range| LogEnd {
         segment: range.resume_segment,
         offset: range.resume_offset,
         batch: BatchNo(range.resume_batch.0 - 1),
@@ -174,7 +174,6 @@ fn judge(sound: &Files, damaged: &Files, whole: &Scanned, got: &Scanned) {
         seq: range.resume_seq.prev(),
     }));
     let is_known = |end: &LogEnd| (end.batch, end.chain, end.seq) == (got.end.batch, got.end.chain, got.end.seq);
-    let mut ends = ends;
     assert!(none_at_all || ends.any(|end| is_known(&end)), "the log ends where no batch ended");
     assert!(got.batches <= whole.batches.max(batches.len() as u64), "no batch twice");
     assert!(got.segments.is_sorted_by(|one, other| one.header.segment < other.header.segment));
@@ -282,9 +281,7 @@ fn batches(files: &Files) -> Vec<Found> {
         while at < SEGMENT {
             let place = crate::wal::batch::Place::new(&header, at as u32);
             let checked = check(&bytes[at..], &place, &stamps);
-            let in_part = || Some(partly(&checked, &bytes[at..], header.stream())?.0);
-            let sound = if let Check::Sound(batch) = checked { Some(batch) } else { None };
-            let Some(batch) = sound.or_else(in_part) else {
+            let Some(batch) = readable(&checked, &bytes[at..], header.stream()) else {
                 at += PAGE_BYTES;
                 continue;
             };

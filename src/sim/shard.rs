@@ -24,7 +24,7 @@ use crate::wal::entry::EntryKind;
 use crate::wal::intake::RingHeader;
 use crate::wal::read::for_each_entry;
 use crate::wal::segment::{FileName, SegmentHeader, parse_name, segment_name};
-use crate::wal::verdict::{Check, Stamps, check, partly};
+use crate::wal::verdict::{Stamps, check, readable};
 
 /// The simulated store.
 pub const STORE: StoreId = StoreId(*b"simulated store.");
@@ -473,9 +473,7 @@ pub fn batches(header: &SegmentHeader, content: &[u8]) -> Vec<(usize, BatchHeade
     let mut at = SEGMENT_HEADER_BYTES;
     while at + PAGE_BYTES <= content.len() {
         let checked = check(&content[at..], &Place::new(header, at as u32), &stamps);
-        let in_part = || Some(partly(&checked, &content[at..], header.stream())?.0);
-        let sound = if let Check::Sound(batch) = checked { Some(batch) } else { None };
-        match sound.or_else(in_part) {
+        match readable(&checked, &content[at..], header.stream()) {
             Some(batch) => {
                 batches.push((at, batch));
                 at += batch.length as usize;

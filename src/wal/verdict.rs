@@ -199,6 +199,15 @@ pub fn partly(checked: &Check, bytes: &[u8], own: Stream) -> Option<(BatchHeader
     holds.then_some((*header, all))
 }
 
+/// The header of a batch that is sound, or damaged in part only.
+#[must_use]
+pub fn readable(checked: &Check, bytes: &[u8], own: Stream) -> Option<BatchHeader> {
+    match checked {
+        Check::Sound(batch) => Some(*batch),
+        _ => partly(checked, bytes, own).map(|(batch, _)| batch),
+    }
+}
+
 /// The body's checksum holds. Calls for each entry whose payload's does not: its kind, its seq (the next one's where it
 /// has none), and where its header stands in the batch's stream.
 fn body_holds(bytes: &[u8], header: &BatchHeader, mut damaged: impl FnMut(EntryKind, Seq, (usize, usize))) -> bool {
