@@ -69,18 +69,17 @@ pub fn examine(
     let mut cut_short_at = Vec::new();
     let unsaid: Vec<_> = headers.iter_mut().filter(cut_short).filter_map(|(_, header)| header.as_mut()).collect();
     if !unsaid.is_empty() {
-        for header in unsaid {
-            cut_short_at.append(&mut header.handled);
-            header.pin = None;
-        }
+        cut_short_at.extend(unsaid.into_iter().flat_map(unsay));
         scanned = scan(folder, setup.flushed, &headers, &segments, as_it_is, progress)?;
     }
     if let Some(batch) = ring_has_all_from(setup, ring, &scanned) {
         let ending = |scan: Scan| scan.ending_before(batch);
         scanned = scan(folder, setup.flushed, &headers, &segments, ending, progress)?;
     }
-    if let Some(again) = from_its_pin(folder, setup, &headers, &segments, ring, &scanned)? {
+    if let Some((first, again)) = from_its_pin(folder, setup, &headers, &segments, ring, &scanned)? {
         scanned = again;
+        let salvage = headers.get_mut(&first).and_then(Option::as_mut).filter(|header| !header.handled.is_empty());
+        cut_short_at.extend(salvage.into_iter().flat_map(unsay));
     }
     let mut report = ShardReport {
         shard: setup.shard.0,
@@ -150,9 +149,16 @@ pub fn examine(
     })
 }
 
-/// The log up to where the newest recovery began, if that one was cut short in its replay and the ring
-/// still has all of what it replayed: it is done again then, into the same segments. To go on behind
-/// it would use up a segment of the reserve each time, until a full disk prevented the start.
+/// Takes from a salvage's segment what it says is handled.
+fn unsay(header: &mut SegmentHeader) -> Vec<Handled> {
+    header.pin = None;
+    std::mem::take(&mut header.handled)
+}
+
+/// The log up to where the newest recovery began, and the segment in which it did, if that one was cut short in its
+/// replay and the ring still has all of what it replayed: it is done again then, into the same segments. To go on behind
+/// it would use up a segment of the reserve each time, until a full disk prevented the start. A salvage is done
+/// again whole: what it handled is damage still, and what it said is lost will be said again.
 fn from_its_pin(
     folder: &dyn Folder,
     setup: &ShardSetup,
@@ -160,7 +166,7 @@ fn from_its_pin(
     segments: &BTreeMap<SegmentNo, u64>,
     ring: Option<&[u8]>,
     scanned: &Scanned,
-) -> Result<Option<Scanned>, OpenError> {
+) -> Result<Option<(SegmentNo, Scanned)>, OpenError> {
     let Some(newest) = scanned.newest.as_ref().map(|newest| newest.epoch) else { return Ok(None) };
     let ends_in_it = scanned.segments.last().is_some_and(|last| last.header.epoch == newest);
     if !ends_in_it || scanned.intake_done.0 + 1 >= newest.0 || !scanned.breaks.is_empty() {
@@ -168,13 +174,14 @@ fn from_its_pin(
     }
     // The pin's segment, and so all of what that recovery wrote, is still there.
     let pinned = |header: &&SegmentHeader| header.epoch == newest && header.pin.is_some();
-    let Some(first) = headers.values().flatten().find(pinned) else { return Ok(None) };
-    if !first.handled.is_empty() {
-        // A salvage: its segment names what need not be reported again.
-        return Ok(None);
+    let Some(first) = headers.values().flatten().find(pinned).map(|header| header.segment) else { return Ok(None) };
+    let mut upto_pin: BTreeMap<_, _> =
+        headers.range(..=first).map(|(segment, header)| (*segment, header.clone())).collect();
+    if let Some(Some(salvage)) = upto_pin.get_mut(&first)
+        && !salvage.handled.is_empty()
+    {
+        unsay(salvage);
     }
-    let first = first.segment;
-    let upto_pin = headers.range(..=first).map(|(segment, header)| (*segment, header.clone())).collect();
     // Of its first segment only the header, which holds the pin.
     let mut bytes: BTreeMap<SegmentNo, u64> =
         segments.range(..first).map(|(segment, bytes)| (*segment, *bytes)).collect();
@@ -182,7 +189,7 @@ fn from_its_pin(
     let again = scan(folder, setup.flushed, &upto_pin, &bytes, |scan| scan, &mut |_| {})?;
     let image = RingImage(ring);
     let has_all = match recover_ring(&image, &expectation(setup, &again)) {
-        RingVerdict::Replay { header, entries, damage: None, .. } => {
+        RingVerdict::Replay { header, entries, .. } => {
             let mut ends = again.ends.clone();
             let mut scratch = Vec::new();
             for entry in entries.iter().take_while(|entry| entry.seq <= scanned.end.seq) {
@@ -198,9 +205,7 @@ fn from_its_pin(
         }
         _ => false,
     };
-    // A salvage of the ring alone has said in its segments what is lost.
-    let says_nothing = scanned.gaps.iter().all(|(segment, _)| *segment < first);
-    Ok((has_all && says_nothing && again.breaks.is_empty()).then_some(again))
+    Ok(has_all.then_some((first, again)))
 }
 
 /// The first of the batches at the log's end that are damaged in part, one behind the other, and of which the ring still
