@@ -71,6 +71,8 @@ fn log() -> Log {
         number: BatchNo(0),
         chain: Chain(0),
         ends: StreamEnds::new(),
+        gaps: Vec::new(),
+        says_vector: true,
         prev_end: 0,
     }
 }
@@ -98,7 +100,7 @@ fn begin(log: &mut Log, buf: AlignedBuf) -> BatchBuilder {
     let (soft_bytes, hard_bytes) = (buf.capacity(), log.room());
     let (place, first_seq) = (log.place(), log.last_seq().next());
     let ends = std::mem::take(&mut log.ends);
-    BatchBuilder::new(Begin { place, own: own(), first_seq, soft_bytes, hard_bytes, ends }, buf)
+    BatchBuilder::new(Begin { place, own: own(), first_seq, soft_bytes, hard_bytes, ends, vector: Vec::new() }, buf)
 }
 
 fn fill(batch: &mut BatchBuilder, payload: &[u8]) {

@@ -7,7 +7,7 @@ use std::{fmt, thread};
 use crate::error::Error;
 use crate::limits::{
     APPEND_DEADLINE_MS, FSYNC_PERIOD_MS, INTAKE_BYTES, INTAKE_SLOTS, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
-    SEGMENTS_AHEAD, SHARDS_MAX, SLOT_RESERVE_BYTES,
+    SEGMENTS_AHEAD, SHARDS_MAX, SLOT_RESERVE_BYTES, VECTOR_SEGMENT_SHARE,
 };
 
 /// When an acknowledgement waits for fsync.
@@ -228,7 +228,8 @@ impl Config {
     /// Segments that a shard keeps so that everything in its ring can always be written.
     pub(crate) fn reserve_segments(&self) -> u64 {
         let ring = self.intake_bytes + self.intake_slots * SLOT_RESERVE_BYTES;
-        ring.div_ceil(self.segment_bytes - self.largest_batch_bytes()) + 1
+        let vector = self.segment_bytes / VECTOR_SEGMENT_SHARE;
+        ring.div_ceil(self.segment_bytes - self.largest_batch_bytes() - vector) + 1
     }
 
     /// Bytes of a segment that the largest batch may leave unused at its end.

@@ -59,6 +59,8 @@ pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
 pub const OVERLAP_AFTER_US: u64 = 1_000;
 /// Damaged ranges that a segment header can name as handled.
 pub const HANDLED_RANGES_MAX: usize = 64;
+/// What a segment's first batch says of the streams before it takes at most one part of so many of the segment.
+pub const VECTOR_SEGMENT_SHARE: u64 = 16;
 /// Segments that are prepared ahead of need, beside the reserve.
 pub const SEGMENTS_AHEAD: usize = 2;
 /// Torn tails that are kept in `quarantine/`, in bytes.

@@ -36,6 +36,8 @@ mutants! {
     NoFolderSync = "no-folder-sync",
     /// A failed fsync is tried again and then believed.
     RetrySync = "retry-sync",
+    /// A segment does not begin with what the shard holds of each stream.
+    VectorUnsaid = "vector-unsaid",
     /// Recovery goes on in the log's last segment.
     AppendToRecovered = "append-to-recovered",
     /// Stamps are the same in all generations of a file.

@@ -78,10 +78,13 @@ fn build() -> Vec<u8> {
         number: pin.batch,
         chain: pin.chain,
         ends: StreamEnds::new(),
+        gaps: Vec::new(),
+        says_vector: true,
         prev_end: pin.offset,
     };
     for batch in 0..4u32 {
         let begin = Begin {
+            vector: log.vector(),
             place: log.place(),
             own: own(),
             first_seq: log.last_seq().next(),

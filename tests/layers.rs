@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/wal/segment.rs",
             "src/wal/entry.rs",
             "src/wal/batch.rs",
+            "src/wal/vector.rs",
             "src/wal/read.rs",
             "src/wal/verdict.rs",
             "src/wal/intake.rs",

@@ -252,6 +252,7 @@ controls! {
     finds_a_foreign_segment_that_is_not_noticed: ForeignSegmentUnnoticed in run,
     finds_whole_blocks_that_a_salvage_gives_up: BatchGivenUp in run,
     finds_damage_in_what_a_salvage_had_kept_that_is_not_noticed: AnewUnnoticed in run,
+    finds_a_segment_that_does_not_say_what_is_held_of_each_stream: VectorUnsaid in run,
     finds_an_epoch_from_the_wall_clock: EpochFromWallClock in run,
     finds_an_epoch_above_one_shard_only: EpochOfOneShard in run_shards,
     finds_writes_without_a_bound: WritesWithoutBound in run,

@@ -11,6 +11,7 @@ use crate::wal::batch::{BATCH, BatchBuilder, BatchHeader, Begin, Link, Place, Pu
 use crate::wal::entry::{Control, EntryKind, decode_entry};
 use crate::wal::read::{each_control, each_entry, stream_rows};
 use crate::wal::segment::SegmentHeader;
+use crate::wal::vector;
 use crate::wal::verdict::{Check, Stamp, Stamps, check};
 
 /// One input.
@@ -55,7 +56,10 @@ fn build(from: &mut Choices<'_>) -> Built {
     }
     let ends = any_ends(from);
     let first_seq = Seq(from.modest());
-    let begin = Begin { place, own: segment.stream(), first_seq, soft_bytes: room, hard_bytes: room, ends };
+    let begin =
+        Begin { place, own: segment.stream(), first_seq, soft_bytes: room, hard_bytes: room, ends, vector: Vec::new() };
+    let said = vector::encode(&begin.ends, &[], 1 << 30);
+    assert_eq!(vector::decode(&said), Some((begin.ends.clone(), Vec::new())), "a vector reads back");
     let mut batch = BatchBuilder::new(begin, AlignedBuf::new(SEGMENT));
     let mut entries = Vec::new();
     for _ in 0..=from.byte() % 12 {
@@ -157,6 +161,9 @@ fn readable_if_sound(bytes: &[u8], place: &Place, stamps: &Stamps) {
     each_control(bytes, &header, |payload| {
         if let Some(control) = Control::decode(payload) {
             assert_eq!(control.encode(), payload, "what is read can be written");
+        } else if let Some((ends, gaps)) = vector::decode(payload) {
+            let again = vector::encode(&ends, &gaps, 1 << 30);
+            assert_eq!(vector::decode(&again).map(|(ends, _)| ends), Some(ends), "what is read can be written");
         }
     });
     assert_eq!(stream_rows(bytes, &header).len(), header.streams as usize);

@@ -176,6 +176,8 @@ impl Written {
             number: BatchNo(start - 1),
             chain: Chain(0),
             ends: StreamEnds::new(),
+            gaps: Vec::new(),
+            says_vector: true,
             prev_end: 0,
         };
         Self { log, files, before, batches: Vec::new(), durable_upto: BatchNo(start - 1) }
@@ -216,6 +218,7 @@ impl Written {
 
     fn write(&mut self, entries: &[Made], seal: bool) {
         let begin = Begin {
+            vector: self.log.vector(),
             place: self.log.place(),
             own: self.log.current.header.stream(),
             first_seq: self.log.last_seq().next(),

@@ -369,6 +369,8 @@ fn salvage(written: &Written, damaged: Files, got: &Scanned) -> Written {
         number: got.end.batch,
         chain: got.end.chain,
         ends: got.ends.clone(),
+        gaps: got.gaps.iter().map(|(_, gap)| *gap).collect(),
+        says_vector: true,
         prev_end: got.end.offset,
     };
     Written::again(log, files, before)

@@ -15,6 +15,7 @@ use crate::wal::intake::RingHeader;
 use crate::wal::read::each_entry;
 use crate::wal::ring::RingVerdict;
 use crate::wal::segment::segment_name;
+use crate::wal::vector;
 use crate::wal::verdict::{Check, Stamps, check};
 
 /// A store as a whole.
@@ -425,7 +426,10 @@ impl EntryLine {
                     format!("gap in the stream of epoch {}: seq {}..{to}", stream.epoch, from.next())
                 }
                 Some(Control::EpochClosed(epoch)) => format!("epoch {epoch} closed"),
-                None => "unknown".to_owned(),
+                None => vector::decode(payload).map_or_else(
+                    || "unknown".to_owned(),
+                    |(ends, gaps)| format!("vector of {} streams, {} gaps", ends.len(), gaps.len()),
+                ),
             });
             let identity = entry.identity.map(|identity| {
                 let stream = identity.stream;

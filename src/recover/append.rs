@@ -170,8 +170,8 @@ impl Appender {
             let rotated = self.log.rotate();
             assert!(rotated, "a segment was just prepared");
         }
-        let capacity = self.soft_bytes.max(bytes_needed);
         let begin = Begin {
+            vector: self.log.vector(),
             place: self.log.place(),
             own: self.own,
             first_seq: self.log.last_seq().next(),
@@ -179,6 +179,7 @@ impl Appender {
             hard_bytes: self.log.room(),
             ends: std::mem::take(&mut self.log.ends),
         };
+        let capacity = self.soft_bytes.max(bytes_needed).max(begin.bytes_least());
         Ok(BatchBuilder::new(begin, AlignedBuf::new(capacity)))
     }
 

@@ -7,7 +7,7 @@ use crate::io::disk::{Folder, read_around};
 use crate::io::maker::Maker;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::recover::append::{Appender, Ground};
-use crate::recover::examined::{Examined, OpenError};
+use crate::recover::examined::{Examined, Intake, OpenError};
 use crate::recover::lost::{gap_in_words, gaps};
 use crate::report::ShardReport;
 use crate::types::{BatchNo, Epoch, FileId, Generation, SegmentNo, ShardId, Stream};
@@ -152,9 +152,9 @@ pub fn carry_out(
     }
     give_back(&mut examined, folder, maker)?;
     examined.report.gaps = now.iter().filter_map(gap_in_words).collect();
-    let gaps = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(now.iter().copied()).collect();
+    let gaps: Vec<Control> = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(now.iter().copied()).collect();
     let mut at = Ground { folder, maker };
-    let mut log = begin_epoch(&mut examined, beginning, &mut at, own)?;
+    let mut log = begin_epoch(&mut examined, beginning, &mut at, own, Vec::clone(&gaps))?;
     for gap in now {
         let payload = gap.encode();
         log.push(&mut at, gap.entry(&payload).bytes(), &payload)?;
@@ -226,7 +226,7 @@ struct Beginning {
 }
 
 /// Where the log's last segment holds no block it is put to use again, so that a crash loop does not
-/// use up segments. So is a leftover that has the next segment's number: it may be the only one
+/// use up segments; unless it alone says what there was before it of each stream. So is a leftover that has the next segment's number: it may be the only one
 /// that says where the log ends, and it must not be gone before another one says so.
 fn beginning(examined: &mut Examined) -> Beginning {
     let scanned = &mut examined.scanned;
@@ -237,8 +237,11 @@ fn beginning(examined: &mut Examined) -> Beginning {
             && last.header.handled.is_empty()
             && last.header.pin.is_some_and(|pin| pin.seq == last.last_seq && pin.segment.0 + 1 == last.header.segment.0)
     });
+    let is_said_before = examined.setup.intake == Intake::Direct
+        || scanned.segments.len() > 1
+        || (scanned.ends.is_empty() && scanned.gaps.is_empty());
     let names_no_gap = scanned.gaps.iter().all(|(segment, _)| *segment != scanned.end.segment);
-    if empty && names_no_gap && scanned.breaks.is_empty() {
+    if empty && is_said_before && names_no_gap && scanned.breaks.is_empty() {
         let last = scanned.segments.pop().expect("the segment just looked at");
         pin = last.header.pin.expect("a pinned segment");
         renewed = Some((last.header, last.end));
@@ -273,6 +276,7 @@ fn begin_epoch(
     Beginning { pin, renewed }: Beginning,
     at: &mut Ground<'_>,
     own: Stream,
+    gaps: Vec<Control>,
 ) -> Result<Appender, OpenError> {
     let (bounds, soft_bytes) = (examined.setup.bounds, examined.setup.batch_bytes_max);
     let scanned = &mut examined.scanned;
@@ -283,8 +287,9 @@ fn begin_epoch(
     {
         at.maker.adopt_segment(&last.header);
         let (used, ready) = (scanned.segments.drain(..).collect(), std::collections::VecDeque::new());
-        let ends = std::mem::take(&mut scanned.ends);
-        let log = Log { used, current: last, ready, number: pin.batch, chain: pin.chain, ends, prev_end: 0 };
+        let (ends, gaps, says_vector) = (std::mem::take(&mut scanned.ends), gaps, true);
+        let (number, chain) = (pin.batch, pin.chain);
+        let log = Log { used, current: last, ready, number, chain, ends, gaps, says_vector, prev_end: 0 };
         return Ok(Appender::new(log, own, bounds, soft_bytes));
     }
     let mut handled = examined.handled.clone();
@@ -347,6 +352,9 @@ fn begin_epoch(
         number: pin.batch,
         chain: pin.chain,
         ends: std::mem::take(&mut scanned.ends),
+        gaps,
+        // One that only one writer reads, and who keeps what it says anew.
+        says_vector: examined.setup.intake != Intake::Direct,
         prev_end: pin.offset,
     };
     Ok(Appender::new(log, own, bounds, soft_bytes))

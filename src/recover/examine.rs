@@ -17,6 +17,7 @@ use crate::wal::entry::{Identity, decode_entry};
 use crate::wal::ring::{CutBy, Expect, LastLog, RingDamage, RingImage, RingVerdict, What, recover_ring};
 use crate::wal::scan::Scan;
 use crate::wal::segment::{FileName, Handled, SegmentHeader, parse_name, segment_name, spare_name};
+use crate::wal::vector;
 use crate::wal::verdict::Wrong;
 
 /// Reads and judges a shard. `ring` is the whole ring file, if there is one; `progress` is told of
@@ -191,6 +192,8 @@ fn from_its_pin(
     let has_all = match recover_ring(&image, &expectation(setup, &again)) {
         RingVerdict::Replay { header, entries, .. } => {
             let mut ends = again.ends.clone();
+            // As that recovery did when it began.
+            vector::fold(&mut ends, vector::rows_max(setup.segment_bytes).0);
             let mut scratch = Vec::new();
             for entry in entries.iter().take_while(|entry| entry.seq <= scanned.end.seq) {
                 let What::Block(span) = &entry.what else { continue };

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use crate::recover::examined::{Examined, ShardSetup, boot};
 use crate::report::{Damage, Gap};
 use crate::types::{SegmentNo, Seq, Stream};
+use crate::wal::batch::StreamEnd;
 use crate::wal::breaks::{Break, Next, Passed, Proof, Scanned};
 use crate::wal::entry::Control;
 use crate::wal::ring::{Replay, RingVerdict};
 use crate::wal::segment::{Handled, SegmentHeader};
+use crate::wal::vector::FOLDED;
 use crate::wal::verdict::{InPart, Lost, Wrong};
 
 /// Sees to it that every block that the log passes over is lost for good. A batch that is damaged in part counts no more
@@ -142,7 +144,13 @@ pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
     let used = examined.scanned.segments.iter().map(|used| &used.header);
     let others = examined.hollow.iter().chain(&examined.leftover).filter_map(|(_, header)| header.as_ref());
     let of_header = used.chain(others).map(SegmentHeader::stream);
-    let known: BTreeSet<Stream> = examined.scanned.ends.keys().copied().chain(of_header).collect();
+    // Or the vector does, of which those that ended before the log begins have nothing to lose in it.
+    let first = examined.first_seq().unwrap_or_default();
+    let may_be_there =
+        |(stream, end): (&Stream, &StreamEnd)| (stream.nonce != FOLDED && end.seq >= first).then_some(*stream);
+    let of_vector = examined.scanned.ends.iter().filter_map(may_be_there);
+    let listed = examined.scanned.listed.iter().copied();
+    let known: BTreeSet<Stream> = listed.chain(of_header).chain(of_vector).collect();
     let known: Vec<Stream> = known.into_iter().filter(|stream| stream.origin == examined.setup.store).collect();
     // The ring knows best what is lost of its stream at the log's end.
     let (ring_stream, in_ring) = match &examined.ring {

@@ -457,18 +457,20 @@ impl Core {
     }
 
     fn begin(&mut self) -> BatchBuilder {
-        let capacity = self.config.batch_bytes_max.next_multiple_of(PAGE_BYTES).max(self.bytes_needed);
-        let buf = match self.pool.pop() {
-            Some(buf) if buf.capacity() >= capacity => buf,
-            _ => AlignedBuf::new(capacity),
-        };
         let begin = Begin {
+            vector: self.log.vector(),
             place: self.log.place(),
             own: self.config.own,
             first_seq: self.log.last_seq().next(),
             soft_bytes: self.config.batch_bytes_max,
             hard_bytes: self.log.room(),
             ends: std::mem::take(&mut self.log.ends),
+        };
+        let usual = self.config.batch_bytes_max.next_multiple_of(PAGE_BYTES);
+        let capacity = usual.max(self.bytes_needed).max(begin.bytes_least());
+        let buf = match self.pool.pop() {
+            Some(buf) if buf.capacity() >= capacity => buf,
+            _ => AlignedBuf::new(capacity),
         };
         BatchBuilder::new(begin, buf)
     }

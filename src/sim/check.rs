@@ -6,18 +6,19 @@
 //! in order, that excludes strangers, doubles and disorder (P4, R7). What may be missing depends on
 //! how the last life ended ([`Ending`]).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::io::disk::{Folder, Instant};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::sim::blocks::BlockName;
 use crate::types::{Chain, FileId, Receipt, SegmentNo, Seq, Stream};
-use crate::wal::batch::{BatchHeader, Place, StreamEnd};
+use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds};
 use crate::wal::breaks::Partly;
 use crate::wal::entry::{Control, EntryKind, decode_entry, decode_identity, entry_lengths};
 use crate::wal::log::Log;
 use crate::wal::read::{each_control, each_entry, stream_rows};
 use crate::wal::segment::segment_name;
+use crate::wal::vector::FOLDED;
 use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
 
 /// A promise that did not hold.
@@ -131,6 +132,10 @@ pub struct Model {
     /// The seq of the first item, minus one.
     before: u64,
     payload: Vec<u8>,
+    /// Where each stream stood at the last recovery, as far as it was not damaged since.
+    vector: StreamEnds,
+    /// The last block of each stream that the store has.
+    in_store: HashMap<Stream, Seq>,
     /// Damaged batches, and what cannot be told from them.
     rotten: HashSet<Place>,
     /// Damaged places of files, in whatever generation they are met.
@@ -181,6 +186,10 @@ impl Model {
         for seq in (from.0..=upto.0).map(Seq) {
             if let Some(item) = self.item(seq) {
                 item.flushed = true;
+                let (stream, is_block) = (item.stream, matches!(item.what, What::Block(_)));
+                if is_block {
+                    self.in_store.insert(stream, seq);
+                }
             }
         }
     }
@@ -262,10 +271,14 @@ impl Model {
             }
         }
         for (stream, end) in &ends {
-            if log.ends.get(stream) != Some(end) {
+            // A later segment's vector knows of blocks that were lost to damage.
+            let behind = log.ends.get(stream).map_or(0, |found| found.seq.0);
+            let knows_lost = behind > end.seq.0 && (end.seq.0 + 1..=behind).map(Seq).any(|seq| self.is_lost(seq));
+            if log.ends.get(stream) != Some(end) && !knows_lost {
                 return Err(format!("the log's end of {stream:?} is {:?}, not {end:?}", log.ends.get(stream)).into());
             }
         }
+        self.check_vector(&ends, log, facts)?;
         if log.last_seq() != found.last.max(log.current.first_seq.prev()) {
             return Err(format!("the log ends at seq {}, not {}", found.last, log.last_seq()).into());
         }
@@ -274,6 +287,33 @@ impl Model {
         self.check_gaps(&seen, &gaps, log, facts.synced).map_err(Wrong::silent)?;
         self.settle(&seen, &found);
         Ok(found)
+    }
+
+    /// What was in segments that are given back is still known of each stream.
+    fn check_vector(&mut self, ends: &[(Stream, StreamEnd)], log: &Log, facts: &Facts) -> Result<(), String> {
+        // Damage can take the only record of a stream, and with a report it may.
+        let undamaged = facts.rot == Rot::Nothing && self.rotten.is_empty() && self.lurking.is_empty();
+        let folded = |of: &Stream| {
+            let row =
+                log.ends.keys().find(|row| row.nonce == FOLDED && (row.origin, row.shard) == (of.origin, of.shard));
+            row.is_some_and(|row| of.epoch <= row.epoch)
+        };
+        for (stream, end) in self.vector.iter().filter(|_| undamaged) {
+            let listed = ends.iter().any(|(known, _)| known == stream);
+            if !listed && !folded(stream) && stream.nonce != FOLDED && log.ends.get(stream) != Some(end) {
+                let now = log.ends.get(stream);
+                return Err(format!("{stream:?} stood at {end:?} and nothing was added, and now stands at {now:?}"));
+            }
+        }
+        for (stream, seq) in self.in_store.iter().filter(|_| undamaged) {
+            if !folded(stream) && log.ends.get(stream).is_none_or(|end| end.seq < *seq) {
+                let now = log.ends.get(stream);
+                return Err(format!("the store has {stream:?} up to seq {seq}, and its end is {now:?}"));
+            }
+        }
+        self.vector.clone_from(&log.ends);
+        self.in_store.retain(|stream, _| log.ends.contains_key(stream));
+        Ok(())
     }
 
     /// The simulator damages what holds this; it may be lost, with a report.

@@ -3,7 +3,7 @@
 use crate::config::SyncPolicy;
 use crate::io::chance::Chance;
 use crate::io::sim::Pace;
-use crate::limits::{SEGMENT_HEADER_BYTES, SLOT_RESERVE_BYTES};
+use crate::limits::{SEGMENT_HEADER_BYTES, SLOT_RESERVE_BYTES, VECTOR_SEGMENT_SHARE};
 use crate::wal::log::LogBounds;
 
 /// Bytes and slots of the simulated ring: the smallest that the format knows.
@@ -78,7 +78,7 @@ impl Plan {
         let block_bytes_max = chance.pick(&[0, 40, 200, 200, 1_000, 1_000, 4_000, 7_000]);
         // A batch may be longer than asked where one block alone is.
         let longest = (batch_bytes_max as u64).max(u64::from(block_bytes_max).next_multiple_of(4096) + 4096);
-        let room = segment_bytes - SEGMENT_HEADER_BYTES as u64 - longest;
+        let room = segment_bytes - SEGMENT_HEADER_BYTES as u64 - longest - segment_bytes / VECTOR_SEGMENT_SHARE;
         let reserve = (RING_BYTES + u64::from(RING_SLOTS) * SLOT_RESERVE_BYTES).div_ceil(room) + 1;
         Self {
             policy,

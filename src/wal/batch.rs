@@ -9,7 +9,7 @@ use crate::io::buf::AlignedBuf;
 use crate::limits::{BATCH_ENTRIES_MAX, BATCH_STREAMS_MAX, PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES};
 use crate::types::{BatchNo, Chain, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream, mix64};
 use crate::wal::codec::{FORMAT_VERSION, crc_before, layout};
-use crate::wal::entry::{EntryKind, decode_identity, entry_lengths};
+use crate::wal::entry::{ENTRY_BYTES, EntryKind, control_header, decode_identity, entry_lengths};
 use crate::wal::segment::{SegmentHeader, stamp};
 
 const MAGIC: [u8; 4] = *b"FBB1";
@@ -162,6 +162,8 @@ pub struct BatchBuilder {
     at: usize,
     numbered: u32,
     entries: usize,
+    /// Entries that are in it before any is offered.
+    preamble: usize,
     first_seq: Seq,
     soft_bytes: usize,
     hard_bytes: usize,
@@ -198,20 +200,36 @@ pub struct Begin {
     pub hard_bytes: usize,
     /// The streams' ends before it.
     pub ends: StreamEnds,
+    /// What it says of them, as its first entry: the payload of a control, empty where it says nothing.
+    pub vector: Vec<u8>,
+}
+
+impl Begin {
+    /// The bytes that its buffer needs before anything is offered.
+    #[must_use]
+    pub fn bytes_least(&self) -> usize {
+        let vector = if self.vector.is_empty() { 0 } else { ENTRY_BYTES + self.vector.len() };
+        padded(BATCH::BYTES + vector)
+    }
 }
 
 impl BatchBuilder {
     /// Begins a batch in this buffer.
+    ///
+    /// # Panics
+    /// Where the buffer is shorter than [`Begin::bytes_least`].
     #[must_use]
     pub fn new(begin: Begin, buf: AlignedBuf) -> Self {
+        assert!(begin.bytes_least() <= buf.capacity(), "a buffer for what the batch begins with");
         let stamp = stamp(begin.place.store, begin.place.file_id, begin.place.generation);
-        Self {
+        let mut this = Self {
             place: begin.place,
             stamp,
             own: begin.own,
             at: BATCH::BYTES,
             numbered: 0,
             entries: 0,
+            preamble: 0,
             first_seq: begin.first_seq,
             soft_bytes: begin.soft_bytes.min(begin.hard_bytes).min(buf.capacity()),
             hard_bytes: begin.hard_bytes.min(buf.capacity()),
@@ -224,7 +242,12 @@ impl BatchBuilder {
                 buf.set_len(buf.capacity());
                 buf
             },
+        };
+        if !begin.vector.is_empty() {
+            this.entry(control_header(EntryKind::Control, &begin.vector).bytes(), &begin.vector);
+            this.preamble = this.entries;
         }
+        this
     }
 
     /// The seq that the next block or void takes.
@@ -234,10 +257,10 @@ impl BatchBuilder {
         Seq(self.first_seq.0 + u64::from(self.numbered))
     }
 
-    /// Entries in it.
+    /// Entries that were offered and are in it.
     #[must_use]
     pub const fn entries(&self) -> usize {
-        self.entries
+        self.entries - self.preamble
     }
 
     /// Blocks and voids in it.
@@ -258,7 +281,7 @@ impl BatchBuilder {
         let stream_bytes = self.at + header.len() + payload.len() + rows_after * STREAM::BYTES;
         let bytes = padded(stream_bytes);
         if bytes > self.soft_bytes || self.entries == BATCH_ENTRIES_MAX || rows_after > BATCH_STREAMS_MAX {
-            if self.entries > 0 {
+            if self.entries() > 0 {
                 return Push::BatchFull;
             }
             if bytes > self.hard_bytes {
@@ -277,11 +300,16 @@ impl BatchBuilder {
         if lengths.kind != EntryKind::Control {
             self.numbered += 1;
         }
+        self.entry(header, payload);
+        Push::Taken
+    }
+
+    #[inline]
+    fn entry(&mut self, header: &[u8], payload: &[u8]) {
         self.entries += 1;
         self.body_crc.update(header);
         self.put(header);
         self.put(payload);
-        Push::Taken
     }
 
     #[inline]

@@ -1,9 +1,9 @@
 //! What a scan finds, and what it makes of it when all evidence is in: where the log stopped, why that is
 //! damage or its end, and where the log ends. Pure; the rules are in `wal/mod.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::{BatchNo, Chain, Epoch, SegmentNo, Seq};
+use crate::types::{BatchNo, Chain, Epoch, SegmentNo, Seq, Stream};
 use crate::wal::batch::{BatchHeader, StreamEnds};
 use crate::wal::entry::Control;
 use crate::wal::log::UsedSegment;
@@ -86,6 +86,8 @@ pub struct Scanned {
     pub end: LogEnd,
     /// Where every stream stands there.
     pub ends: StreamEnds,
+    /// The streams of which a block stood in it.
+    pub listed: BTreeSet<Stream>,
     /// Rings up to this epoch are done with.
     pub intake_done: Epoch,
     /// The segment header with the highest epoch.
@@ -98,7 +100,7 @@ pub struct Scanned {
     pub breaks: Vec<Break>,
     /// The torn tails, where there are any.
     pub torn: Vec<Torn>,
-    /// The gaps that the log names, each with the segment in which it does.
+    /// The gaps that the log names, each with the segment in which it was found; 0 where that was given back.
     pub gaps: Vec<(SegmentNo, Control)>,
     /// Batches that are damaged in part, now or earlier.
     pub partly: Partly,
@@ -150,6 +152,7 @@ impl Pause {
 pub(super) struct Progress {
     pub(super) segments: Vec<UsedSegment>,
     pub(super) ends: StreamEnds,
+    pub(super) listed: BTreeSet<Stream>,
     pub(super) intake_done: Epoch,
     pub(super) sealed: bool,
     pub(super) batches: u64,
@@ -245,6 +248,7 @@ pub(super) fn judged(pauses: Vec<Pause>, mut progress: Progress, ending: Ending)
         segments: progress.segments,
         end: progress.end,
         ends: progress.ends,
+        listed: progress.listed,
         intake_done: progress.intake_done,
         newest: ending.newest,
         sealed: progress.sealed,

@@ -304,7 +304,7 @@ pub fn void_entry() -> EncodedEntry {
     control_header(EntryKind::Void, &[])
 }
 
-fn control_header(kind: EntryKind, payload: &[u8]) -> EncodedEntry {
+pub(crate) fn control_header(kind: EntryKind, payload: &[u8]) -> EncodedEntry {
     Entry {
         kind,
         block_kind: BlockKind::Raw,

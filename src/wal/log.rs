@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
 use crate::types::{BatchNo, Chain, SegmentNo, Seq};
 use crate::wal::batch::{BatchHeader, Link, Place, StreamEnds};
+use crate::wal::entry::Control;
 use crate::wal::segment::SegmentHeader;
+use crate::wal::vector;
 
 /// A segment that the log has left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,10 @@ pub struct Log {
     pub chain: Chain,
     /// Where each stream stands; lent to the batch that is being filled.
     pub ends: StreamEnds,
+    /// The gaps that it names.
+    pub gaps: Vec<Control>,
+    /// Its segments begin with the [vector](crate::wal::vector).
+    pub says_vector: bool,
     /// Where the batch before the next one ended, if that is the first of its segment; else 0.
     pub prev_end: u32,
 }
@@ -76,6 +82,23 @@ impl Log {
     #[must_use]
     pub const fn link(&self, durable_upto: BatchNo, seal: bool) -> Link {
         Link { number: BatchNo(self.number.0 + 1), prev_chain: self.chain, prev_end: self.prev_end, durable_upto, seal }
+    }
+
+    /// What the next batch says of the streams before it, if it is a segment's first and there is something to say;
+    /// to be asked before their ends are lent.
+    #[must_use]
+    pub fn vector(&mut self) -> Vec<u8> {
+        let begins = self.current.end as usize == SEGMENT_HEADER_BYTES;
+        if !self.says_vector || !begins || (self.ends.is_empty() && self.gaps.is_empty()) {
+            return Vec::new();
+        }
+        let segment_bytes = self.current.header.segment_bytes;
+        vector::fold(&mut self.ends, vector::rows_max(segment_bytes).0);
+        #[cfg(feature = "sim")]
+        if crate::planted::is_planted(crate::planted::Mutant::VectorUnsaid) {
+            return Vec::new();
+        }
+        vector::encode(&self.ends, &self.gaps, segment_bytes)
     }
 
     /// A batch was built at [`place`](Self::place).

@@ -12,7 +12,8 @@
 //! batch     n x 4096; each 512 B sector = stamp u32 + 508 B of one byte stream:
 //!           batch header, entries, stream table, zero padding
 //! stamp     mix of store id, file id and generation; never 0
-//! entry     entry header, identity (carried only), namespace, table, payload
+//! entry     entry header, identity (carried only), namespace, table, payload; the first one of a segment is
+//!           a control: what the shard holds of each stream (`vector.rs`), if it holds any
 //! ring      header copy at 0, the same again at 4096, slots from 8192 on, byte area from the next
 //!           4096 on; at 2048 a u64: seqs freed since first_seq, and 16 bits of check
 //! slot      for seq % slots; its entry (as in a batch) stands from claim_unit % units on, in units
@@ -109,6 +110,7 @@ pub mod read;
 pub mod ring;
 pub mod scan;
 pub mod segment;
+pub mod vector;
 pub mod verdict;
 
 pub use codec::FORMAT_VERSION;

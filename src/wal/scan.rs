@@ -16,6 +16,7 @@ use crate::wal::entry::Control;
 use crate::wal::log::UsedSegment;
 use crate::wal::read::{each_control, stream_rows};
 use crate::wal::segment::{Handled, LogEnd, SegmentHeader};
+use crate::wal::vector;
 use crate::wal::verdict::{Check, Lost, Stamp, Stamps, Wrong, check, partly};
 
 /// Pauses beyond which a batch that is damaged in part is lost whole: each holds what was known before it.
@@ -376,14 +377,28 @@ impl Scan {
         };
         progress.sealed = batch.seal;
         progress.batches += 1;
-        for row in stream_rows(bytes, batch) {
-            progress.ends.insert(row.stream, row.last);
-        }
         each_control(bytes, batch, |payload| match Control::decode(payload) {
             Some(Control::IntakeDone(epoch)) => progress.intake_done = progress.intake_done.max(epoch),
-            Some(gap @ Control::Gap { .. }) => progress.gaps.push((header.segment, gap)),
-            Some(Control::EpochClosed(_)) | None => {}
+            Some(gap @ Control::Gap { .. }) => {
+                progress.gaps.retain(|(_, known)| *known != gap);
+                progress.gaps.push((header.segment, gap));
+            }
+            Some(Control::EpochClosed(_)) => {}
+            // It stands before all blocks of its batch.
+            None => {
+                let Some((ends, gaps)) = vector::decode(payload) else { return };
+                progress.ends = ends;
+                for gap in gaps {
+                    if progress.gaps.iter().all(|(_, known)| *known != gap) {
+                        progress.gaps.push((SegmentNo(0), gap));
+                    }
+                }
+            }
         });
+        for row in stream_rows(bytes, batch) {
+            progress.ends.insert(row.stream, row.last);
+            progress.listed.insert(row.stream);
+        }
         for pause in &mut self.pauses {
             pause.durable_upto = pause.durable_upto.max(batch.durable_upto);
         }
@@ -605,6 +620,8 @@ mod tests {
                 number: BatchNo(0),
                 chain: Chain(0),
                 ends: StreamEnds::new(),
+                gaps: Vec::new(),
+                says_vector: true,
                 prev_end: 0,
             };
             let mut this = Self { log, files: BTreeMap::new(), batches: Vec::new() };
@@ -619,6 +636,7 @@ mod tests {
         fn append(&mut self, blocks: u32, durable_upto: u64) {
             let own = Stream { origin: StoreId([7; 16]), ..Stream::default() };
             let begin = Begin {
+                vector: self.log.vector(),
                 place: self.log.place(),
                 own,
                 first_seq: self.log.last_seq().next(),

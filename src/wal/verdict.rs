@@ -297,7 +297,15 @@ mod tests {
         let segment = header(generation);
         let place = Place::new(&segment, 8192);
         let ends = HashMap::from([(own(), StreamEnd { seq: Seq(10), chain: Chain(99) })]);
-        let begin = Begin { place, own: own(), first_seq: Seq(11), soft_bytes: 1 << 16, hard_bytes: 1 << 16, ends };
+        let begin = Begin {
+            place,
+            own: own(),
+            first_seq: Seq(11),
+            soft_bytes: 1 << 16,
+            hard_bytes: 1 << 16,
+            ends,
+            vector: Vec::new(),
+        };
         let mut builder = BatchBuilder::new(begin, AlignedBuf::new(1 << 16));
         let long: Vec<u8> = (0..5000u32).map(|at| (at % 251) as u8).collect();
         assert_eq!(builder.push(entry(None, &long).bytes(), &long), Push::Taken);
@@ -416,6 +424,7 @@ mod tests {
             soft_bytes: 8192,
             hard_bytes: 1 << 20,
             ends,
+            vector: Vec::new(),
         };
         let mut builder = BatchBuilder::new(begin(StreamEnds::new()), AlignedBuf::new(16384));
         let large = vec![1; 12000];

@@ -166,6 +166,7 @@ fn a_batch_takes_entries_from_the_ring_up_to_its_own_bound() {
         soft_bytes: 8192,
         hard_bytes: 65536,
         ends: std::collections::HashMap::default(),
+        vector: Vec::new(),
     };
     let upto = consumer.look().published;
     let mut batch = BatchBuilder::new(begin(Seq(100)), AlignedBuf::new(65536));
