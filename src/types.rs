@@ -121,6 +121,25 @@ pub struct Stream {
     pub nonce: Nonce,
 }
 
+/// One opening of one store, all of its shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Opening {
+    /// The store.
+    pub origin: StoreId,
+    /// The number of the opening.
+    pub epoch: Epoch,
+    /// Its nonce.
+    pub nonce: Nonce,
+}
+
+impl Opening {
+    /// The one in which the blocks of a stream were accepted.
+    #[must_use]
+    pub const fn of(stream: &Stream) -> Self {
+        Self { origin: stream.origin, epoch: stream.epoch, nonce: stream.nonce }
+    }
+}
+
 /// A place in one shard's log that stays meaningful outside the process: a number that was lost in
 /// a power cut is given again, but under another epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -69,6 +69,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/recover/blocks.rs",
             "src/recover/append.rs",
             "src/recover/carry_out.rs",
+            "src/repl/receiver.rs",
+            "src/repl/sender.rs",
             "src/repl/role.rs",
             "src/data/catalog.rs",
             "src/data/manifest.rs",

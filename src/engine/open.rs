@@ -117,7 +117,8 @@ impl Engine {
             opening.push(examined);
         }
         let epoch = next_epoch(opening.iter().map(|opening| &opening.examined));
-        let nonce = Nonce(random_u64());
+        // 0 is the nonce of folded rows.
+        let nonce = Nonce(random_u64().max(1));
         let mut quarantine = QuarantineFolder::new(&dir, epoch);
         let cpus = cpus(&config);
         let mut shards = Vec::new();

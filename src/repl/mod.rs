@@ -1,4 +1,6 @@
 //! Replication between sites: what they say to each other, and which of them may accept.
 
+pub mod receiver;
 pub mod role;
+pub mod sender;
 pub mod wire;

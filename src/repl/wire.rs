@@ -6,7 +6,7 @@
 //! stream    origin 16, shard u16, epoch u64, nonce u64
 //! end       seq u64, chain u64
 //!
-//! 1 hello      version u16, store 16, shards u16, role u8, term u64, active 16, session u64
+//! 1 hello      version u16, store 16, epoch u64, nonce u64, shards u16, role u8, term u64, active 16, session u64
 //! 2 vector     last u8, ends u32, gaps u32; ends x (stream, end); gaps x (stream, after u64, before u64)
 //! 3 entries    stream, end before, end behind, count u32; count x (seq u64, entry header, payload)
 //! 4 gap        stream, end before, end behind: the blocks between are lost to damage
@@ -22,7 +22,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::limits::{BLOCK_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, NUMBER_MAX};
-use crate::types::{Chain, Epoch, Nonce, Seq, ShardId, StoreId, Stream};
+use crate::types::{Chain, Epoch, Nonce, Opening, Seq, ShardId, StoreId, Stream};
 use crate::wal::batch::StreamEnd;
 use crate::wal::entry::{ENTRY_BYTES, EntryKind, decode_entry, entry_lengths};
 
@@ -129,8 +129,8 @@ pub enum Frame {
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The store.
-    pub store: StoreId,
+    /// The store, and its opening: what it accepts now it need not be sent.
+    pub opening: Opening,
     /// Its shards.
     pub shards: u16,
     /// What it is, and who it takes for the active one.
@@ -276,7 +276,9 @@ impl Frame {
         match self {
             Self::Hello(hello) => {
                 out.extend(VERSION.to_le_bytes());
-                out.extend(hello.store.0);
+                out.extend(hello.opening.origin.0);
+                out.extend(hello.opening.epoch.0.to_le_bytes());
+                out.extend(hello.opening.nonce.0.to_le_bytes());
                 out.extend(hello.shards.to_le_bytes());
                 out.push(hello.stand.role as u8);
                 out.extend(hello.stand.term.0.to_le_bytes());
@@ -394,6 +396,19 @@ impl Entries {
     }
 }
 
+impl Entries {
+    /// How many of them are not behind this seq, and where the stream stands behind those.
+    #[must_use]
+    pub fn upto(&self, seq: Seq) -> (usize, StreamEnd) {
+        let count = self.entries.partition_point(|entry| entry.seq <= seq);
+        let end = self.entries[..count].iter().fold(self.before, |end, entry| {
+            let of = entry_lengths(&self.bytes[entry.header.clone()]).expect("an entry's header");
+            StreamEnd { seq: entry.seq, chain: end.chain.then(entry.seq, of.payload, of.payload_crc) }
+        });
+        (count, end)
+    }
+}
+
 /// Reads blocks and sees that each is whole, that they are in order, and that they lead to the end that is stated.
 fn decode_entries(bytes: Vec<u8>) -> Result<Entries, WireError> {
     let bad = WireError::Content(3);
@@ -508,10 +523,15 @@ impl<'a> Reader<'a> {
         match kind {
             1 => {
                 (self.u16()? == VERSION).then_some(())?;
-                let (store, shards) = (StoreId(self.array()?), self.u16()?);
+                let opening = Opening {
+                    origin: StoreId(self.array()?),
+                    epoch: Epoch(self.u64().filter(|epoch| *epoch <= NUMBER_MAX)?),
+                    nonce: Nonce(self.u64()?),
+                };
+                let shards = self.u16()?;
                 let role = Role::from_u8(self.u8()?)?;
                 let stand = Stand { role, term: self.term()?, active: StoreId(self.array()?) };
-                Some(Frame::Hello(Hello { store, shards, stand, session: self.u64()? }))
+                Some(Frame::Hello(Hello { opening, shards, stand, session: self.u64()? }))
             }
             2 => {
                 let last = match self.u8()? {
@@ -595,7 +615,12 @@ mod tests {
     fn frames() -> Vec<Frame> {
         let stand = Stand { role: Role::Standby, term: Term(8), active: StoreId([9; 16]) };
         vec![
-            Frame::Hello(Hello { store: StoreId([7; 16]), shards: 2, stand, session: 99 }),
+            Frame::Hello(Hello {
+                opening: Opening { origin: StoreId([7; 16]), epoch: Epoch(4), nonce: Nonce(u64::MAX) },
+                shards: 2,
+                stand,
+                session: 99,
+            }),
             Frame::Vector(Vector {
                 last: true,
                 ends: vec![(stream(1), end(5)), (stream(2), end(0))],

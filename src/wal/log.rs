@@ -44,7 +44,7 @@ pub struct Log {
     pub ends: StreamEnds,
     /// The gaps that it names.
     pub gaps: Vec<Control>,
-    /// Its segments begin with the [vector](crate::wal::vector).
+    /// Its segments begin with the [vector].
     pub says_vector: bool,
     /// Where the batch before the next one ended, if that is the first of its segment; else 0.
     pub prev_end: u32,

@@ -13,6 +13,7 @@
 //! folded into one row: a stream with the nonce 0, which no opening has, of the last folded epoch; its seq is how
 //! many were folded and its chain is one over all of them. Folding on leads to the same row, in however many steps.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crate::limits::VECTOR_SEGMENT_SHARE;
@@ -124,6 +125,54 @@ pub fn fold(ends: &mut StreamEnds, most: usize) {
     }
 }
 
+/// What a vector says of a stream up to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// All of it, as far as the vector can tell.
+    All,
+    /// Less.
+    Less,
+    /// Something else: there are two histories of it.
+    Other,
+}
+
+/// Whether all of a stream up to `end`, or of what a folded row stands for, is held by whoever has this vector.
+#[must_use]
+pub fn holds(ends: &StreamEnds, stream: Stream, end: StreamEnd) -> Holds {
+    let of_shard = |row: &&Stream| (row.origin, row.shard) == (stream.origin, stream.shard);
+    let compare = |theirs: StreamEnd| match theirs.seq.cmp(&end.seq) {
+        Ordering::Greater => Holds::All,
+        Ordering::Equal if theirs.chain == end.chain => Holds::All,
+        Ordering::Equal => Holds::Other,
+        Ordering::Less => Holds::Less,
+    };
+    if end.seq == Seq(0) {
+        return Holds::All;
+    }
+    let row = ends.keys().filter(of_shard).find(|row| row.nonce == FOLDED);
+    if let Some(row) = row
+        && row.epoch >= stream.epoch
+    {
+        // One hash over more than is asked about: it cannot be compared.
+        return if *row == stream { compare(ends[row]) } else { Holds::All };
+    }
+    if stream.nonce != FOLDED {
+        return ends.get(&stream).map_or(Holds::Less, |theirs| compare(*theirs));
+    }
+    let mut folded: StreamEnds = ends.iter().filter(|(row, _)| of_shard(row)).map(|(row, end)| (*row, *end)).collect();
+    let mut streams: Vec<Stream> = folded.keys().copied().filter(|one| one.nonce != FOLDED).collect();
+    streams.retain(|one| one.epoch <= stream.epoch);
+    streams.sort();
+    let last = streams.last().copied();
+    fold_into_one(&mut folded, streams);
+    let row = last.map(|last| Stream { nonce: FOLDED, ..last }).or(row.copied());
+    row.and_then(|row| folded.get(&row)).map_or(Holds::Less, |theirs| match compare(*theirs) {
+        // More streams than were folded are another history.
+        Holds::All if theirs.seq > end.seq => Holds::Other,
+        other => other,
+    })
+}
+
 /// These streams of one origin's shard, oldest first, behind the row that is folded already.
 fn fold_into_one(ends: &mut StreamEnds, streams: Vec<Stream>) {
     let Some(last) = streams.last().copied() else { return };
@@ -204,6 +253,42 @@ mod tests {
         fold_into_one(&mut whole, streams);
         assert_eq!(row(&whole), row(&twice));
         assert_ne!(row(&other).map(|(_, end)| end.chain), row(&once).map(|(_, end)| end.chain));
+    }
+
+    #[test]
+    fn a_vector_knows_what_it_holds() {
+        let details: StreamEnds = (1..=9).map(|epoch| (stream(1, epoch), end(epoch))).collect();
+        let fold_upto = |epoch: u64, of: &StreamEnds| {
+            let mut folded = of.clone();
+            let mut streams: Vec<Stream> =
+                of.keys().copied().filter(|one| one.nonce != FOLDED && one.epoch.0 <= epoch).collect();
+            streams.sort();
+            fold_into_one(&mut folded, streams);
+            folded
+        };
+        let (three, six) = (fold_upto(3, &details), fold_upto(6, &details));
+        let row = |of: &StreamEnds| of.iter().find(|(row, _)| row.nonce == FOLDED).map(|(row, end)| (*row, *end));
+        let (row_3, row_6) = (row(&three).expect("a row"), row(&six).expect("a row"));
+        for vector in [&details, &three, &six] {
+            assert_eq!(holds(vector, stream(1, 7), end(7)), Holds::All);
+            assert_eq!(holds(vector, stream(1, 7), end(8)), Holds::Less);
+            assert_eq!(holds(vector, stream(1, 7), end(6)), Holds::All, "it has more");
+            assert_eq!(holds(vector, stream(1, 7), StreamEnd { chain: Chain(1), ..end(7) }), Holds::Other);
+            assert_eq!(holds(vector, stream(1, 10), end(1)), Holds::Less);
+            assert_eq!(holds(vector, stream(2, 1), StreamEnd::default()), Holds::All, "nothing is always held");
+            assert_eq!(holds(vector, row_6.0, row_6.1), Holds::All, "from details, or a shorter row and details");
+            assert_eq!(holds(vector, row_6.0, StreamEnd { chain: Chain(1), ..row_6.1 }), Holds::Other);
+        }
+        assert_eq!(holds(&details, row_3.0, row_3.1), Holds::All);
+        assert_eq!(holds(&six, row_3.0, row_3.1), Holds::All, "covered, and cannot be compared");
+        assert_eq!(holds(&six, stream(1, 2), end(99)), Holds::All);
+        let mut without = details.clone();
+        without.remove(&stream(1, 2));
+        assert_eq!(holds(&without, row_6.0, row_6.1), Holds::Less);
+        assert_eq!(holds(&StreamEnds::new(), row_6.0, row_6.1), Holds::Less);
+        let mut clone = details.clone();
+        clone.insert(Stream { nonce: Nonce(7), ..stream(1, 2) }, end(3));
+        assert_eq!(holds(&clone, row_6.0, row_6.1), Holds::Other);
     }
 
     #[test]

@@ -1,0 +1,216 @@
+//! What a store takes in from others: which blocks of a frame are new, where they go, and what may be acknowledged.
+//! A state machine without I/O, one for a store, whatever the number of its sources.
+//!
+//! Promises: of each stream a store holds a prefix, so a frame is taken only where it continues that, whoever sent it
+//! and however often (P8); what is acknowledged is synced here; what two sites have as different blocks under one seq
+//! is never mixed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
+
+use crate::repl::wire::{Entries, ROWS_MAX, Vector};
+use crate::types::{Seq, ShardId, StoreId, Stream, mix64};
+use crate::wal::batch::{StreamEnd, StreamEnds};
+use crate::wal::vector::{Holds, holds};
+
+/// Shards of other stores of which a store holds streams, at most: its shards' vectors must have room for them.
+const ORIGINS_MAX: usize = 512;
+
+/// Why a frame is not taken; the link ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It does not continue what is held.
+    #[error("stream {}/{}/{} stands at seq {held} here, and the frame goes on behind {before}", .stream.origin, .stream.shard, .stream.epoch)]
+    Hole {
+        /// The stream.
+        stream: Stream,
+        /// Where it stands here.
+        held: Seq,
+        /// Where the frame begins.
+        before: Seq,
+    },
+    /// There are two histories of this stream.
+    #[error("stream {}/{}/{} is another one here up to seq {at}; compare the two stores with forebay verify --peer", .stream.origin, .stream.shard, .stream.epoch)]
+    Diverged {
+        /// The stream.
+        stream: Stream,
+        /// Up to where they were compared.
+        at: Seq,
+    },
+    /// More origins than a store can keep account of.
+    #[error("blocks of more than {ORIGINS_MAX} origins and shards")]
+    TooMany,
+}
+
+/// A stream as it is taken in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    /// Up to where it was given to a shard.
+    end: StreamEnd,
+    /// Up to where that is synced.
+    synced: Seq,
+}
+
+/// What the streams of a store have come to.
+#[derive(Debug)]
+pub struct Receiver {
+    store: StoreId,
+    /// By local shard: what was given to it and is not synced yet, as (its seq, stream, seq in that).
+    waiting: Vec<VecDeque<(Seq, Stream, Seq)>>,
+    taken: HashMap<Stream, Taken>,
+    /// The vector as it was when the store was opened; folded rows are looked up here.
+    opened: StreamEnds,
+    /// The streams that this store is accepting now.
+    own: Vec<Stream>,
+}
+
+impl Receiver {
+    /// For a store that was just opened, all of which is synced: its vector, and the streams that it accepts now, by shard.
+    #[must_use]
+    pub fn new(store: StoreId, opened: StreamEnds, own: Vec<Stream>) -> Self {
+        let taken = opened.iter().map(|(stream, end)| (*stream, Taken { end: *end, synced: end.seq })).collect();
+        Self { store, waiting: vec![VecDeque::new(); own.len()], taken, opened, own }
+    }
+
+    /// The local shard that a stream goes to, all of it: its own one, or one by its origin and shard.
+    #[must_use]
+    pub fn shard_of(&self, stream: Stream) -> ShardId {
+        let shards = self.own.len() as u64;
+        if stream.origin == self.store && u64::from(stream.shard.0) < shards {
+            return stream.shard;
+        }
+        ShardId((mix64(stream.origin.mixed(), u64::from(stream.shard.0)) % shards) as u16)
+    }
+
+    /// What is held, but for what this opening accepts itself: frames of a vector, the last one marked.
+    #[must_use]
+    pub fn vector(&self) -> Vec<Vector> {
+        let ends: BTreeMap<Stream, StreamEnd> = self.taken.iter().map(|(stream, taken)| (*stream, taken.end)).collect();
+        let ends: Vec<_> = ends.into_iter().collect();
+        let mut frames: Vec<Vector> =
+            ends.chunks(ROWS_MAX).map(|ends| Vector { last: false, ends: ends.to_vec(), gaps: Vec::new() }).collect();
+        if frames.is_empty() {
+            frames.push(Vector::default());
+        }
+        frames.last_mut().expect("at least one").last = true;
+        frames
+    }
+
+    /// The entries of a frame that are new, in their order: none where all are held.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing of it may be taken.
+    pub fn is_new(&self, frame: &Entries) -> Result<Range<usize>, Refused> {
+        let stream = frame.stream;
+        let diverged = Refused::Diverged { stream, at: frame.behind.seq };
+        let none = frame.entries.len()..frame.entries.len();
+        if self.own.contains(&stream) {
+            // It left this process, so it is here.
+            return Ok(none);
+        }
+        let Some(taken) = self.taken.get(&stream) else {
+            // It may be one of those that are folded.
+            return match holds(&self.opened, stream, frame.behind) {
+                Holds::All if !frame.entries.is_empty() => Ok(none),
+                Holds::Other => Err(diverged),
+                Holds::All | Holds::Less if frame.before.seq > Seq(0) => {
+                    Err(Refused::Hole { stream, held: Seq(0), before: frame.before.seq })
+                }
+                Holds::All | Holds::Less if !self.has_room_for(stream) => Err(Refused::TooMany),
+                Holds::All | Holds::Less => Ok(0..frame.entries.len()),
+            };
+        };
+        let held = taken.end;
+        if frame.before.seq > held.seq {
+            return Err(Refused::Hole { stream, held: held.seq, before: frame.before.seq });
+        }
+        if frame.behind.seq < held.seq {
+            return Ok(none);
+        }
+        // What is held must be an end that the frame passes.
+        let (first, at) = frame.upto(held.seq);
+        if at != held {
+            return Err(Refused::Diverged { stream, at: held.seq });
+        }
+        Ok(first..frame.entries.len())
+    }
+
+    /// There is room for this stream's origin.
+    fn has_room_for(&self, new: Stream) -> bool {
+        let origins: BTreeSet<_> = self.taken.keys().map(|stream| (stream.origin, stream.shard)).collect();
+        origins.len() < ORIGINS_MAX || origins.contains(&(new.origin, new.shard))
+    }
+
+    /// The stream has come to `end` here: its next block was given the seq `local` in its shard.
+    ///
+    /// # Panics
+    /// Where it had come further, or the shard has given a later seq before.
+    pub fn took(&mut self, stream: Stream, end: StreamEnd, local: Seq) {
+        let shard = usize::from(self.shard_of(stream).0);
+        let taken = self.taken.entry(stream).or_default();
+        assert!(taken.end.seq < end.seq, "blocks of a stream are taken in order");
+        taken.end = end;
+        let waiting = &mut self.waiting[shard];
+        assert!(waiting.back().is_none_or(|(last, ..)| *last < local), "a shard's seqs go up");
+        waiting.push_back((local, stream, end.seq));
+    }
+
+    /// A shard has synced everything up to this seq. Whether any stream moved.
+    pub fn synced(&mut self, shard: ShardId, upto: Seq) -> bool {
+        let waiting = &mut self.waiting[usize::from(shard.0)];
+        let mut moved = false;
+        while let Some(&(local, stream, seq)) = waiting.front()
+            && local <= upto
+        {
+            waiting.pop_front();
+            self.taken.entry(stream).or_default().synced = seq;
+            moved = true;
+        }
+        moved
+    }
+
+    /// Blocks that were taken and are not synced.
+    #[must_use]
+    pub fn unsynced(&self) -> usize {
+        self.waiting.iter().map(VecDeque::len).sum()
+    }
+
+    /// Up to where this stream is synced here.
+    #[must_use]
+    pub fn synced_upto(&self, stream: Stream) -> Seq {
+        self.taken.get(&stream).map_or(Seq(0), |taken| taken.synced)
+    }
+}
+
+/// One source, as far as it was answered.
+#[derive(Debug)]
+pub struct Source {
+    /// The streams that it was told of or that it sent, and up to where each was acknowledged to it.
+    acked: BTreeMap<Stream, Seq>,
+}
+
+impl Source {
+    /// One that is told the receiver's vector now: what that says is held is not sent, and acknowledged all the same.
+    #[must_use]
+    pub fn new(receiver: &Receiver) -> Self {
+        Self { acked: receiver.taken.keys().map(|stream| (*stream, Seq(0))).collect() }
+    }
+
+    /// It sent something of this stream, new or not.
+    pub fn sent(&mut self, stream: Stream) {
+        self.acked.entry(stream).or_insert(Seq(0));
+    }
+
+    /// What is to be acknowledged to it now, at most a frame of it.
+    pub fn acks(&mut self, receiver: &Receiver) -> Vec<(Stream, Seq)> {
+        let mut rows = Vec::new();
+        for (stream, acked) in &mut self.acked {
+            let synced = receiver.synced_upto(*stream);
+            if synced > *acked && rows.len() < ROWS_MAX {
+                *acked = synced;
+                rows.push((*stream, synced));
+            }
+        }
+        rows
+    }
+}

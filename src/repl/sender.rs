@@ -1,0 +1,229 @@
+//! What a store sends to one follower: which blocks of its log that one lacks, in which frames, and how far it has
+//! come. A state machine without I/O.
+//!
+//! It is shown the blocks of each shard's log in order, from a place before which the follower holds everything
+//! ([`Sender::covers`]). Promises: what the follower has is not sent again, what it lacks is sent once and in order,
+//! and `shipped` counts what it has synced.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::repl::wire::{Entries, Frame, Vector};
+use crate::types::{Opening, Seq, ShardId, Stream};
+use crate::wal::batch::{StreamEnd, StreamEnds};
+use crate::wal::vector::{Holds, holds};
+
+/// Streams of which a follower may say that it holds something.
+const STREAMS_MAX: usize = 1 << 20;
+
+/// Why nothing more can be sent; the link ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// There are two histories of this stream.
+    #[error("stream {}/{}/{} is another one at the follower up to seq {at}; compare the two stores with forebay verify --peer", .stream.origin, .stream.shard, .stream.epoch)]
+    Diverged {
+        /// The stream.
+        stream: Stream,
+        /// Up to where they were compared.
+        at: Seq,
+    },
+    /// It says that it holds more streams than there can be.
+    #[error("a vector of more than {STREAMS_MAX} streams")]
+    TooMany,
+}
+
+/// A block of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered<'a> {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its seq in the shard's log.
+    pub local: Seq,
+    /// The stream.
+    pub stream: Stream,
+    /// Where the stream stood before it.
+    pub before: StreamEnd,
+    /// Where it stands behind it.
+    pub behind: StreamEnd,
+    /// Its header, of the kind `own`.
+    pub header: &'a [u8],
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+/// What was shown and is not known to be synced at the follower.
+#[derive(Clone, Copy, Debug)]
+struct Unacked {
+    local: Seq,
+    of: Stream,
+    seq: Seq,
+    /// Bytes that were sent for it.
+    bytes: usize,
+}
+
+/// One follower.
+#[derive(Debug)]
+pub struct Sender {
+    follower: Opening,
+    /// What the follower holds, and what was sent to it.
+    ends: StreamEnds,
+    is_ready: bool,
+    /// Up to where each stream is synced there.
+    acked: HashMap<Stream, Seq>,
+    /// By shard.
+    unacked: Vec<VecDeque<Unacked>>,
+    /// By shard: up to where its log was shown.
+    shown: Vec<Seq>,
+    shipped: Vec<Seq>,
+    bytes: usize,
+    open: Option<Entries>,
+}
+
+impl Sender {
+    /// For a follower of a store with so many shards. What the follower accepts itself, under this epoch and nonce, is
+    /// not sent back to it.
+    #[must_use]
+    pub fn new(shards: usize, follower: Opening) -> Self {
+        Self {
+            follower,
+            ends: StreamEnds::new(),
+            is_ready: false,
+            acked: HashMap::new(),
+            unacked: vec![VecDeque::new(); shards],
+            shown: vec![Seq(0); shards],
+            shipped: vec![Seq(0); shards],
+            bytes: 0,
+            open: None,
+        }
+    }
+
+    /// A frame of the follower's vector.
+    ///
+    /// # Errors
+    /// [`Stop::TooMany`].
+    pub fn vector(&mut self, frame: &Vector) -> Result<(), Stop> {
+        self.ends.extend(frame.ends.iter().copied());
+        self.is_ready |= frame.last;
+        if self.ends.len() > STREAMS_MAX { Err(Stop::TooMany) } else { Ok(()) }
+    }
+
+    /// The follower has said all of what it holds.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// Whether the follower holds everything before a place of the log, at which its streams stood here. So that is
+    /// where to begin: at the last one that is covered.
+    ///
+    /// # Errors
+    /// [`Stop::Diverged`].
+    pub fn covers(&self, place: &StreamEnds) -> Result<bool, Stop> {
+        let mut all = true;
+        for (stream, end) in place {
+            match holds(&self.ends, *stream, *end) {
+                Holds::All => {}
+                Holds::Less => all = false,
+                Holds::Other => return Err(Stop::Diverged { stream: *stream, at: end.seq }),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Shows the next block of a shard's log; frames that are full, or that end with it, are appended to `out`.
+    ///
+    /// # Errors
+    /// [`Stop::Diverged`]: nothing of it is sent.
+    pub fn offer(&mut self, block: &Offered<'_>, out: &mut Vec<Frame>) -> Result<(), Stop> {
+        let Offered { stream, before, behind, .. } = *block;
+        let diverged = |at| Err(Stop::Diverged { stream, at });
+        let is_its_own = Opening::of(&stream) == self.follower;
+        let is_folded = !self.ends.contains_key(&stream) && holds(&self.ends, stream, behind) == Holds::All;
+        let is_old = is_its_own || is_folded;
+        let held = self.ends.get(&stream).copied().unwrap_or_default();
+        let mut bytes = 0;
+        if is_old || behind.seq <= held.seq {
+            if !is_old && behind.seq == held.seq && behind.chain != held.chain {
+                return diverged(held.seq);
+            }
+        } else {
+            if before.seq == held.seq && before.chain != held.chain || held.seq > before.seq {
+                return diverged(held.seq);
+            }
+            if before.seq > held.seq {
+                // The follower has all of what stood before the beginning: the log has lost it since.
+                self.flush(out);
+                out.push(Frame::Gap { stream, before: held, behind: before });
+            }
+            bytes = block.header.len() + block.payload.len();
+            if self.open.as_ref().is_some_and(|open| open.stream != stream) {
+                self.flush(out);
+            }
+            let mut open = self.open.take().unwrap_or_else(|| Entries::new(stream, before));
+            if !open.push(behind.seq, block.header, block.payload) {
+                out.push(Frame::Entries(std::mem::replace(&mut open, Entries::new(stream, before))));
+                let fits = open.push(behind.seq, block.header, block.payload);
+                assert!(fits, "a block fits a frame of its own");
+            }
+            assert_eq!(open.behind, behind, "the log's chains are those of its blocks");
+            self.open = Some(open);
+            self.ends.insert(stream, behind);
+        }
+        self.bytes += bytes;
+        self.shown(block.shard, block.local);
+        let entry = Unacked { local: block.local, of: stream, seq: behind.seq, bytes };
+        self.unacked[usize::from(block.shard.0)].push_back(entry);
+        self.settle(usize::from(block.shard.0), is_old);
+        Ok(())
+    }
+
+    /// A shard's log was shown up to here, be there blocks or not.
+    pub fn shown(&mut self, shard: ShardId, upto: Seq) {
+        let shard = usize::from(shard.0);
+        self.shown[shard] = self.shown[shard].max(upto);
+        self.settle(shard, false);
+    }
+
+    /// Ends the frame that is being filled.
+    pub fn flush(&mut self, out: &mut Vec<Frame>) {
+        out.extend(self.open.take().map(Frame::Entries));
+    }
+
+    /// The follower has synced these.
+    pub fn acked(&mut self, rows: &[(Stream, Seq)]) {
+        for (stream, seq) in rows {
+            let acked = self.acked.entry(*stream).or_default();
+            *acked = (*acked).max(*seq);
+        }
+        (0..self.shipped.len()).for_each(|shard| self.settle(shard, false));
+    }
+
+    /// Takes off what is acknowledged; `all_held`: the last one that was shown is of a stream that is held for long.
+    fn settle(&mut self, shard: usize, all_held: bool) {
+        let unacked = &mut self.unacked[shard];
+        if all_held && let Some(last) = unacked.back() {
+            self.acked.insert(last.of, Seq(u64::MAX));
+        }
+        while let Some(first) = unacked.front()
+            && self.acked.get(&first.of).is_some_and(|acked| *acked >= first.seq)
+        {
+            self.bytes -= first.bytes;
+            self.shipped[shard] = first.local;
+            unacked.pop_front();
+        }
+        if unacked.is_empty() {
+            self.shipped[shard] = self.shipped[shard].max(self.shown[shard]);
+        }
+    }
+
+    /// Up to which seq of a shard's log the follower has everything synced, as far as was shown.
+    #[must_use]
+    pub fn shipped(&self, shard: ShardId) -> Seq {
+        self.shipped[usize::from(shard.0)]
+    }
+
+    /// Bytes that were sent and are not acknowledged.
+    #[must_use]
+    pub const fn bytes_unacked(&self) -> usize {
+        self.bytes
+    }
+}

@@ -1,0 +1,347 @@
+//! Histories of several sites, with the real sender, receiver and frames over logs that are plain lists: links that
+//! cut, repeat and swap frames, stores that lose what they had not synced. At the end all are connected, and every
+//! store holds the same blocks of each stream, each once and in order (P8); what was acknowledged to a source was
+//! never lost by a power cut of the follower.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use forebay::io::chance::Chance;
+use forebay::repl::receiver::{Receiver, Refused, Source};
+use forebay::repl::sender::{Offered, Sender, Stop};
+use forebay::repl::wire::{Frame, HEADER_BYTES};
+use forebay::types::{BlockKind, Epoch, Nonce, Opening, Seq, ShardId, StoreId, Stream};
+use forebay::wal::batch::{StreamEnd, StreamEnds};
+use forebay::wal::entry::{Entry, EntryKind};
+
+const SITES: usize = 3;
+/// Blocks from one place to the next at which a shard says its vector, as segments do.
+const SEGMENT: usize = 7;
+
+#[derive(Clone)]
+struct Block {
+    stream: Stream,
+    before: StreamEnd,
+    behind: StreamEnd,
+    header: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+struct Site {
+    id: StoreId,
+    epoch: Epoch,
+    nonce: Nonce,
+    shards: Vec<Vec<Block>>,
+    synced: Vec<usize>,
+    receiver: Receiver,
+    /// What it acknowledged to its sources.
+    acked: HashMap<Stream, Seq>,
+}
+
+impl Site {
+    fn new(number: usize, shards: usize, chance: &mut Chance) -> Self {
+        let id = StoreId([number as u8 + 1; 16]);
+        let mut this = Self {
+            id,
+            epoch: Epoch(0),
+            nonce: Nonce(0),
+            shards: vec![Vec::new(); shards],
+            synced: vec![0; shards],
+            receiver: Receiver::new(id, StreamEnds::new(), Vec::new()),
+            acked: HashMap::new(),
+        };
+        this.open(chance);
+        this
+    }
+
+    fn own(&self, shard: usize) -> Stream {
+        Stream { origin: self.id, shard: ShardId(shard as u16), epoch: self.epoch, nonce: self.nonce }
+    }
+
+    fn open(&mut self, chance: &mut Chance) {
+        self.epoch = Epoch(self.epoch.0 + 1);
+        self.nonce = Nonce(chance.below(1 << 40) + 1);
+        self.synced = self.shards.iter().map(Vec::len).collect();
+        let own = (0..self.shards.len()).map(|shard| self.own(shard)).collect();
+        self.receiver = Receiver::new(self.id, self.ends(), own);
+    }
+
+    fn ends(&self) -> StreamEnds {
+        self.shards.iter().flatten().map(|block| (block.stream, block.behind)).collect()
+    }
+
+    fn power_cut(&mut self, chance: &mut Chance) {
+        for (shard, synced) in self.shards.iter_mut().zip(&self.synced) {
+            let unsynced = shard.len() - synced;
+            shard.truncate(synced + chance.below(unsynced as u64 + 1) as usize);
+        }
+        let ends = self.ends();
+        for (stream, seq) in &self.acked {
+            assert!(ends.get(stream).is_some_and(|end| end.seq >= *seq), "{stream:?} was acknowledged up to {seq}");
+        }
+        self.open(chance);
+    }
+
+    fn append(&mut self, shard: usize, chance: &mut Chance) {
+        let payload: Vec<u8> = (0..chance.below(60)).map(|_| chance.below(256) as u8).collect();
+        let entry = Entry {
+            kind: EntryKind::Own,
+            block_kind: BlockKind::Raw,
+            namespace: "plant7",
+            table: "blobs",
+            length: payload.len() as u32,
+            received_at_ns: chance.below(1 << 50) as i64,
+            rows: 1,
+            payload_crc: crc32fast::hash(&payload),
+            identity: None,
+        };
+        let seq = Seq(self.shards[shard].len() as u64 + 1);
+        self.put(self.own(shard), seq, shard, entry.encode().bytes().to_vec(), payload);
+    }
+
+    fn put(&mut self, stream: Stream, seq: Seq, shard: usize, header: Vec<u8>, payload: Vec<u8>) -> StreamEnd {
+        let last = self.shards[shard].iter().rfind(|block| block.stream == stream);
+        let before = last.map(|block| block.behind).unwrap_or_default();
+        let chain = before.chain.then(seq, payload.len() as u32, crc32fast::hash(&payload));
+        let behind = StreamEnd { seq, chain };
+        self.shards[shard].push(Block { stream, before, behind, header, payload });
+        behind
+    }
+
+    fn sync(&mut self, shard: usize) {
+        self.synced[shard] = self.shards[shard].len();
+        self.receiver.synced(ShardId(shard as u16), Seq(self.synced[shard] as u64));
+    }
+}
+
+struct Link {
+    from: usize,
+    to: usize,
+    sender: Sender,
+    source: Source,
+    /// By shard of the source: the next block to show.
+    next: Vec<usize>,
+    /// On their way to the follower.
+    frames: VecDeque<Vec<u8>>,
+    /// On their way back.
+    answers: VecDeque<Vec<u8>>,
+}
+
+fn frame(bytes: &[u8]) -> Frame {
+    let (header, payload) = bytes.split_at(HEADER_BYTES);
+    Frame::decode(header.try_into().expect("a header"), payload.to_vec()).expect("a frame")
+}
+
+impl Link {
+    fn open(sites: &[Site], from: usize, to: usize) -> Self {
+        let receiver = &sites[to].receiver;
+        let follower = Opening::of(&sites[to].own(0));
+        let mut sender = Sender::new(sites[from].shards.len(), follower);
+        for part in receiver.vector() {
+            let Frame::Vector(part) = frame(&Frame::Vector(part).encode()) else { panic!("a vector") };
+            sender.vector(&part).expect("a vector of few streams");
+        }
+        assert!(sender.is_ready());
+        let begin = |shard: &Vec<Block>| {
+            let mut ends = StreamEnds::new();
+            let mut begin = 0;
+            for (index, block) in shard.iter().enumerate() {
+                if index.is_multiple_of(SEGMENT) && sender.covers(&ends).expect("one history") {
+                    begin = index;
+                }
+                ends.insert(block.stream, block.behind);
+            }
+            begin
+        };
+        let next = sites[from].shards.iter().map(begin).collect();
+        let (frames, answers) = (VecDeque::new(), VecDeque::new());
+        Self { from, to, source: Source::new(receiver), sender, next, frames, answers }
+    }
+
+    /// Shows the next blocks of a shard.
+    fn show(&mut self, site: &Site, shard: usize, most: usize) -> Result<(), Stop> {
+        let mut out = Vec::new();
+        for _ in 0..most {
+            let Some(block) = site.shards[shard].get(self.next[shard]) else { break };
+            self.next[shard] += 1;
+            let offered = Offered {
+                shard: ShardId(shard as u16),
+                local: Seq(self.next[shard] as u64),
+                stream: block.stream,
+                before: block.before,
+                behind: block.behind,
+                header: &block.header,
+                payload: &block.payload,
+            };
+            self.sender.offer(&offered, &mut out)?;
+        }
+        self.sender.flush(&mut out);
+        self.frames.extend(out.iter().map(Frame::encode));
+        Ok(())
+    }
+
+    /// The follower takes in a frame.
+    fn take(&mut self, site: &mut Site, bytes: &[u8]) -> Result<(), Refused> {
+        let Frame::Entries(entries) = frame(bytes) else { panic!("only entries are sent") };
+        let new = site.receiver.is_new(&entries)?;
+        let shard = usize::from(site.receiver.shard_of(entries.stream).0);
+        for entry in &entries.entries[new] {
+            let (header, payload) = (&entries.bytes[entry.header.clone()], &entries.bytes[entry.payload.clone()]);
+            let end = site.put(entries.stream, entry.seq, shard, header.to_vec(), payload.to_vec());
+            site.receiver.took(entries.stream, end, Seq(site.shards[shard].len() as u64));
+        }
+        self.source.sent(entries.stream);
+        Ok(())
+    }
+
+    fn answer(&mut self, site: &mut Site) {
+        let rows = self.source.acks(&site.receiver);
+        if rows.is_empty() {
+            return;
+        }
+        for (stream, seq) in &rows {
+            let acked = site.acked.entry(*stream).or_default();
+            *acked = (*acked).max(*seq);
+        }
+        self.answers.push_back(Frame::Ack(rows).encode());
+    }
+
+    fn hear(&mut self) {
+        let Some(bytes) = self.answers.pop_front() else { return };
+        let Frame::Ack(rows) = frame(&bytes) else { panic!("only acks are answered") };
+        self.sender.acked(&rows);
+    }
+}
+
+/// Refused for what the network did to it, never for what two stores hold.
+fn is_of_the_network(refused: Refused) -> bool {
+    matches!(refused, Refused::Hole { .. })
+}
+
+fn history(seed: u64) -> (usize, usize) {
+    let mut chance = Chance::new(seed);
+    let mut sites: Vec<Site> = (0..SITES)
+        .map(|number| {
+            let shards = 1 + chance.below(3) as usize;
+            Site::new(number, shards, &mut chance)
+        })
+        .collect();
+    let mut links: Vec<Link> = Vec::new();
+    let (mut cuts, mut refusals) = (0, 0);
+    for _ in 0..200 + chance.below(400) {
+        let site = chance.below(SITES as u64) as usize;
+        let shard = chance.below(sites[site].shards.len() as u64) as usize;
+        match chance.below(20) {
+            0..=4 => sites[site].append(shard, &mut chance),
+            5..=7 => sites[site].sync(shard),
+            8 => {
+                let to = (site + 1 + chance.below(SITES as u64 - 1) as usize) % SITES;
+                links.retain(|link| (link.from, link.to) != (site, to));
+                links.push(Link::open(&sites, site, to));
+            }
+            9 if chance.percent(30) => {
+                cuts += 1;
+                sites[site].power_cut(&mut chance);
+                links.retain(|link| link.from != site && link.to != site);
+            }
+            _ if links.is_empty() => {}
+            10 if chance.percent(20) => {
+                let cut = chance.below(links.len() as u64) as usize;
+                links.swap_remove(cut);
+            }
+            11..=13 => {
+                let index = chance.below(links.len() as u64) as usize;
+                let link = &mut links[index];
+                let from = &sites[link.from];
+                let shard = chance.below(from.shards.len() as u64) as usize;
+                link.show(from, shard, 1 + chance.below(9) as usize).expect("one history of each stream");
+            }
+            14..=16 => {
+                let index = chance.below(links.len() as u64) as usize;
+                let link = &mut links[index];
+                if chance.percent(5) && link.frames.len() > 1 {
+                    link.frames.swap(0, 1);
+                }
+                if chance.percent(5)
+                    && let Some(first) = link.frames.front().cloned()
+                {
+                    link.frames.push_back(first);
+                }
+                let Some(bytes) = link.frames.pop_front() else { continue };
+                let to = link.to;
+                if let Err(refused) = link.take(&mut sites[to], &bytes) {
+                    assert!(is_of_the_network(refused), "{refused}");
+                    refusals += 1;
+                    links.swap_remove(index);
+                }
+            }
+            17 | 18 => {
+                let index = chance.below(links.len() as u64) as usize;
+                let to = links[index].to;
+                links[index].answer(&mut sites[to]);
+            }
+            _ => {
+                let index = chance.below(links.len() as u64) as usize;
+                links[index].hear();
+            }
+        }
+    }
+    settle(&mut sites);
+    (cuts, refusals)
+}
+
+/// A block as it is compared between sites: its seq, its header, its payload.
+type Held = (Seq, Vec<u8>, Vec<u8>);
+
+/// Connects all with all, until nobody has anything to say.
+fn settle(sites: &mut [Site]) {
+    for _ in 0..SITES {
+        for (from, to) in (0..SITES).flat_map(|from| (0..SITES).map(move |to| (from, to))) {
+            if from == to {
+                continue;
+            }
+            (0..sites[from].shards.len()).for_each(|shard| sites[from].sync(shard));
+            let mut link = Link::open(sites, from, to);
+            for shard in 0..sites[from].shards.len() {
+                link.show(&sites[from], shard, usize::MAX).expect("one history of each stream");
+            }
+            while let Some(bytes) = link.frames.pop_front() {
+                link.take(&mut sites[to], &bytes).expect("it continues what is held");
+            }
+            (0..sites[to].shards.len()).for_each(|shard| sites[to].sync(shard));
+            link.answer(&mut sites[to]);
+            link.hear();
+            for (shard, blocks) in sites[from].shards.iter().enumerate() {
+                let shipped = link.sender.shipped(ShardId(shard as u16));
+                assert_eq!(shipped, Seq(blocks.len() as u64), "all of shard {shard} is shipped");
+            }
+            assert_eq!(link.sender.bytes_unacked(), 0);
+        }
+    }
+    let blocks = |site: &Site| {
+        let mut streams: BTreeMap<Stream, Vec<Held>> = BTreeMap::new();
+        for block in site.shards.iter().flatten() {
+            let held = streams.entry(block.stream).or_default();
+            assert!(held.last().is_none_or(|(seq, ..)| *seq < block.behind.seq), "each once, and in order");
+            held.push((block.behind.seq, block.header.clone(), block.payload.clone()));
+        }
+        streams
+    };
+    let first = blocks(&sites[0]);
+    for site in &sites[1..] {
+        assert!(blocks(site) == first, "every site holds the same");
+        assert_eq!(site.ends(), sites[0].ends());
+    }
+}
+
+#[test]
+fn sites_become_equal_after_any_cuts() {
+    let histories = std::env::var("FOREBAY_HISTORIES").ok().map_or(2_000, |text| text.parse().expect("a number"));
+    let (mut cuts, mut refusals) = (0, 0);
+    for seed in 0..histories {
+        let (of_power, of_frames) = history(seed);
+        cuts += of_power;
+        refusals += of_frames;
+    }
+    println!("{histories} histories, {cuts} power cuts, {refusals} links that ended at a frame");
+    assert!(cuts as u64 > histories / 4 && refusals as u64 > histories / 20, "{cuts} cuts, {refusals} refusals");
+}
