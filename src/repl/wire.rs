@@ -724,7 +724,7 @@ mod tests {
 
     /// The checksums of the frames above.
     const VERSION_1: [u32; 9] = [
-        3_251_858_149,
+        896_359_012,
         3_844_755_084,
         1_579_212_770,
         3_830_254_241,
