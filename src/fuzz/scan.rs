@@ -200,7 +200,8 @@ fn judge(sound: &Files, damaged: &Files, whole: &Scanned, got: &Scanned) {
     let known: Vec<Control> = whole.passed.iter().map(|passed| gap(passed.lost.stream, Seq(0), Seq(0))).collect();
     let stream = |gap: &Control| if let Control::Gap { stream, .. } = gap { Some(*stream) } else { None };
     let is_ours = |gap: &Control| stream(gap) == Some(SALVAGED) || known.iter().any(|one| stream(one) == stream(gap));
-    let foreign = !whole.passed.is_empty() && !whole.gaps.iter().all(|(_, gap)| is_ours(gap));
+    let was_salvaged = !whole.passed.is_empty() || !whole.partly.is_empty();
+    let foreign = was_salvaged && !whole.gaps.iter().all(|(_, gap)| is_ours(gap));
     if !foreign && !has_losses(sound, damaged) {
         assert_eq!((got.end, got.batches), (whole.end, whole.batches), "rot was passed over");
         assert_eq!(got.ends, whole.ends, "rot was passed over");

@@ -525,7 +525,9 @@ impl Scan {
             self.joins = Some((place.segment, place.offset));
             return 0;
         }
-        let behind = pause.next.is_none_or(|next| batch.number > next.number);
+        // What lies between may be a segment without a batch, whose header is lost.
+        let behind_empty = first && continues_pause && batch.prev_end as usize == SEGMENT_HEADER_BYTES;
+        let behind = behind_empty || pause.next.is_none_or(|next| batch.number > next.number);
         if !behind || !self.can_be_read(header, place, stamps, bytes) {
             return PAGE_BYTES;
         }
