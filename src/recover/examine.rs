@@ -68,14 +68,18 @@ pub fn examine(
         **segment > scanned.end.segment && header.as_ref().is_some_and(|header| !header.handled.is_empty())
     };
     let mut cut_short_at = Vec::new();
-    let unsaid: Vec<_> = headers.iter_mut().filter(cut_short).filter_map(|(_, header)| header.as_mut()).collect();
-    if !unsaid.is_empty() {
-        cut_short_at.extend(unsaid.into_iter().flat_map(unsay));
-        scanned = scan(folder, setup.flushed, &headers, &segments, as_it_is, progress)?;
+    // Nothing in its segments is of the log; without its pin, what stands first in the oldest one would count as synced.
+    let mut of_log = segments.clone();
+    for (segment, header) in headers.iter_mut().filter(cut_short) {
+        cut_short_at.extend(header.as_mut().into_iter().flat_map(unsay));
+        of_log.insert(*segment, 0);
+    }
+    if !cut_short_at.is_empty() {
+        scanned = scan(folder, setup.flushed, &headers, &of_log, as_it_is, progress)?;
     }
     if let Some(batch) = ring_has_all_from(setup, ring, &scanned) {
         let ending = |scan: Scan| scan.ending_before(batch);
-        scanned = scan(folder, setup.flushed, &headers, &segments, ending, progress)?;
+        scanned = scan(folder, setup.flushed, &headers, &of_log, ending, progress)?;
     }
     if let Some((first, again)) = from_its_pin(folder, setup, &headers, &segments, ring, &scanned)? {
         scanned = again;
