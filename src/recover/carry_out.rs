@@ -154,7 +154,7 @@ pub fn carry_out(
     examined.report.gaps = now.iter().filter_map(gap_in_words).collect();
     let gaps: Vec<Control> = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(now.iter().copied()).collect();
     let mut at = Ground { folder, maker };
-    let mut log = begin_epoch(&mut examined, beginning, &mut at, own, Vec::clone(&gaps))?;
+    let mut log = begin_epoch(&mut examined, beginning, &mut at, own, gaps.clone())?;
     for gap in now {
         let payload = gap.encode();
         log.push(&mut at, gap.entry(&payload).bytes(), &payload)?;
@@ -226,8 +226,9 @@ struct Beginning {
 }
 
 /// Where the log's last segment holds no block it is put to use again, so that a crash loop does not
-/// use up segments; unless it alone says what there was before it of each stream. So is a leftover that has the next segment's number: it may be the only one
-/// that says where the log ends, and it must not be gone before another one says so.
+/// use up segments; unless it alone says what there was before it of each stream. So is a leftover that has
+/// the next segment's number: it may be the only one that says where the log ends, and it must not be gone
+/// before another one says so.
 fn beginning(examined: &mut Examined) -> Beginning {
     let scanned = &mut examined.scanned;
     let mut pin = scanned.end;

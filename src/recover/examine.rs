@@ -11,7 +11,6 @@ use crate::recover::lost::{damage, handled_ranges};
 use crate::recover::read::{read_headers, scan};
 use crate::report::{Damage, Damaged, ShardReport, TornTail, repair_command};
 use crate::types::{BatchNo, Epoch, FileId, Nonce, SegmentNo};
-use crate::wal::batch::StreamEnd;
 use crate::wal::breaks::{Scanned, Torn};
 use crate::wal::entry::{Identity, decode_entry};
 use crate::wal::ring::{CutBy, Expect, LastLog, RingDamage, RingImage, RingVerdict, What, recover_ring};
@@ -83,8 +82,7 @@ pub fn examine(
     }
     if let Some((first, again)) = from_its_pin(folder, setup, &headers, &segments, ring, &scanned)? {
         scanned = again;
-        let salvage = headers.get_mut(&first).and_then(Option::as_mut).filter(|header| !header.handled.is_empty());
-        cut_short_at.extend(salvage.into_iter().flat_map(unsay));
+        cut_short_at.extend(headers.get_mut(&first).into_iter().flatten().flat_map(unsay));
     }
     let mut report = ShardReport {
         shard: setup.shard.0,
@@ -154,9 +152,11 @@ pub fn examine(
     })
 }
 
-/// Takes from a salvage's segment what it says is handled.
+/// Takes from a salvage's segment what it says is handled; another one stays as it is.
 fn unsay(header: &mut SegmentHeader) -> Vec<Handled> {
-    header.pin = None;
+    if !header.handled.is_empty() {
+        header.pin = None;
+    }
     std::mem::take(&mut header.handled)
 }
 
@@ -182,10 +182,8 @@ fn from_its_pin(
     let Some(first) = headers.values().flatten().find(pinned).map(|header| header.segment) else { return Ok(None) };
     let mut upto_pin: BTreeMap<_, _> =
         headers.range(..=first).map(|(segment, header)| (*segment, header.clone())).collect();
-    if let Some(Some(salvage)) = upto_pin.get_mut(&first)
-        && !salvage.handled.is_empty()
-    {
-        unsay(salvage);
+    if let Some(Some(header)) = upto_pin.get_mut(&first) {
+        unsay(header);
     }
     // Of its first segment only the header, which holds the pin.
     let mut bytes: BTreeMap<SegmentNo, u64> =
@@ -206,7 +204,7 @@ fn from_its_pin(
                 let Identity { stream, seq } =
                     block.identity.unwrap_or(Identity { stream: header.stream(), seq: entry.seq });
                 let end = ends.entry(stream).or_default();
-                *end = StreamEnd { seq, chain: end.chain.then(seq, block.length, block.payload_crc) };
+                *end = end.then(seq, block.length, block.payload_crc);
             }
             ends == scanned.ends && entries.last().is_some_and(|last| last.seq >= scanned.end.seq)
         }

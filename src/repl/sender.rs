@@ -137,8 +137,8 @@ impl Sender {
         let Offered { stream, before, behind, .. } = *block;
         let diverged = |at| Err(Stop::Diverged { stream, at });
         let is_its_own = Opening::of(&stream) == self.follower;
-        let is_folded = !self.ends.contains_key(&stream) && holds(&self.ends, stream, behind) == Holds::All;
-        let is_old = is_its_own || is_folded;
+        let is_folded = || !self.ends.contains_key(&stream) && holds(&self.ends, stream, behind) == Holds::All;
+        let is_old = is_its_own || is_folded();
         let held = self.ends.get(&stream).copied().unwrap_or_default();
         let mut bytes = 0;
         if is_old || behind.seq <= held.seq {

@@ -22,9 +22,11 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::limits::{BLOCK_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, NUMBER_MAX};
-use crate::types::{Chain, Epoch, Nonce, Opening, Seq, ShardId, StoreId, Stream};
+use crate::types::{Chain, Epoch, Nonce, Opening, Seq, StoreId, Stream};
 use crate::wal::batch::StreamEnd;
-use crate::wal::entry::{ENTRY_BYTES, EntryKind, decode_entry, entry_lengths};
+use crate::wal::entry::{
+    ENTRY_BYTES, EntryKind, STREAM_BYTES, decode_entry, decode_stream, encode_stream, entry_lengths,
+};
 
 /// The version of the protocol.
 pub const VERSION: u16 = 1;
@@ -40,7 +42,6 @@ pub const ENTRIES_MAX: usize = 4096;
 pub const TEXT_BYTES_MAX: usize = 1024;
 
 const MAGIC: [u8; 4] = *b"FBR1";
-const STREAM_BYTES: usize = 16 + 2 + 8 + 8;
 const END_BYTES: usize = 16;
 
 /// What a store is for its clients.
@@ -387,7 +388,7 @@ impl Entries {
         self.bytes.extend(payload);
         let (header, payload) = (at..at + header.len(), at + header.len()..self.bytes.len());
         self.entries.push(EntryAt { seq, header, payload });
-        self.behind = StreamEnd { seq, chain: self.behind.chain.then(seq, entry.payload, entry.payload_crc) };
+        self.behind = self.behind.then(seq, entry.payload, entry.payload_crc);
         let (end, count) = (STREAM_BYTES + END_BYTES, STREAM_BYTES + 2 * END_BYTES);
         self.bytes[end..end + 8].copy_from_slice(&self.behind.seq.0.to_le_bytes());
         self.bytes[end + 8..count].copy_from_slice(&self.behind.chain.0.to_le_bytes());
@@ -403,7 +404,7 @@ impl Entries {
         let count = self.entries.partition_point(|entry| entry.seq <= seq);
         let end = self.entries[..count].iter().fold(self.before, |end, entry| {
             let of = entry_lengths(&self.bytes[entry.header.clone()]).expect("an entry's header");
-            StreamEnd { seq: entry.seq, chain: end.chain.then(entry.seq, of.payload, of.payload_crc) }
+            end.then(entry.seq, of.payload, of.payload_crc)
         });
         (count, end)
     }
@@ -431,7 +432,7 @@ fn decode_entries(bytes: Vec<u8>) -> Result<Entries, WireError> {
         if seq <= end.seq || crc32fast::hash(payload) != lengths.payload_crc {
             return Err(WireError::Chain);
         }
-        end = StreamEnd { seq, chain: end.chain.then(seq, lengths.payload, lengths.payload_crc) };
+        end = end.then(seq, lengths.payload, lengths.payload_crc);
         let header = at..at + lengths.header;
         entries.push(EntryAt { seq, payload: header.end..header.end + payload.len(), header });
     }
@@ -449,10 +450,7 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 }
 
 fn put_stream(out: &mut Vec<u8>, stream: Stream) {
-    out.extend(stream.origin.0);
-    out.extend(stream.shard.0.to_le_bytes());
-    out.extend(stream.epoch.0.to_le_bytes());
-    out.extend(stream.nonce.0.to_le_bytes());
+    out.extend(encode_stream(&stream));
 }
 
 fn put_end(out: &mut Vec<u8>, end: StreamEnd) {
@@ -501,12 +499,7 @@ impl<'a> Reader<'a> {
     }
 
     fn stream(&mut self) -> Option<Stream> {
-        Some(Stream {
-            origin: StoreId(self.array()?),
-            shard: ShardId(self.u16()?),
-            epoch: Epoch(self.u64().filter(|epoch| *epoch <= NUMBER_MAX)?),
-            nonce: Nonce(self.u64()?),
-        })
+        self.array().map(|bytes| decode_stream(&bytes)).filter(|stream| stream.epoch.0 <= NUMBER_MAX)
     }
 
     fn end(&mut self) -> Option<StreamEnd> {
@@ -583,6 +576,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
     use crate::types::BlockKind;
+    use crate::types::ShardId;
     use crate::wal::entry::Entry;
 
     fn stream(epoch: u64) -> Stream {

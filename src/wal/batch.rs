@@ -132,6 +132,15 @@ pub struct StreamEnd {
     pub chain: Chain,
 }
 
+impl StreamEnd {
+    /// The end behind one more block.
+    #[must_use]
+    #[inline]
+    pub const fn then(self, seq: Seq, length: u32, payload_crc: u32) -> Self {
+        Self { seq, chain: self.chain.then(seq, length, payload_crc) }
+    }
+}
+
 /// A stream's part of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamRow {
@@ -322,7 +331,7 @@ impl BatchBuilder {
             });
         }
         let last = &mut self.rows[self.last_row].last;
-        *last = StreamEnd { seq, chain: last.chain.then(seq, length, payload_crc) };
+        *last = last.then(seq, length, payload_crc);
     }
 
     #[inline]

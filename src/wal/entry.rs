@@ -215,6 +215,32 @@ pub fn decode_entry(header: &[u8]) -> Option<Entry<'_>> {
     })
 }
 
+/// Bytes of a stream in a control's payload, and in what is made after it.
+pub const STREAM_BYTES: usize = 16 + 2 + 8 + 8;
+
+/// A stream as it stands in a control's payload: origin, shard, epoch, nonce.
+#[must_use]
+pub fn encode_stream(stream: &Stream) -> [u8; STREAM_BYTES] {
+    let mut out = [0; STREAM_BYTES];
+    out[..16].copy_from_slice(&stream.origin.0);
+    out[16..18].copy_from_slice(&stream.shard.0.to_le_bytes());
+    out[18..26].copy_from_slice(&stream.epoch.0.to_le_bytes());
+    out[26..].copy_from_slice(&stream.nonce.0.to_le_bytes());
+    out
+}
+
+/// Reads it back.
+#[must_use]
+pub fn decode_stream(bytes: &[u8; STREAM_BYTES]) -> Stream {
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    Stream {
+        origin: StoreId(bytes[..16].try_into().expect("16 bytes")),
+        shard: ShardId(u16::from_le_bytes([bytes[16], bytes[17]])),
+        epoch: Epoch(word(18)),
+        nonce: Nonce(word(26)),
+    }
+}
+
 /// A record that the log keeps for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
@@ -254,10 +280,7 @@ impl Control {
             }
             Self::Gap { stream, from, to } => {
                 out.push(2);
-                out.extend(stream.origin.0);
-                out.extend(stream.shard.0.to_le_bytes());
-                out.extend(stream.epoch.0.to_le_bytes());
-                out.extend(stream.nonce.0.to_le_bytes());
+                out.extend(encode_stream(stream));
                 out.extend(from.0.to_le_bytes());
                 out.extend(to.0.to_le_bytes());
             }
@@ -277,12 +300,7 @@ impl Control {
         match (payload.first()?, payload.len()) {
             (1, 9) => Some(Self::IntakeDone(epoch()?)),
             (2, 51) => Some(Self::Gap {
-                stream: Stream {
-                    origin: StoreId(payload[1..17].try_into().ok()?),
-                    shard: ShardId(u16::from_le_bytes(payload[17..19].try_into().ok()?)),
-                    epoch: Epoch(word(19)?),
-                    nonce: Nonce(word(27)?),
-                },
+                stream: decode_stream(payload[1..1 + STREAM_BYTES].try_into().ok()?),
                 from: Seq(word(35)?),
                 to: Seq(word(43)?),
             }),

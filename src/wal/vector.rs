@@ -17,13 +17,12 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crate::limits::VECTOR_SEGMENT_SHARE;
-use crate::types::{Chain, Epoch, Nonce, Seq, ShardId, StoreId, Stream, mix64};
+use crate::types::{Chain, Nonce, Seq, ShardId, StoreId, Stream, mix64};
 use crate::wal::batch::{StreamEnd, StreamEnds};
-use crate::wal::entry::Control;
+use crate::wal::entry::{Control, STREAM_BYTES, decode_stream, encode_stream};
 
 /// The first byte of the record; those of [`Control`] are below it.
 const KIND: u8 = 4;
-const STREAM_BYTES: usize = 16 + 2 + 8 + 8;
 const ROW_BYTES: usize = STREAM_BYTES + 8 + 8;
 const HEAD_BYTES: usize = 1 + 4 + 4;
 /// More rows no record has.
@@ -62,10 +61,7 @@ pub fn encode(ends: &StreamEnds, gaps: &[Control], segment_bytes: u64) -> Vec<u8
     let ends: BTreeMap<_, _> = ends.iter().map(|(stream, end)| (*stream, *end)).collect();
     let rows = ends.into_iter().map(|(stream, end)| (stream, end.seq.0, end.chain.0));
     for (stream, one, two) in rows.chain(gaps.iter().map(|(stream, from, to)| (*stream, from.0, to.0))) {
-        out.extend(stream.origin.0);
-        out.extend(stream.shard.0.to_le_bytes());
-        out.extend(stream.epoch.0.to_le_bytes());
-        out.extend(stream.nonce.0.to_le_bytes());
+        out.extend(encode_stream(&stream));
         out.extend(one.to_le_bytes());
         out.extend(two.to_le_bytes());
     }
@@ -83,12 +79,7 @@ pub fn decode(payload: &[u8]) -> Option<(StreamEnds, Vec<Control>)> {
     }
     let mut rows = rows.chunks_exact(ROW_BYTES).map(|row| {
         let word = |at: usize| u64::from_le_bytes(row[at..at + 8].try_into().expect("8 bytes"));
-        let stream = Stream {
-            origin: StoreId(row[..16].try_into().expect("16 bytes")),
-            shard: ShardId(u16::from_le_bytes(row[16..18].try_into().expect("2 bytes"))),
-            epoch: Epoch(word(18)),
-            nonce: Nonce(word(26)),
-        };
+        let stream = decode_stream(row[..STREAM_BYTES].try_into().expect("a row"));
         (stream, word(STREAM_BYTES), word(STREAM_BYTES + 8))
     });
     let ends = rows.by_ref().take(ends).map(|(stream, seq, chain)| {
@@ -192,6 +183,7 @@ fn fold_into_one(ends: &mut StreamEnds, streams: Vec<Stream>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Epoch;
 
     fn stream(origin: u8, epoch: u64) -> Stream {
         Stream { origin: StoreId([origin; 16]), shard: ShardId(3), epoch: Epoch(epoch), nonce: Nonce(100 + epoch) }
