@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 
-/// The longest sync that is told apart, in nanoseconds: ten minutes.
-const SYNC_NS_MAX: u64 = 600_000_000_000;
+/// The longest write or sync that is told apart, in nanoseconds: ten minutes.
+const CALL_NS_MAX: u64 = 600_000_000_000;
 
 /// What a shard's thread has counted since open.
 #[derive(Clone, Debug)]
@@ -16,7 +16,9 @@ pub struct ShardStats {
     pub blocks: u64,
     /// Their bytes on disk.
     pub bytes: u64,
-    /// How long each fdatasync took, in nanoseconds.
+    /// How long each write of a batch took that a sync follows, in nanoseconds.
+    pub write_ns: Histogram<u64>,
+    /// How long each sync took, in nanoseconds: an fdatasync, or a write that makes itself durable.
     pub sync_ns: Histogram<u64>,
     /// The greatest age of an acknowledged block at the end of the sync that covered it, in nanoseconds.
     pub unsynced_max_ns: u64,
@@ -36,7 +38,8 @@ impl Default for ShardStats {
             batches: 0,
             blocks: 0,
             bytes: 0,
-            sync_ns: Histogram::new_with_max(SYNC_NS_MAX, 3).expect("three significant digits"),
+            write_ns: histogram(CALL_NS_MAX),
+            sync_ns: histogram(CALL_NS_MAX),
             unsynced_max_ns: 0,
             unsynced_max_bytes: 0,
             stalls: 0,
@@ -44,6 +47,10 @@ impl Default for ShardStats {
             paced_ns: 0,
         }
     }
+}
+
+fn histogram(max: u64) -> Histogram<u64> {
+    Histogram::new_with_max(max, 3).expect("three significant digits")
 }
 
 macro_rules! store_counts {
@@ -106,7 +113,9 @@ pub struct Stats {
     pub blocks_written: u64,
     /// Their bytes on disk.
     pub bytes_written: u64,
-    /// Completed fdatasyncs.
+    /// How long each write of a batch took that a sync follows, in microseconds.
+    pub write_us: Histogram<u64>,
+    /// Completed syncs: fdatasyncs, and writes that make themselves durable.
     pub syncs: u64,
     /// How long they took, in microseconds.
     pub sync_us: Histogram<u64>,
@@ -137,10 +146,14 @@ impl Stats {
         wal_bytes_max: u64,
         store: StoreStats,
     ) -> Self {
-        let mut sync_us = Histogram::new_with_max(SYNC_NS_MAX / 1000, 3).expect("three significant digits");
-        for value in shards.iter().flat_map(|shard| shard.sync_ns.iter_recorded()) {
-            sync_us.saturating_record_n(value.value_iterated_to() / 1000, value.count_at_value());
-        }
+        let in_us = |of: fn(&ShardStats) -> &Histogram<u64>| {
+            let mut all = histogram(CALL_NS_MAX / 1000);
+            for value in shards.iter().flat_map(|shard| of(shard).iter_recorded()) {
+                all.saturating_record_n(value.value_iterated_to() / 1000, value.count_at_value());
+            }
+            all
+        };
+        let sync_us = in_us(|shard| &shard.sync_ns);
         let sum = |of: fn(&ShardStats) -> u64| shards.iter().map(of).sum::<u64>();
         let max = |of: fn(&ShardStats) -> u64| shards.iter().map(of).max().unwrap_or(0);
         Self {
@@ -151,6 +164,7 @@ impl Stats {
             batches: sum(|shard| shard.batches),
             blocks_written: sum(|shard| shard.blocks),
             bytes_written: sum(|shard| shard.bytes),
+            write_us: in_us(|shard| &shard.write_ns),
             syncs: sync_us.len(),
             sync_us,
             unsynced_max_bytes: max(|shard| shard.unsynced_max_bytes),

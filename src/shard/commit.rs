@@ -72,21 +72,21 @@ impl Commit {
         self.writing += 1;
     }
 
-    /// A batch's write completed. `None` if this was no write of ours.
-    pub fn wrote(&mut self, op: OpId) -> Option<()> {
-        let at = self.position(State::Writing(op))?;
-        self.runs[at].state = State::Written;
-        self.writing -= 1;
-        self.merge();
-        Some(())
+    /// A batch's write completed: when it was submitted. `None` if this was no write of ours.
+    pub fn wrote(&mut self, op: OpId) -> Option<Instant> {
+        self.write_ended(op, State::Written)
     }
 
-    /// A write that makes itself durable completed: what it took, from `began` on. `None` if this
-    /// was no write of ours.
+    /// A write that makes itself durable completed: when it was submitted. `None` if this was no write
+    /// of ours.
     pub fn wrote_synced(&mut self, op: OpId) -> Option<Instant> {
+        self.write_ended(op, State::Synced)
+    }
+
+    fn write_ended(&mut self, op: OpId, state: State) -> Option<Instant> {
         let at = self.position(State::Writing(op))?;
         let began = self.runs[at].began;
-        self.runs[at].state = State::Synced;
+        self.runs[at].state = state;
         self.writing -= 1;
         self.merge();
         Some(began)
@@ -311,7 +311,7 @@ mod tests {
     fn a_sync_waits_for_its_own_segment_only() {
         // Batches 1 to 3 are in segment 1, the others in segment 2.
         let mut commit = commit_of(5);
-        (1..=4).for_each(|write| commit.wrote(OpId(write)).expect("a write"));
+        (1..=4).for_each(|write| assert!(commit.wrote(OpId(write)).is_some()));
         assert!(commit.syncing(OpId(9), SegmentNo(1), Instant(100)));
         assert_eq!(commit.unsynced_segments(None), [SegmentNo(2)]);
         assert!(commit.syncing(OpId(10), SegmentNo(2), Instant(200)));

@@ -101,6 +101,8 @@ pub enum Observed {
         /// Its length in bytes.
         bytes: u32,
     },
+    /// The write of a batch that a sync is to follow took so many nanoseconds.
+    Wrote(u64),
     /// A sync took so long.
     Sync {
         /// Nanoseconds from submission to completion.
@@ -593,7 +595,10 @@ impl Core {
             _ if self.fault.is_some() => {
                 self.forget(done.id);
             }
-            Outcome::Written => self.commit.wrote(done.id).expect("a write of this shard"),
+            Outcome::Written => {
+                let began = self.commit.wrote(done.id).expect("a write of this shard");
+                effects.push(Effect::Observed(Observed::Wrote(now.since_ns(began))));
+            }
             Outcome::Synced => self.synced(now, done.id, effects),
             Outcome::Prepared(header) => {
                 assert_eq!(self.preparing.take(), Some(done.id), "one preparation at a time");

@@ -251,6 +251,7 @@ impl<D: Disk, C: Clock, I: Intake> Driver<D, C, I> {
     fn observe(&self, observed: Observed) {
         match observed {
             Observed::Batch { blocks, bytes } => self.shared.logged(u64::from(blocks), u64::from(bytes)),
+            Observed::Wrote(took_ns) => self.shared.stats().write_ns.saturating_record(took_ns),
             Observed::Sync { took_ns, unsynced_ns, unsynced_bytes } => {
                 let mut stats = self.shared.stats();
                 stats.sync_ns.saturating_record(took_ns);

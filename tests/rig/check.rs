@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use forebay::limits::BATCHES_IN_FLIGHT_MAX;
 use forebay::{Cursor, Engine};
 use serde::{Deserialize, Serialize};
 
@@ -32,13 +33,18 @@ impl Said {
         let mut said = earlier.clone();
         said.most.resize(WRITERS as usize, 0);
         let now = steps[..cut].last().map_or(0, |step| step.at_ns);
-        let window = window_ns(steps);
+        let window = window_ns(steps, setting);
         for step in &steps[..cut] {
             let What::Mark(mark) = step.what else { continue };
             let Mark { kind, writer, counter, shard, epoch, seq } = mark;
             let most = &mut said.most[(writer % WRITERS) as usize];
             match kind {
-                MarkKind::Stalled | MarkKind::Failed | MarkKind::Full | MarkKind::Room => {}
+                MarkKind::Stalled
+                | MarkKind::Failed
+                | MarkKind::Full
+                | MarkKind::Room
+                | MarkKind::LongestWrite
+                | MarkKind::LongestSync => {}
                 // What a recovery gave back once is synced. One more may be on its way.
                 MarkKind::Opened => {
                     said.must.extend((0..counter).map(|counter| (writer, counter)));
@@ -52,7 +58,7 @@ impl Said {
                     let promised = kind == MarkKind::Synced
                         || match setting {
                             Setting::Level1 => false,
-                            Setting::Period => step.at_ns + window < now,
+                            Setting::Period => step.at_ns.saturating_add(window) < now,
                             Setting::Each => true,
                         };
                     if promised {
@@ -71,22 +77,35 @@ impl Said {
     }
 }
 
-/// P2: max(P, one fsync) + one drain + one fsync, by the longest that this disk took, for as long as the
-/// engine's process could run.
-fn window_ns(steps: &[Step]) -> u64 {
+/// P2: max(P, one fsync) + one drain + one fsync, for as long as the engine's process could run. The engine says
+/// what its calls took, since only it sees them: they wait for the file system's journal, and below a loop device
+/// for the flushes of others. Where it came to no end it said nothing, and nothing is promised in time.
+fn window_ns(steps: &[Step], setting: Setting) -> u64 {
+    let longest = |of: MarkKind| {
+        let counters = steps.iter().filter_map(|step| match step.what {
+            What::Mark(Mark { kind, counter, .. }) if kind == of => Some(counter),
+            _ => None,
+        });
+        counters.max()
+    };
+    let (Some(write), Some(fsync)) = (longest(MarkKind::LongestWrite), longest(MarkKind::LongestSync)) else {
+        return u64::MAX;
+    };
+    let stall = longest(MarkKind::Stalled).unwrap_or(0);
     let took = |step: &Step| match step.what {
         What::Written { write: began, .. } | What::Flushed { flush: began, .. } => step.at_ns - steps[began].at_ns,
         _ => 0,
     };
-    let stalled = |step: &Step| match step.what {
-        What::Mark(Mark { kind: MarkKind::Stalled, counter, .. }) => counter,
-        _ => 0,
-    };
     let slowest = steps.iter().map(took).max().unwrap_or(0);
-    let stall = steps.iter().map(stalled).max().unwrap_or(0);
-    // A sync is a write and a flush at most; what lies between the engine and the disk is allowed 30 ms.
-    let fsync = 2 * slowest + 30_000_000;
-    fsync.max(Setting::PERIOD_MS * 1_000_000) + 1_000_000 + fsync + 2 * stall
+    // What a call may wait for: a commit of the journal that is on its way (its blocks, a flush, the record, a
+    // flush), the same once more for its own, a segment's making (two writes and a flush).
+    let believed = 12 * slowest + 2 * stall + 100_000_000;
+    assert!(
+        setting != Setting::Period || write.max(fsync) < believed,
+        "the engine says that a write took {write} ns and a sync {fsync} ns, on a disk whose slowest call took {slowest} ns"
+    );
+    let drain = 1_000_000 + BATCHES_IN_FLIGHT_MAX as u64 * write;
+    fsync.max(Setting::PERIOD_MS * 1_000_000) + drain + fsync + 2 * stall + 30_000_000
 }
 
 /// What was read back.

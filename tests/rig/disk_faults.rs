@@ -160,7 +160,8 @@ fn a_slow_disk_makes_no_false_acks() {
         let rig = Rig::start(dir, Fs::Ext4);
         for setting in Setting::ALL {
             rig.renew();
-            let load = Load { writeback: false, ..Load::new(&rig, setting, Sink::Hold, 12) };
+            let blocks = if setting == Setting::Period { 60 } else { 12 };
+            let load = Load { writeback: false, ..Load::new(&rig, setting, Sink::Hold, blocks) };
             rig.trouble(Trouble { delay_ms: 100, ..Trouble::default() });
             let recorded = Recorded::run(&rig, load, Said::default());
             rig.trouble(Trouble::default());

@@ -151,6 +151,10 @@ pub enum MarkKind {
     Full,
     /// It made room.
     Room,
+    /// The longest write of a batch took `counter` nanoseconds, as the engine saw it.
+    LongestWrite,
+    /// So did the longest sync.
+    LongestSync,
 }
 
 impl Mark {
@@ -168,10 +172,11 @@ impl Mark {
     }
 
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Option<Self> {
-        use MarkKind::{Acked, Failed, Full, Opened, Room, Stalled, Synced};
+        use MarkKind::{Acked, Failed, Full, LongestSync, LongestWrite, Opened, Room, Stalled, Synced};
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         Some(Self {
-            kind: *[Opened, Acked, Synced, Failed, Stalled, Full, Room].get(usize::from(bytes[0]))?,
+            kind: *[Opened, Acked, Synced, Failed, Stalled, Full, Room, LongestWrite, LongestSync]
+                .get(usize::from(bytes[0]))?,
             shard: u16::from_le_bytes(bytes[2..4].try_into().expect("2 bytes")),
             writer: u32::from_le_bytes(bytes[4..8].try_into().expect("4 bytes")),
             counter: u64_at(8),
