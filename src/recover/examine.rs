@@ -10,10 +10,10 @@ use crate::recover::examined::{Examined, Intake, OpenError, ShardSetup, boot};
 use crate::recover::lost::{damage, handled_ranges};
 use crate::recover::read::{read_headers, scan};
 use crate::report::{Damage, Damaged, ShardReport, TornTail, repair_command};
-use crate::types::{BatchNo, Epoch, FileId, Nonce, SegmentNo};
+use crate::types::{BatchNo, Epoch, FileId, Nonce, SegmentNo, Seq};
 use crate::wal::breaks::{Scanned, Torn};
 use crate::wal::entry::{Identity, decode_entry};
-use crate::wal::ring::{CutBy, Expect, LastLog, RingDamage, RingImage, RingVerdict, What, recover_ring};
+use crate::wal::ring::{CutBy, Expect, LastLog, RingImage, RingVerdict, What, recover_ring};
 use crate::wal::scan::Scan;
 use crate::wal::segment::{FileName, Handled, SegmentHeader, parse_name, segment_name, spare_name};
 use crate::wal::vector;
@@ -102,14 +102,28 @@ pub fn examine(
     let ring_is_damaged = matches!(&ring, RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. });
     let ends_open = scanned.breaks.last().is_some_and(|at| at.resume.is_none());
     let at_end = |range: &Handled| (range.segment, range.offset) == (scanned.end.segment, scanned.end.offset);
-    let lost_behind = (!ends_open && cut_short_at.iter().any(at_end)).then_some(scanned.end.seq);
+    let said_in_part = !ends_open && is_salvage_of_the_end_in_part(&headers, &scanned);
+    let lost_behind = (said_in_part || (!ends_open && cut_short_at.iter().any(at_end))).then_some(scanned.end.seq);
     if !ring_is_damaged {
         // What it was about is not there to be seen any more.
         let unseen = |range: &&Handled| scanned.breaks.is_empty() || (lost_behind.is_some() && at_end(range));
-        report.damage.extend(cut_short_at.iter().filter(unseen).map(|range| unfinished_salvage(setup, range)));
+        // Only a ring of this boot knows what was lost behind the range.
+        let ends_known = matches!(&ring, RingVerdict::Replay { header, cut: None, .. } if header.boot == boot(setup));
+        let unfinished = |range: &Handled| {
+            let damage = unfinished_salvage(setup, range);
+            Damage { flushed: damage.flushed && ends_known, ..damage }
+        };
+        report.damage.extend(cut_short_at.iter().filter(unseen).map(unfinished));
+        if said_in_part {
+            let (segment, offset) = (scanned.end.segment, scanned.end.offset);
+            let at_end = Handled { segment, offset, ..Handled::default() };
+            let behind = unfinished_salvage(setup, &at_end);
+            let from_seq = Some(scanned.end.seq.next().0);
+            report.damage.push(Damage { from_seq, to_seq: None, flushed: false, ..behind });
+        }
     }
     let refused: Vec<Damage> = report.damage.iter().filter(|damage| !damage.flushed).cloned().collect();
-    report.ring = ring_in_words(&ring);
+    report.ring = ring_in_words(&ring, setup.flushed);
     let ring_damage = report.ring.clone().filter(|_| ring_is_damaged);
     if setup.on_damage == OnDamage::Refuse && (!refused.is_empty() || ring_damage.is_some()) {
         return Err(Box::new(Damaged { log: refused, ring: ring_damage, command: repair_command(None, None) }).into());
@@ -163,7 +177,8 @@ fn unsay(header: &mut SegmentHeader) -> Vec<Handled> {
 /// The log up to where the newest recovery began, and the segment in which it did, if that one was cut short in its
 /// replay and the ring still has all of what it replayed: it is done again then, into the same segments. To go on behind
 /// it would use up a segment of the reserve each time, until a full disk prevented the start. A salvage is done
-/// again whole: what it handled is damage still, and what it said is lost will be said again.
+/// again whole: what it handled is damage still, and what it said is lost will be said again. So it is where what it
+/// began with is still there, whatever the ring has.
 fn from_its_pin(
     folder: &dyn Folder,
     setup: &ShardSetup,
@@ -174,16 +189,21 @@ fn from_its_pin(
 ) -> Result<Option<(SegmentNo, Scanned)>, OpenError> {
     let Some(newest) = scanned.newest.as_ref().map(|newest| newest.epoch) else { return Ok(None) };
     let ends_in_it = scanned.segments.last().is_some_and(|last| last.header.epoch == newest);
-    if !ends_in_it || scanned.intake_done.0 + 1 >= newest.0 || !scanned.breaks.is_empty() {
+    if !ends_in_it || scanned.intake_done.0 + 1 >= newest.0 {
         return Ok(None);
     }
     // The pin's segment, and so all of what that recovery wrote, is still there.
     let pinned = |header: &&SegmentHeader| header.epoch == newest && header.pin.is_some();
     let Some(first) = headers.values().flatten().find(pinned).map(|header| header.segment) else { return Ok(None) };
+    // Batches of its own that did not arrive are none that anybody had been told of.
+    if scanned.breaks.iter().any(|at| at.segment < first) {
+        return Ok(None);
+    }
     let mut upto_pin: BTreeMap<_, _> =
         headers.range(..=first).map(|(segment, header)| (*segment, header.clone())).collect();
+    let mut is_salvage = false;
     if let Some(Some(header)) = upto_pin.get_mut(&first) {
-        unsay(header);
+        is_salvage = !unsay(header).is_empty();
     }
     // Of its first segment only the header, which holds the pin.
     let mut bytes: BTreeMap<SegmentNo, u64> =
@@ -210,7 +230,21 @@ fn from_its_pin(
         }
         _ => false,
     };
-    Ok(has_all.then_some((first, again)))
+    // What it did not come to may be in a batch that is damaged in part, or it came to nothing.
+    let is_all_there = is_salvage && again.end.seq >= scanned.end.seq;
+    Ok((has_all || is_all_there).then_some((first, again)))
+}
+
+/// The log ends in what a salvage of its damaged end wrote before it was cut short, and the ring has no longer all of the
+/// rest, or it would be done again: what is missing had perhaps been synced where the damage was.
+fn is_salvage_of_the_end_in_part(headers: &BTreeMap<SegmentNo, Option<SegmentHeader>>, scanned: &Scanned) -> bool {
+    let Some(newest) = scanned.newest.as_ref().map(|newest| newest.epoch) else { return false };
+    let ends_in_it = scanned.segments.last().is_some_and(|last| last.header.epoch == newest);
+    let of_the_end = |header: &SegmentHeader| {
+        let own = (header.segment, SEGMENT_HEADER_BYTES as u32);
+        header.epoch == newest && header.handled.iter().any(|range| (range.resume_segment, range.resume_offset) == own)
+    };
+    ends_in_it && scanned.intake_done.0 + 1 < newest.0 && headers.values().flatten().any(of_the_end)
 }
 
 /// The first of the batches at the log's end that are damaged in part, one behind the other, and of which the ring still
@@ -289,15 +323,19 @@ fn in_log(scanned: &Scanned, segment: SegmentNo) -> bool {
 }
 
 /// What the ring says of itself, where it is not simply replayed.
-fn ring_in_words(ring: &RingVerdict) -> Option<String> {
+fn ring_in_words(ring: &RingVerdict, flushed: Seq) -> Option<String> {
     match ring {
         RingVerdict::Ignored => None,
         RingVerdict::Quarantine(why) => Some(format!("{why}; after a power cut: in quarantine")),
         RingVerdict::Damaged(why) => Some(why.to_string()),
         RingVerdict::Replay { cut, damage, .. } => {
-            let damage = damage.as_ref().map(|RingDamage { slot, why, lost }| {
-                let ranges: Vec<String> = lost.iter().map(|(first, last)| format!("{first}..{last}")).collect();
-                format!("slot {slot}: {why}; seq {} lost", ranges.join(", "))
+            let damage = damage.as_ref().map(|damage| {
+                let ranges = damage.lost_behind(flushed).map(|(first, last)| format!("{first}..{last}"));
+                let what = match ranges.collect::<Vec<_>>().join(", ") {
+                    none if none.is_empty() => "the store has what is lost".to_owned(),
+                    ranges => format!("seq {ranges} lost"),
+                };
+                format!("slot {}: {}; {what}", damage.slot, damage.why)
             });
             let cut = cut.as_ref().map(|cut| {
                 let how = match cut.by {
@@ -333,7 +371,7 @@ fn torn_tail(torn: &Torn) -> TornTail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Chain, Seq, ShardId, StoreId};
+    use crate::types::{Chain, ShardId, StoreId};
     use crate::wal::intake::{FREED_AT, RingHeader, SLOT_BYTES, SLOTS_AT, Slot, slot_checksum};
     use crate::wal::log::LogBounds;
     use crate::wal::segment::LogEnd;

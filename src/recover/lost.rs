@@ -140,7 +140,7 @@ pub(crate) fn damage(setup: &ShardSetup, at: &Break) -> Vec<Damage> {
 
 /// The gaps that salvaged damage leaves in each stream of this store that was known before it.
 pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
-    // A stream may be lost whole: then only a segment's header still knows it.
+    // A stream may be lost whole: then only a segment's header still knows it, or the ring's.
     let used = examined.scanned.segments.iter().map(|used| &used.header);
     let others = examined.hollow.iter().chain(&examined.leftover).filter_map(|(_, header)| header.as_ref());
     let of_header = used.chain(others).map(SegmentHeader::stream);
@@ -150,14 +150,18 @@ pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
         |(stream, end): (&Stream, &StreamEnd)| (stream.nonce != FOLDED && end.seq >= first).then_some(*stream);
     let of_vector = examined.scanned.ends.iter().filter_map(may_be_there);
     let listed = examined.scanned.listed.iter().copied();
-    let known: BTreeSet<Stream> = listed.chain(of_header).chain(of_vector).collect();
+    let of_ring = match &examined.ring {
+        RingVerdict::Replay { header, .. } => Some(header.stream()),
+        _ => None,
+    };
+    let known: BTreeSet<Stream> = listed.chain(of_header).chain(of_vector).chain(of_ring).collect();
     let known: Vec<Stream> = known.into_iter().filter(|stream| stream.origin == examined.setup.store).collect();
     // The ring knows best what is lost of its stream at the log's end.
     let (ring_stream, in_ring) = match &examined.ring {
         RingVerdict::Replay { header, damage: Some(damage), entries, .. } => {
             let last = entries.last().map(|last| last.seq);
             let behind = |seq: Seq| if last > Some(seq) { seq.next() } else { Seq(u64::MAX) };
-            let lost = damage.lost.iter().flat_map(|&(from, to)| {
+            let lost = damage.lost_behind(examined.setup.flushed).flat_map(|(from, to)| {
                 // What the log lacks from before the ring may be of any stream.
                 let (streams, to) = match to < header.first_seq {
                     true => (known.clone(), to.next()),

@@ -254,12 +254,7 @@ impl Model {
                 skipping = false;
                 each_control(&bytes[at..], &batch, |control| gaps.extend(Control::decode(control)));
                 self.check_link(link, (place, &batch), facts.synced, &mut found)?;
-                self.check_batch(
-                    &bytes[at..],
-                    &batch,
-                    (own, &lost, facts.synced),
-                    (&mut seen, &mut scratch, &mut found),
-                )?;
+                self.check_batch(&bytes[at..], &batch, (own, &lost, facts), (&mut seen, &mut scratch, &mut found))?;
                 self.check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch)?;
                 link = Some((place, batch));
                 at += batch.length as usize;
@@ -367,7 +362,9 @@ impl Model {
         };
         let at = |place: &Place| (place.segment, place.offset);
         let between = at(&before_place)..at(&place);
-        let behind_damage = self.rotten.iter().any(|rotten| between.contains(&at(rotten)));
+        // Where a segment was exchanged the damage stood in the file before this one.
+        let was_here = |rotten: &Place| at(rotten) == at(&place) && *rotten != place;
+        let behind_damage = self.rotten.iter().any(|rotten| between.contains(&at(rotten)) || was_here(rotten));
         let chained = batch.prev_chain == before.chain && batch.number.0 == before.number.0 + 1;
         // Seqs are passed over only where they were lost to damage, or where the store has them and the log
         // lost them.
@@ -390,7 +387,7 @@ impl Model {
         &mut self,
         bytes: &[u8],
         batch: &BatchHeader,
-        (own, lost, synced): (Stream, &InPart, Seq),
+        (own, lost, facts): (Stream, &InPart, &Facts),
         (seen, scratch, found): (&mut [Seen], &mut Vec<u8>, &mut Found),
     ) -> Result<(), Wrong> {
         let mut wrong = None;
@@ -414,7 +411,8 @@ impl Model {
             };
             if lost.has_lost(seq) {
                 // What did not arrive over a damaged place cannot be told from damage.
-                let is_damaged = |item: &Item| item.damaged || item.what == What::Gap || item.flushed || seq > synced;
+                let is_damaged =
+                    |item: &Item| item.damaged || item.what == What::Gap || item.flushed || seq > facts.synced;
                 if !self.items.get(index as usize).is_some_and(is_damaged) {
                     wrong = Some(format!("seq {seq} counts as damaged, and nobody has damaged it"));
                 }
@@ -432,8 +430,9 @@ impl Model {
                         && entry_received_at(head) == Some(item.received_at_ns)
                 }
                 (What::Void | What::Hole(_), None) => true,
-                // A void stands where the ring's entry is damaged.
-                (What::Block(_), None) => item.damaged,
+                // A void stands where the ring's entry is damaged, or given back: behind a damaged log even what the
+                // store has is replayed, as far as it is there.
+                (What::Block(_), None) => item.damaged || (item.flushed && facts.rot != Rot::Nothing),
                 (What::Void | What::Gap, _) => false,
             };
             if !agrees {

@@ -18,7 +18,7 @@ use crate::sim::check::{Ending, Facts, Found, Model, Rot, Wrong};
 use crate::sim::life::Ended;
 use crate::sim::plan::{Plan, RING_BYTES, RING_SLOTS};
 use crate::sim::ring::{Hit, SimRing};
-use crate::types::{BatchNo, Epoch, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
+use crate::types::{BatchNo, Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
 use crate::wal::batch::{BATCH, BatchHeader, Place, STREAM};
 use crate::wal::entry::EntryKind;
 use crate::wal::intake::RingHeader;
@@ -330,6 +330,9 @@ impl Shard {
                     }
                 }
             }
+            // What it said of earlier damage is gone with it: nothing proves what stands behind that.
+            let first_handled = header.handled.iter().map(|range| range.resume_seq.prev()).min();
+            let from = first_handled.map_or(from, |first| first.min(from));
             (from.0 + 1..=upto.0).for_each(|seq| self.model.rot_entry(Seq(seq)));
         }
         let behind = batches.iter().find(|(start, _)| *start >= range.end);
@@ -361,11 +364,14 @@ impl Shard {
     /// written afterwards says that it had been there.
     pub fn strayed(&mut self, medium: &SharedMedium, name: &str, places: &[Astray<'_>]) {
         self.lurking += 1;
-        if let FileName::Spare(file) = parse_name(name) {
+        let lurk = |model: &mut Model, file: FileId| {
             for place in places {
                 let pages = (place.at / PAGE_BYTES * PAGE_BYTES..place.at + place.right.len()).step_by(PAGE_BYTES);
-                pages.for_each(|page| self.model.lurk(file, page as u32));
+                pages.for_each(|page| model.lurk(file, page as u32));
             }
+        };
+        if let FileName::Spare(file) = parse_name(name) {
+            lurk(&mut self.model, file);
         }
         let FileName::Segment(_) = parse_name(name) else { return };
         let Some((_, content)) = self.segments(medium).into_iter().find(|(known, _)| known == name) else { return };
@@ -389,6 +395,8 @@ impl Shard {
         }
         let Ok(header) = SegmentHeader::decode(&truth) else { return };
         let headless = SegmentHeader::decode(&content).as_ref() != Ok(&header);
+        // What was written over it since may be lost in a power cut to come.
+        lurk(&mut self.model, header.file_id);
         for hit in hits {
             let batches = self.damaged(medium, (&header, &truth), hit, headless);
             self.strays.extend(batches.iter().map(|batch| (batch.number, batch.first_seq)));
@@ -411,7 +419,7 @@ impl Shard {
     }
 
     /// The last batch that another one which is there says to be synced.
-    fn proven(&self, medium: &SharedMedium) -> BatchNo {
+    pub(super) fn proven(&self, medium: &SharedMedium) -> BatchNo {
         let segments = self.segments(medium);
         let headers = segments.iter().filter_map(|(_, content)| Some((SegmentHeader::decode(content).ok()?, content)));
         let all = headers.flat_map(|(header, content)| batches(&header, content));

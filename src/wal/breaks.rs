@@ -143,8 +143,13 @@ impl Pause {
 
     /// A whole segment is missing or cannot be read.
     pub(super) const fn is_of_a_file(&self) -> bool {
-        matches!(self.check, Check::Damaged(Wrong::Missing | Wrong::SegmentHeader, _))
+        matches!(self.check, Check::Damaged(wrong, _) if is_of_a_file(wrong))
     }
+}
+
+/// A whole segment is missing or cannot be read.
+const fn is_of_a_file(wrong: Wrong) -> bool {
+    matches!(wrong, Wrong::Missing | Wrong::SegmentHeader)
 }
 
 /// What is known of the log so far.
@@ -195,7 +200,10 @@ pub(super) fn judged(pauses: Vec<Pause>, mut progress: Progress, ending: Ending)
     let mut known: Vec<(Box<Progress>, Option<Torn>)> = Vec::new();
     for (index, pause) in pauses.into_iter().enumerate() {
         let open = index + 1 == count && !ending.followed;
-        let durable = pause.is_durable(ending.flushed);
+        // What a recovery writes has been in the store before: that says nothing of these writes.
+        let newest = ending.newest.as_ref().map_or(Epoch(0), |header| header.epoch);
+        let replaying = pause.before.intake_done.0 + 1 < newest.0;
+        let durable = pause.is_durable(if replaying { Seq(0) } else { ending.flushed });
         #[cfg(feature = "sim")]
         let durable = (durable && !crate::planted::is_planted(crate::planted::Mutant::DurableUptoIgnored)) || {
             use crate::planted::{Mutant, is_planted};
@@ -241,8 +249,16 @@ pub(super) fn judged(pauses: Vec<Pause>, mut progress: Progress, ending: Ending)
         if (earlier.batches, earlier.end) != (progress.batches, progress.end) {
             break;
         }
-        breaks.pop();
+        let later = breaks.pop().expect("two breaks");
         known.pop();
+        // Of several that are one, a file that is missing or unreadable is to blame.
+        if let Some(one) = breaks.last_mut()
+            && is_of_a_file(later.wrong)
+            && !is_of_a_file(one.wrong)
+        {
+            one.also = Some((one.segment, one.offset));
+            (one.segment, one.offset, one.wrong, one.proof) = (later.segment, later.offset, later.wrong, later.proof);
+        }
     }
     Scanned {
         segments: progress.segments,
@@ -272,5 +288,39 @@ pub(super) const fn judge(check: Check, durable: bool) -> Option<(Wrong, Proof)>
         // A whole batch of this place that does not continue the log: nothing innocent leaves that.
         (Check::Sound(_), false) => Some((Wrong::Chain, Proof::Bytes)),
         (Check::Sound(_), true) => Some((Wrong::Chain, Proof::Durable)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pause after which nothing of the log was read.
+    fn pause(segment: u64, offset: u32, check: Check, resume: Option<Handled>) -> Pause {
+        let (segment, next) = (SegmentNo(segment), Some(Next::of(&Handled::default())));
+        Pause {
+            stop: (segment, offset),
+            segment,
+            offset,
+            also: None,
+            next,
+            check,
+            torn: None,
+            before: Box::default(),
+            resume,
+            in_part: None,
+            proven: true,
+            durable_upto: BatchNo(0),
+        }
+    }
+
+    #[test]
+    fn of_two_breaks_that_are_one_the_file_that_cannot_be_read_is_to_blame() {
+        let unreadable = Check::Damaged(Wrong::SegmentHeader, None);
+        let pauses = vec![pause(1, 0x3000, Check::End, Some(Handled::default())), pause(2, 0, unreadable, None)];
+        let ending = Ending { newest: None, followed: false, flushed: Seq(0), before: None };
+        let found = judged(pauses, Progress::default(), ending).breaks;
+        let found: Vec<_> = found.iter().map(|at| (at.segment.0, at.offset, at.wrong, at.also, at.resume)).collect();
+        assert_eq!(found, [(2, 0, Wrong::SegmentHeader, Some((SegmentNo(1), 0x3000)), None)]);
     }
 }

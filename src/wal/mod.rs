@@ -90,7 +90,8 @@
 //! # At the first batch that does not
 //!
 //! 1. Proven durable -> damaged. Only these prove it: a `durable_upto` in a readable later header,
-//!    the store's `flushed`, a pin, the retirement of the predecessor.
+//!    the store's `flushed` (not of what a recovery wrote that is not over: the store may have had it
+//!    before), a pin, the retirement of the predecessor.
 //! 2. Header readable, at least one sector with an older stamp of this file, or with a zero stamp
 //!    where it was never written (at or beyond `filled_upto`) -> torn, the log ends; every sector
 //!    fresh, or an unknown stamp -> damaged.

@@ -152,6 +152,12 @@ pub struct RingDamage {
 }
 
 impl RingDamage {
+    /// The ranges of what the store, which holds everything up to `flushed`, does not have either.
+    pub fn lost_behind(&self, flushed: Seq) -> impl Iterator<Item = (Seq, Seq)> {
+        let behind = move |&(first, last): &(Seq, Seq)| (first.max(flushed.next()), last);
+        self.lost.iter().map(behind).filter(|(first, last)| first <= last)
+    }
+
     fn add(damage: &mut Option<Self>, slot: u32, seq: Seq, why: RingWrong) {
         let this = damage.get_or_insert_with(|| Self { slot, why, lost: Vec::new() });
         match this.lost.last_mut() {
