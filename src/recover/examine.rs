@@ -102,7 +102,7 @@ pub fn examine(
     let ring_is_damaged = matches!(&ring, RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. });
     let ends_open = scanned.breaks.last().is_some_and(|at| at.resume.is_none());
     let at_end = |range: &Handled| (range.segment, range.offset) == (scanned.end.segment, scanned.end.offset);
-    let said_in_part = !ends_open && is_salvage_of_the_end_in_part(&headers, &scanned);
+    let said_in_part = !ends_open && is_salvage_of_the_end_in_part(&headers, &scanned, &ring);
     let lost_behind = (said_in_part || (!ends_open && cut_short_at.iter().any(at_end))).then_some(scanned.end.seq);
     if !ring_is_damaged {
         // What it was about is not there to be seen any more.
@@ -211,7 +211,12 @@ fn from_its_pin(
     bytes.insert(first, 0);
     let again = scan(folder, setup.flushed, &upto_pin, &bytes, |scan| scan, &mut |_| {})?;
     let image = RingImage(ring);
-    let has_all = match recover_ring(&image, &expectation(setup, &again)) {
+    let verdict = recover_ring(&image, &expectation(setup, &again));
+    if ring_epoch(&verdict) >= newest {
+        // That one was made when it was over.
+        return Ok(None);
+    }
+    let has_all = match verdict {
         RingVerdict::Replay { header, entries, .. } => {
             let mut ends = again.ends.clone();
             // As that recovery did when it began.
@@ -237,14 +242,19 @@ fn from_its_pin(
 
 /// The log ends in what a salvage of its damaged end wrote before it was cut short, and the ring has no longer all of the
 /// rest, or it would be done again: what is missing had perhaps been synced where the damage was.
-fn is_salvage_of_the_end_in_part(headers: &BTreeMap<SegmentNo, Option<SegmentHeader>>, scanned: &Scanned) -> bool {
+fn is_salvage_of_the_end_in_part(
+    headers: &BTreeMap<SegmentNo, Option<SegmentHeader>>,
+    scanned: &Scanned,
+    ring: &RingVerdict,
+) -> bool {
     let Some(newest) = scanned.newest.as_ref().map(|newest| newest.epoch) else { return false };
     let ends_in_it = scanned.segments.last().is_some_and(|last| last.header.epoch == newest);
     let of_the_end = |header: &SegmentHeader| {
         let own = (header.segment, SEGMENT_HEADER_BYTES as u32);
         header.epoch == newest && header.handled.iter().any(|range| (range.resume_segment, range.resume_offset) == own)
     };
-    ends_in_it && scanned.intake_done.0 + 1 < newest.0 && headers.values().flatten().any(of_the_end)
+    let is_over = scanned.intake_done.0 + 1 >= newest.0 || ring_epoch(ring) >= newest;
+    ends_in_it && !is_over && headers.values().flatten().any(of_the_end)
 }
 
 /// The first of the batches at the log's end that are damaged in part, one behind the other, and of which the ring still
