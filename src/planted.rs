@@ -66,6 +66,9 @@ mutants! {
     BatchGivenUp = "batch-given-up",
     /// What rots in what a salvage had kept of a damaged batch is not noticed.
     AnewUnnoticed = "anew-unnoticed",
+    /// Blocks that were carried here and follow damage in the intake ring are replayed, whatever is missing before
+    /// them.
+    CarriedBehindDamage = "carried-behind-damage",
     /// The epoch is taken from the wall clock.
     EpochFromWallClock = "epoch-from-wall-clock",
     /// The epoch stands above those of one shard only.

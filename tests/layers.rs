@@ -154,6 +154,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/inspect/verify.rs",
             "src/inspect/salvaging.rs",
             "src/inspect/repair.rs",
+            "src/sim/another.rs",
             "src/sim/blocks.rs",
             "src/sim/check.rs",
             "src/sim/plan.rs",

@@ -20,7 +20,7 @@ const SEEDS_FILES: u64 = 4_000;
 /// Seeds within which a planted bug is to be found.
 const SEEDS_FOR_A_MUTANT: u64 = 1_000;
 /// The same for the one that needs two damages in one place.
-const SEEDS_FOR_A_RARE_MUTANT: u64 = 5_000;
+const SEEDS_FOR_A_RARE_MUTANT: u64 = 20_000;
 
 #[test]
 fn promises_hold_in_every_history() {
@@ -209,7 +209,8 @@ fn run_shards(run_: &Run) -> Result<(Summary, String), Box<Violation>> {
 }
 
 fn is_caught<T>(mutant: Mutant, world: fn(&Run) -> Result<T, Box<Violation>>) -> Option<Run> {
-    let seeds = if mutant == Mutant::AnewUnnoticed { SEEDS_FOR_A_RARE_MUTANT } else { SEEDS_FOR_A_MUTANT };
+    let is_rare = matches!(mutant, Mutant::AnewUnnoticed | Mutant::CarriedBehindDamage);
+    let seeds = if is_rare { SEEDS_FOR_A_RARE_MUTANT } else { SEEDS_FOR_A_MUTANT };
     (0..seeds)
         .map(|seed| Run { seed, mutant: Some(mutant), ..Run::default() })
         .find(|candidate| world(candidate).is_err())
@@ -252,6 +253,7 @@ controls! {
     finds_a_foreign_segment_that_is_not_noticed: ForeignSegmentUnnoticed in run,
     finds_whole_blocks_that_a_salvage_gives_up: BatchGivenUp in run,
     finds_damage_in_what_a_salvage_had_kept_that_is_not_noticed: AnewUnnoticed in run,
+    finds_carried_blocks_that_follow_damage: CarriedBehindDamage in run,
     finds_a_segment_that_does_not_say_what_is_held_of_each_stream: VectorUnsaid in run,
     finds_an_epoch_from_the_wall_clock: EpochFromWallClock in run,
     finds_an_epoch_above_one_shard_only: EpochOfOneShard in run_shards,

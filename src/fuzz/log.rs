@@ -117,7 +117,7 @@ pub fn any_entry(from: &mut Choices<'_>, len_max: usize) -> Made {
                 received_at_ns: from.number() as i64,
                 rows: from.word(),
                 payload_crc: crc32fast::hash(&payload),
-                identity: (kind >= 5).then(|| Identity { stream, seq: Seq(from.number()) }),
+                identity: (kind >= 5).then(|| Identity { stream, seq: Seq((from.number() & NUMBER_MAX).max(1)) }),
             };
             (entry.encode(), payload)
         }

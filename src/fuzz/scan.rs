@@ -113,7 +113,9 @@ fn scan(files: &Files) -> Scanned {
 /// What a salvage says to be lost.
 fn gaps(scanned: &Scanned) -> Vec<Control> {
     let of = |at: &Break| match &at.in_part {
-        Some(in_part) => in_part.lost.iter().map(|run| gap(run.stream, run.first.prev(), run.last.next())).collect(),
+        Some(in_part) => {
+            in_part.lost.iter().map(|run| gap(run.stream, run.number.prev(), run.number_of(run.last).next())).collect()
+        }
         None => {
             let before = at.next.map_or(Seq(0), |next| next.seq.prev());
             vec![gap(None, before, at.resume.map_or(Seq(u64::MAX), |resume| resume.resume_seq))]

@@ -96,7 +96,7 @@ pub fn examine(
     };
     let ring_missing = ring.is_none() && setup.intake != Intake::Direct;
     let ring = match setup.intake {
-        Intake::Ring | Intake::RingAfterPowerCut => recover_ring(&RingImage(ring), &expectation(setup, &scanned)),
+        Intake::Ring | Intake::RingAfterPowerCut => behind(setup, &scanned, RingImage(ring)),
         Intake::Direct => RingVerdict::Ignored,
     };
     let ring_is_damaged = matches!(&ring, RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. });
@@ -211,7 +211,7 @@ fn from_its_pin(
     bytes.insert(first, 0);
     let again = scan(folder, setup.flushed, &upto_pin, &bytes, |scan| scan, &mut |_| {})?;
     let image = RingImage(ring);
-    let verdict = recover_ring(&image, &expectation(setup, &again));
+    let verdict = behind(setup, &again, image);
     if ring_epoch(&verdict) >= newest {
         // That one was made when it was over.
         return Ok(None);
@@ -286,6 +286,18 @@ fn ring_has_all_from(setup: &ShardSetup, ring: Option<&[u8]>, scanned: &Scanned)
         }
     }
     first
+}
+
+/// What becomes of the ring behind this log.
+fn behind(setup: &ShardSetup, scanned: &Scanned, image: RingImage<'_>) -> RingVerdict {
+    let mut verdict = recover_ring(&image, &expectation(setup, scanned));
+    let lost_whole = scanned.breaks.iter().any(|at| at.in_part.is_none() && at.resume.is_some());
+    if let RingVerdict::Replay { header, from, entries, .. } = &mut verdict
+        && (lost_whole || *from > scanned.end.seq.next())
+    {
+        image.leave_out_carried(header, entries);
+    }
+    verdict
 }
 
 fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {

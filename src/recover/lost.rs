@@ -6,7 +6,7 @@ use crate::recover::examined::{Examined, ShardSetup, boot};
 use crate::report::{Damage, Gap};
 use crate::types::{SegmentNo, Seq, Stream};
 use crate::wal::batch::StreamEnd;
-use crate::wal::breaks::{Break, Next, Passed, Proof, Scanned};
+use crate::wal::breaks::{Break, Hole, Next, Passed, Proof, Scanned};
 use crate::wal::entry::Control;
 use crate::wal::ring::{Replay, RingVerdict};
 use crate::wal::segment::{Handled, SegmentHeader};
@@ -17,8 +17,11 @@ use crate::wal::verdict::{InPart, Lost, Wrong};
 /// where a salvage has said all of what is lost in it. And where neither a gap names a block nor the store has it, a
 /// salvage had kept it, and it is damaged since: a break for each such place.
 pub(crate) fn compare_with_gaps(scanned: &mut Scanned, flushed: Seq) {
-    let is_said =
-        |run: &Lost| run.last <= flushed || unnamed(&scanned.gaps, run.stream, (run.first, run.last)).is_empty();
+    let unsaid = |run: &Lost| {
+        let behind = run.numbers_behind(flushed).map(|numbers| unnamed(&scanned.gaps, run.stream, numbers));
+        behind.unwrap_or_default()
+    };
+    let is_said = |run: &Lost| unsaid(run).is_empty();
     let is_known = |of: &InPart| !of.controls && !of.lost.is_empty() && of.lost.iter().all(is_said);
     scanned.breaks.retain(|at| !at.in_part.as_ref().is_some_and(is_known));
     #[cfg(feature = "sim")]
@@ -26,9 +29,8 @@ pub(crate) fn compare_with_gaps(scanned: &mut Scanned, flushed: Seq) {
         return;
     }
     let mut anew: Vec<Break> = Vec::new();
-    for &Passed { at: (segment, offset), lost: Lost { stream, first, last }, range } in &scanned.passed {
-        let runs = unnamed(&scanned.gaps, stream, (first.max(flushed.next()), last));
-        let mut runs: Vec<Lost> = runs.into_iter().map(|(first, last)| Lost { stream, first, last }).collect();
+    for &Passed { at: (segment, offset), lost, range } in &scanned.passed {
+        let mut runs: Vec<Lost> = unsaid(&lost).into_iter().map(|numbers| lost.part(numbers)).collect();
         let Some(run) = runs.first() else { continue };
         match anew.last_mut() {
             Some(Break { segment: before, offset: at, in_part: Some(of), .. })
@@ -191,7 +193,7 @@ pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
     let flushed = examined.setup.flushed;
     let runs = examined.scanned.breaks.iter().flat_map(|at| at.in_part.iter().flat_map(|of| &of.lost));
     let in_part = runs.filter(|run| run.last > flushed).flat_map(|run| {
-        let (from, to) = (run.first.prev(), run.last.next());
+        let (from, to) = (run.number.prev(), run.number_of(run.last).next());
         let of = run.stream.map_or_else(|| known.clone(), |stream| vec![stream]);
         of.into_iter().map(move |stream| Control::Gap { stream, from, to })
     });
@@ -207,7 +209,14 @@ pub(crate) fn gaps(examined: &Examined) -> Vec<Control> {
         let ours = known.iter().filter(|stream| Some(**stream) != ring_stream);
         ours.map(move |&stream| Control::Gap { stream, from, to: Seq(u64::MAX) })
     });
-    in_part.chain(in_log).chain(behind).chain(in_ring).collect()
+    let mut gaps: Vec<Control> = in_part.chain(in_log).chain(behind).chain(in_ring).collect();
+    // Streams that were carried here have seqs of their own: only where they go on tells what is missing.
+    let said = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(gaps.iter().copied());
+    let said: Vec<_> = said.map(|gap| (SegmentNo(0), gap)).collect();
+    let is_said = |hole: &&Hole| unnamed(&said, Some(hole.stream), (hole.from.next(), hole.upto)).is_empty();
+    let unsaid = examined.scanned.holes.iter().filter(|hole| hole.before.prev() > flushed && !is_said(hole));
+    gaps.extend(unsaid.map(|hole| Control::Gap { stream: hole.stream, from: hole.from, to: hole.upto.next() }));
+    gaps
 }
 
 /// A gap for a report.

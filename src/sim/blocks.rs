@@ -1,7 +1,7 @@
 //! Blocks of the simulated writers: each is unlike every other, and can be made again from its name.
 
 use crate::types::{BlockKind, mix64};
-use crate::wal::entry::{EncodedEntry, Entry, EntryKind, decode_entry};
+use crate::wal::entry::{EncodedEntry, Entry, EntryKind, Identity, decode_entry};
 
 /// The name of a block: whose it is, which of theirs, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +27,11 @@ impl BlockName {
         out.truncate(self.length as usize);
     }
 
-    /// The entry's header, as the writer's thread makes it.
+    /// The entry's header, as the writer's thread makes it; with an identity, as one from another store has it.
     #[must_use]
-    pub fn header(&self, payload: &[u8], received_at_ns: i64) -> EncodedEntry {
+    pub fn header(&self, payload: &[u8], received_at_ns: i64, identity: Option<Identity>) -> EncodedEntry {
         Entry {
-            kind: EntryKind::Own,
+            kind: if identity.is_some() { EntryKind::Carried } else { EntryKind::Own },
             block_kind: BlockKind::Raw,
             namespace: &self.writer.to_string(),
             table: &self.counter.to_string(),
@@ -39,7 +39,7 @@ impl BlockName {
             received_at_ns,
             rows: 1,
             payload_crc: crc32fast::hash(payload),
-            identity: None,
+            identity,
         }
         .encode()
     }

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use crate::io::disk::{Folder, Instant};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::sim::blocks::BlockName;
-use crate::types::{Chain, FileId, Receipt, SegmentNo, Seq, Stream};
+use crate::types::{Chain, FileId, Receipt, SegmentNo, Seq, StoreId, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds};
 use crate::wal::breaks::Partly;
 use crate::wal::entry::{Control, EntryKind, decode_entry, decode_identity, entry_lengths};
@@ -71,6 +71,10 @@ pub enum What {
 pub struct Item {
     /// The stream that it was accepted in.
     pub stream: Stream,
+    /// Its seq in that.
+    pub number: Seq,
+    /// The chain of that behind it; 0 where this store gives it.
+    pub chain: Chain,
     /// What it is.
     pub what: What,
     /// When it was acknowledged at the level that its policy promises.
@@ -86,8 +90,9 @@ pub struct Item {
 impl Item {
     /// A seq that was just given.
     #[must_use]
-    pub const fn new(stream: Stream, what: What) -> Self {
-        Self { stream, what, acked: None, flushed: false, damaged: false, received_at_ns: 0 }
+    pub const fn new(stream: Stream, behind: StreamEnd, what: What) -> Self {
+        let StreamEnd { seq: number, chain } = behind;
+        Self { stream, number, chain, what, acked: None, flushed: false, damaged: false, received_at_ns: 0 }
     }
 }
 
@@ -186,9 +191,9 @@ impl Model {
         for seq in (from.0..=upto.0).map(Seq) {
             if let Some(item) = self.item(seq) {
                 item.flushed = true;
-                let (stream, is_block) = (item.stream, matches!(item.what, What::Block(_)));
+                let (stream, number, is_block) = (item.stream, item.number, matches!(item.what, What::Block(_)));
                 if is_block {
-                    self.in_store.insert(stream, seq);
+                    self.in_store.insert(stream, number);
                 }
             }
         }
@@ -268,7 +273,7 @@ impl Model {
         for (stream, end) in &ends {
             // A later segment's vector knows of blocks that were lost to damage.
             let behind = log.ends.get(stream).map_or(0, |found| found.seq.0);
-            let knows_lost = behind > end.seq.0 && (end.seq.0 + 1..=behind).map(Seq).any(|seq| self.is_lost(seq));
+            let knows_lost = self.has_lost_between(*stream, end.seq, Seq(behind));
             if log.ends.get(stream) != Some(end) && !knows_lost {
                 return Err(format!("the log's end of {stream:?} is {:?}, not {end:?}", log.ends.get(stream)).into());
             }
@@ -278,7 +283,7 @@ impl Model {
             return Err(format!("the log ends at seq {}, not {}", found.last, log.last_seq()).into());
         }
         found.last = log.last_seq();
-        self.check_missing(&seen, facts, &mut found).map_err(Wrong::silent)?;
+        self.check_missing(&seen, log.current.header.store, facts, &mut found).map_err(Wrong::silent)?;
         self.check_gaps(&seen, &gaps, log, facts.synced).map_err(Wrong::silent)?;
         self.settle(&seen, &found);
         Ok(found)
@@ -295,8 +300,10 @@ impl Model {
         };
         for (stream, end) in self.vector.iter().filter(|_| undamaged) {
             let listed = ends.iter().any(|(known, _)| known == stream);
-            if !listed && !folded(stream) && stream.nonce != FOLDED && log.ends.get(stream) != Some(end) {
-                let now = log.ends.get(stream);
+            let now = log.ends.get(stream);
+            // One of another store goes on over many openings, in segments that are given back by now.
+            let went_on = stream.origin != log.current.header.store && now.is_some_and(|now| now.seq > end.seq);
+            if !listed && !folded(stream) && stream.nonce != FOLDED && now != Some(end) && !went_on {
                 return Err(format!("{stream:?} stood at {end:?} and nothing was added, and now stands at {now:?}"));
             }
         }
@@ -345,6 +352,12 @@ impl Model {
     /// Lost to damage, now or earlier.
     fn is_lost(&mut self, seq: Seq) -> bool {
         self.item(seq).is_some_and(|item| item.damaged || item.what == What::Gap)
+    }
+
+    /// A block of this stream behind `after`, up to `upto`, is lost to damage, now or earlier.
+    fn has_lost_between(&self, stream: Stream, after: Seq, upto: Seq) -> bool {
+        let is_between = |item: &&Item| item.stream == stream && item.number > after && item.number <= upto;
+        self.items.iter().filter(is_between).any(|item| item.damaged || item.what == What::Gap)
     }
 
     /// Batches follow each other; only behind damage does a batch follow nothing.
@@ -426,13 +439,17 @@ impl Model {
                 (What::Block(block) | What::Hole(block), Some(identity)) => {
                     found.blocks += 1;
                     name == Some(block)
-                        && identity == (item.stream, seq)
+                        && identity == (item.stream, item.number)
                         && entry_received_at(head) == Some(item.received_at_ns)
                 }
                 (What::Void | What::Hole(_), None) => true,
                 // A void stands where the ring's entry is damaged, or given back: behind a damaged log even what the
                 // store has is replayed, as far as it is there.
-                (What::Block(_), None) => item.damaged || (item.flushed && facts.rot != Rot::Nothing),
+                (What::Block(_), None) => {
+                    let behind_damage = || self.items.iter().take(index as usize).any(|item| item.damaged);
+                    let again = item.stream.origin != own.origin && (facts.rot != Rot::Nothing || behind_damage());
+                    item.damaged || (item.flushed && facts.rot != Rot::Nothing) || again
+                }
                 (What::Void | What::Gap, _) => false,
             };
             if !agrees {
@@ -488,10 +505,19 @@ impl Model {
             return Err(format!("batch {}: its stream table is {last:?}, its entries say {running:?}", batch.number));
         }
         for row in rows {
+            // What its source has as the same end is the same history.
+            let is_end =
+                |item: &&Item| (item.stream, item.number) == (row.stream, row.last.seq) && item.what != What::Gap;
+            let source = self.items.iter().rev().find(is_end).filter(|item| item.chain != Chain(0));
+            if let Some(source) = source.filter(|source| source.chain != row.last.chain) {
+                return Err(format!(
+                    "batch {}: {row:?} is another history, its source has {:?}",
+                    batch.number, source.chain
+                ));
+            }
             match ends.iter_mut().find(|(stream, _)| *stream == row.stream) {
                 Some((_, end)) => {
-                    let mut between = (end.seq.0 + 1..=row.prev.seq.0).map(Seq);
-                    if *end != row.prev && (row.prev.seq <= end.seq || !between.any(|seq| self.is_lost(seq))) {
+                    if *end != row.prev && !self.has_lost_between(row.stream, end.seq, row.prev.seq) {
                         return Err(format!("batch {}: {:?} does not follow {end:?}", batch.number, row));
                     }
                     *end = row.last;
@@ -502,13 +528,19 @@ impl Model {
         Ok(())
     }
 
-    fn check_missing(&self, seen: &[Seen], facts: &Facts, found: &mut Found) -> Result<(), String> {
+    fn check_missing(&self, seen: &[Seen], own: StoreId, facts: &Facts, found: &mut Found) -> Result<(), String> {
+        let mut damaged_before = facts.rot != Rot::Nothing;
         for (index, item) in self.items.iter().enumerate() {
             let seq = Seq(self.before + 1 + index as u64);
+            damaged_before |= item.damaged;
             if seen[index] != Seen::No || item.damaged || !matches!(item.what, What::Block(_)) {
                 continue;
             }
             if facts.rot == Rot::Ring && seq > found.last {
+                continue;
+            }
+            if damaged_before && seq > found.last && item.stream.origin != own {
+                // Its source sends it again.
                 continue;
             }
             let behind = seq < found.first || (facts.rot == Rot::Log && seq > found.last);
@@ -549,7 +581,7 @@ impl Model {
     fn check_gaps(&self, seen: &[Seen], gaps: &[Control], log: &Log, synced: Seq) -> Result<(), String> {
         for (index, item) in self.items.iter().enumerate() {
             let seq = Seq(self.before + 1 + index as u64);
-            let receipt = Receipt { stream: item.stream, seq };
+            let receipt = Receipt { stream: item.stream, seq: item.number };
             if let Some(gap) = gaps.iter().find(|gap| seen[index] == Seen::Block && gap.is_of(&receipt)) {
                 return Err(format!("seq {seq} ({:?}) is there, and {gap:?} names it as lost", item.what));
             }
@@ -559,16 +591,21 @@ impl Model {
                 continue;
             }
             // Of a stream that was lost whole nobody knows any more: its place is named all the same.
-            let is_known = log.ends.contains_key(&item.stream);
+            let end = log.ends.get(&item.stream);
+            if item.stream.origin != log.current.header.store && end.is_none_or(|end| end.seq < item.number) {
+                // It is asked for anew.
+                continue;
+            }
             let names = |gap: &Control| match gap {
-                Control::Gap { stream, .. } => {
-                    let stream = if is_known { item.stream } else { *stream };
-                    gap.is_of(&Receipt { stream, seq })
-                }
+                Control::Gap { stream, .. } if end.is_none() => gap.is_of(&Receipt { stream: *stream, seq }),
+                Control::Gap { .. } => gap.is_of(&receipt),
                 _ => false,
             };
             if !gaps.iter().any(names) {
-                return Err(format!("seq {seq} ({:?}) is lost, and no gap names it", item.what));
+                return Err(format!(
+                    "seq {seq} ({:?}) of {:?} {} is lost, and no gap names it: the end is {end:?}, {gaps:?}",
+                    item.what, item.stream, item.number
+                ));
             }
         }
         Ok(())

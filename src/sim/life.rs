@@ -18,12 +18,14 @@ use crate::limits::{BATCHES_IN_FLIGHT_MAX, DRAIN_PERIOD_US, UNPUBLISHED_NAP_US};
 use crate::planted::{Mutant, is_planted};
 use crate::shard::core::{Core, Effect, Event, Sleep};
 use crate::shard::marks::Marks;
+use crate::sim::another::Another;
 use crate::sim::blocks::BlockName;
 use crate::sim::check::{Item, Model, What};
 use crate::sim::plan::{LifePlan, Plan, Trouble, Wall};
 use crate::sim::ring::{Claim, SimRing, Upto};
-use crate::types::{Seq, Stream};
-use crate::wal::entry::{EncodedEntry, void_entry};
+use crate::types::{Chain, Seq, Stream};
+use crate::wal::batch::StreamEnd;
+use crate::wal::entry::{EncodedEntry, EntryKind, Identity, void_entry};
 
 /// Turns after which a life counts as hung.
 const TURNS_MAX: u64 = 2_000_000;
@@ -121,6 +123,7 @@ pub struct Life<'a> {
     acked: Seq,
     writers: Vec<Instant>,
     held: Vec<Publication>,
+    another: Another,
     published: u32,
     closed: bool,
     store_full: bool,
@@ -183,6 +186,7 @@ impl<'a> Life<'a> {
         };
         let (wall, wall_ns) = (chance.fork(7), 1_700_000_000_000_000_000);
         let full_at = (plan.trouble == Trouble::Full).then(|| now.plus_us(chance.below(20_000)));
+        let another = Another::new(&core.log().ends, own, ground.plan.foreign_percent, chance.fork(10));
         Self {
             ground,
             plan,
@@ -197,6 +201,7 @@ impl<'a> Life<'a> {
             acked: marks.synced,
             writers,
             held: Vec::new(),
+            another,
             published: 0,
             closed: false,
             store_full,
@@ -511,6 +516,7 @@ impl<'a> Life<'a> {
             return false;
         }
         let void = self.chance.percent(1);
+        let identity = if void { None } else { self.another.next(writer) };
         let length = self.chance.within(0, u64::from(self.ground.plan.block_bytes_max)) as u32;
         let name = BlockName { writer: writer as u32, counter: self.ground.counters[writer], length };
         let mut payload = Vec::new();
@@ -519,7 +525,7 @@ impl<'a> Life<'a> {
             void_entry()
         } else {
             name.payload(&mut payload);
-            name.header(&payload, received_at_ns)
+            name.header(&payload, received_at_ns, identity)
         };
         let Some(claim) = self.ground.ring.claim(header.bytes().len() + payload.len()) else {
             self.full_in_a_stall |= self.disk.is_stalled(now);
@@ -538,7 +544,8 @@ impl<'a> Life<'a> {
         }
         let seq = self.ground.ring.take_seq(claim);
         let what = if void { What::Void } else { What::Hole(name) };
-        self.ground.model.given(seq, Item { received_at_ns, ..Item::new(self.own, what) });
+        let (stream, behind) = self.accepted(seq, identity, &payload);
+        self.ground.model.given(seq, Item { received_at_ns, ..Item::new(stream, behind, what) });
         self.published += 1;
         let publication = Publication { due: now.plus_us(hold_us), seq, claim, header, payload };
         if hold && is_planted(Mutant::SequenceBeforeCopy) {
@@ -553,6 +560,14 @@ impl<'a> Life<'a> {
         }
         self.publish(&publication, Upto::Tag);
         true
+    }
+
+    /// A block was given this seq: its stream, and where that stands behind it.
+    fn accepted(&mut self, seq: Seq, identity: Option<Identity>, payload: &[u8]) -> (Stream, StreamEnd) {
+        match identity {
+            Some(identity) => (identity.stream, self.another.sent(identity, payload)),
+            None => (self.own, StreamEnd { seq, chain: Chain(0) }),
+        }
     }
 
     /// What the wall clock says; it goes forward and back as it likes.
@@ -604,6 +619,10 @@ impl<'a> Life<'a> {
             }
         }
         if !self.stopped {
+            let is_carried = |held: &Publication| held.header.bytes()[0] == EntryKind::Carried as u8;
+            if self.held.iter().any(is_carried) {
+                self.another.hold_up();
+            }
             for publication in std::mem::take(&mut self.held) {
                 let upto = self.chance.pick(&[Upto::Seq, Upto::Cleared, Upto::PartOfSlot, Upto::AllButTag]);
                 if !is_planted(Mutant::SequenceBeforeCopy) {
@@ -650,7 +669,8 @@ impl<'a> Life<'a> {
             let mut payload = Vec::new();
             name.payload(&mut payload);
             let received_at_ns = self.received_at();
-            let header = name.header(&payload, received_at_ns);
+            let identity = self.another.next(writer);
+            let header = name.header(&payload, received_at_ns, identity);
             let all = header.bytes().len() + payload.len();
             let Some(claim) = self.ground.ring.claim(all) else { return };
             self.ground.counters[writer] += 1;
@@ -669,7 +689,8 @@ impl<'a> Life<'a> {
                 continue;
             }
             let seq = self.ground.ring.take_seq(claim);
-            self.ground.model.given(seq, Item { received_at_ns, ..Item::new(self.own, What::Hole(name)) });
+            let (stream, behind) = self.accepted(seq, identity, &payload);
+            self.ground.model.given(seq, Item { received_at_ns, ..Item::new(stream, behind, What::Hole(name)) });
             let publication = Publication { due: Instant(0), seq, claim, header, payload };
             self.fill(&publication, if early { Upto::Tag } else { upto });
         }

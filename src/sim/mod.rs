@@ -6,6 +6,7 @@
 //! and the ends that processes and machines come to. A seed decides everything ([`Plan`]), so a
 //! failure repeats. A second world ([`run_files`]) does the same to data files and their manifest.
 
+mod another;
 mod blocks;
 mod check;
 mod files;

@@ -62,6 +62,8 @@ pub struct Plan {
     pub lives: u32,
     /// The most blocks of a life.
     pub blocks: u32,
+    /// Percent of the blocks that come from another store, with an identity of their own.
+    pub foreign_percent: u64,
 }
 
 impl Plan {
@@ -100,6 +102,7 @@ impl Plan {
             },
             lives: (chance.within(2, 5) as u32).min(limits.lives_max),
             blocks: (chance.pick(&[4, 16, 40, 60, 200])).min(limits.blocks_max),
+            foreign_percent: chance.fork(9).pick(&[0, 0, 30, 70]),
         }
     }
 }

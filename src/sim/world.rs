@@ -538,6 +538,7 @@ mod tests {
     use crate::sim::blocks::BlockName;
     use crate::sim::check::{Item, What};
     use crate::sim::ring::Upto;
+    use crate::wal::batch::StreamEnd;
     use crate::wal::log::LogBounds;
 
     /// The reserve holds what the ring holds once, not once for each attempt to write it there.
@@ -554,12 +555,15 @@ mod tests {
             let name = BlockName { writer: 0, counter, length: 1000 };
             let mut payload = Vec::new();
             name.payload(&mut payload);
-            let header = name.header(&payload, 0);
+            let header = name.header(&payload, 0, None);
             let Some(claim) = world.shards[0].ring.claim(header.bytes().len() + payload.len()) else { break };
             world.shards[0].ring.copy(claim, header.bytes(), &payload, usize::MAX);
             let seq = world.shards[0].ring.take_seq(claim);
             world.shards[0].ring.fill(seq, claim, header.bytes(), &payload, Upto::Tag, &mut chance);
-            let item = Item { acked: Some(Instant(0)), ..Item::new(own, What::Block(name)) };
+            let item = Item {
+                acked: Some(Instant(0)),
+                ..Item::new(own, StreamEnd { seq, ..StreamEnd::default() }, What::Block(name))
+            };
             world.shards[0].model.given(seq, item);
         }
         world.medium.lock().kill();

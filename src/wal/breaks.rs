@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::limits::NUMBER_MAX;
 use crate::types::{BatchNo, Chain, Epoch, SegmentNo, Seq, Stream};
-use crate::wal::batch::{BatchHeader, StreamEnds};
+use crate::wal::batch::{BatchHeader, StreamEnd, StreamEnds};
 use crate::wal::entry::Control;
 use crate::wal::log::UsedSegment;
 use crate::wal::segment::{Handled, LogEnd, SegmentHeader};
+use crate::wal::vector::FOLDED;
 use crate::wal::verdict::{Check, InPart, Lost, Wrong};
 
 /// What the next batch must say to continue the log.
@@ -77,6 +79,32 @@ pub struct Passed {
     pub range: Handled,
 }
 
+/// Blocks of a stream that stood where the log passes over damage: it goes on behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The stream.
+    pub stream: Stream,
+    /// The last seq in it that was there.
+    pub from: Seq,
+    /// The last one that is not.
+    pub upto: Seq,
+    /// The log has these blocks before this seq of its own.
+    pub before: Seq,
+}
+
+impl Hole {
+    /// What is missing of a stream that was known to stand at `known` and goes on behind `end`.
+    pub(super) fn between(known: Option<&StreamEnd>, stream: Stream, end: StreamEnd, before: Seq) -> Option<Self> {
+        let from = known.map_or(Seq(0), |known| known.seq);
+        (stream.nonce != FOLDED && from < end.seq && end.seq.0 <= NUMBER_MAX).then_some(Self {
+            stream,
+            from,
+            upto: end.seq,
+            before,
+        })
+    }
+}
+
 /// What a scan found.
 #[derive(Clone, Debug, Default)]
 pub struct Scanned {
@@ -106,6 +134,8 @@ pub struct Scanned {
     pub partly: Partly,
     /// What a salvage has said to be lost, or should have.
     pub passed: Vec<Passed>,
+    /// What is missing within streams that were carried here.
+    pub holes: Vec<Hole>,
 }
 
 /// A pause: the log stopped here for now.
@@ -165,6 +195,9 @@ pub(super) struct Progress {
     pub(super) gaps: Vec<(SegmentNo, Control)>,
     pub(super) partly: Partly,
     pub(super) passed: Vec<Passed>,
+    pub(super) holes: Vec<Hole>,
+    /// A vector was read: `ends` are those of all streams.
+    pub(super) knows_ends: bool,
 }
 
 impl Next {
@@ -274,6 +307,7 @@ pub(super) fn judged(pauses: Vec<Pause>, mut progress: Progress, ending: Ending)
         gaps: progress.gaps,
         partly: progress.partly,
         passed: progress.passed,
+        holes: progress.holes,
     }
 }
 

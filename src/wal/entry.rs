@@ -166,11 +166,11 @@ pub fn entry_lengths(fixed: &[u8]) -> Option<EntryLengths> {
     })
 }
 
-/// Reads the identity of a carried entry from its header.
+/// Reads the identity of a carried entry from its header; `None` where it is none that a store gives.
 #[must_use]
 pub fn decode_identity(header: &[u8]) -> Option<Identity> {
     let record = header.get(ENTRY_BYTES..ENTRY_BYTES + IDENTITY::BYTES)?;
-    Some(Identity {
+    (1..=NUMBER_MAX).contains(&IDENTITY::seq.u64(record)).then(|| Identity {
         stream: Stream {
             origin: StoreId(IDENTITY::origin.array(record)),
             shard: ShardId(IDENTITY::shard.u16(record)),

@@ -350,6 +350,9 @@ impl Reader<'_> {
             }
         }
         if let Some(damage) = &damage {
+            let first = damage.lost.first().map_or(Seq(0), |(first, _)| *first);
+            let behind = entries.partition_point(|entry| entry.seq <= first);
+            RingImage(Some(self.bytes)).leave_out_carried(&self.header, &mut entries[behind..]);
             // Behind the last block nothing is worth a number: a damaged slot there may never have had one.
             let last = entries.iter().rposition(|entry| entry.what != What::Void);
             entries.truncate(last.map_or(0, |last| last + 1));
@@ -434,6 +437,24 @@ impl Reader<'_> {
 }
 
 impl<'a> RingImage<'a> {
+    /// Puts voids in the places of blocks that were carried here, behind damage that may have taken one of their stream:
+    /// what follows would be another history of it. The store's vector does not say that they are there, so their
+    /// source sends them again.
+    pub fn leave_out_carried(self, header: &RingHeader, entries: &mut [Replay]) {
+        #[cfg(feature = "sim")]
+        if crate::planted::is_planted(crate::planted::Mutant::CarriedBehindDamage) {
+            return;
+        }
+        let mut scratch = Vec::new();
+        for entry in entries {
+            let What::Block(span) = &entry.what else { continue };
+            let (head, _) = self.entry(header, span, &mut scratch);
+            if decode_entry(head).is_some_and(|block| block.identity.is_some()) {
+                entry.what = What::Void;
+            }
+        }
+    }
+
     /// An entry's header and payload; copied into `scratch` only where it wraps round the area's end.
     ///
     /// # Panics

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::types::{BatchNo, Epoch, SegmentNo, Seq};
 use crate::wal::batch::{BatchHeader, Place, decode_header};
-use crate::wal::breaks::{Ending, Next, Passed, Pause, Progress, Scanned, Torn, judge, judged};
+use crate::wal::breaks::{Ending, Hole, Next, Passed, Pause, Progress, Scanned, Torn, judge, judged};
 use crate::wal::entry::Control;
 use crate::wal::log::UsedSegment;
 use crate::wal::read::{each_control, stream_rows};
@@ -307,7 +307,7 @@ impl Scan {
         // Nothing is known of what stood before the log's beginning but what the store has of it.
         let known = (self.flushed > Seq(0)).then(|| self.flushed.next());
         let Some(first) = next.map(|next| next.seq).or(known) else { return };
-        let lost = Lost { stream: None, first, last: range.resume_seq.prev() };
+        let lost = Lost { stream: None, first, last: range.resume_seq.prev(), number: first };
         if lost.first <= lost.last {
             self.progress.passed.push(Passed { at, lost, range });
         }
@@ -353,6 +353,8 @@ impl Scan {
     }
 
     fn take(&mut self, header: &SegmentHeader, batch: &BatchHeader, place: Place, bytes: &[u8]) {
+        // The log begins here, and says so where there is anything to be said.
+        self.progress.knows_ends |= self.progress.batches == 0 && self.pauses.is_empty();
         let progress = &mut self.progress;
         let end = place.offset + batch.length;
         match progress.segments.last_mut() {
@@ -387,6 +389,15 @@ impl Scan {
             // It stands before all blocks of its batch.
             None => {
                 let Some((ends, gaps)) = vector::decode(payload) else { return };
+                // Where the beginning is lost, one that was not met since may have stood there before.
+                let was_met = |stream| progress.knows_ends || progress.ends.contains_key(stream);
+                let goes_on: Vec<_> =
+                    ends.iter().filter(|(stream, _)| progress.batches > 1 && was_met(*stream)).collect();
+                for (stream, end) in goes_on {
+                    let before = batch.first_seq;
+                    progress.holes.extend(Hole::between(progress.ends.get(stream), *stream, *end, before));
+                }
+                progress.knows_ends = true;
                 progress.ends = ends;
                 for gap in gaps {
                     if progress.gaps.iter().all(|(_, known)| *known != gap) {
@@ -396,6 +407,10 @@ impl Scan {
             }
         });
         for row in stream_rows(bytes, batch) {
+            if row.stream != header.stream() {
+                let before = batch.first_seq;
+                progress.holes.extend(Hole::between(progress.ends.get(&row.stream), row.stream, row.prev, before));
+            }
             progress.ends.insert(row.stream, row.last);
             progress.listed.insert(row.stream);
         }

@@ -142,10 +142,34 @@ pub fn check(bytes: &[u8], place: &Place, stamps: &Stamps) -> Check {
 pub struct Lost {
     /// The stream; `None` where only their numbers are known.
     pub stream: Option<Stream>,
-    /// The first.
+    /// The first, by its seq in the log.
     pub first: Seq,
     /// The last.
     pub last: Seq,
+    /// The first one's seq in its stream, which the others follow; the same where the stream is not known.
+    pub number: Seq,
+}
+
+impl Lost {
+    /// The seq in its stream of the block with this seq in the log.
+    #[must_use]
+    pub const fn number_of(&self, seq: Seq) -> Seq {
+        // What stands in a log is anything.
+        Seq(self.number.0.saturating_add(seq.0 - self.first.0))
+    }
+
+    /// What is left of it with these seqs in its stream.
+    #[must_use]
+    pub const fn part(&self, (from, to): (Seq, Seq)) -> Self {
+        let first = Seq(self.first.0 + (from.0 - self.number.0));
+        Self { stream: self.stream, first, last: Seq(first.0 + (to.0 - from.0)), number: from }
+    }
+
+    /// The seqs in its stream of those behind this seq of the log; `None` where all are before it.
+    #[must_use]
+    pub fn numbers_behind(&self, seq: Seq) -> Option<(Seq, Seq)> {
+        (self.last > seq).then(|| (self.number_of(self.first.max(seq.next())), self.number_of(self.last)))
+    }
 }
 
 /// What is lost of a batch that is damaged in part.
@@ -183,20 +207,28 @@ pub fn partly(checked: &Check, bytes: &[u8], own: Stream) -> Option<(BatchHeader
         return None;
     }
     let bytes = &bytes[..header.length as usize];
-    let mut all = InPart::default();
+    let (mut all, mut is_known) = (InPart::default(), true);
     let holds = body_holds(bytes, header, |kind, seq, (at, header_bytes)| {
-        let stream = match kind {
-            EntryKind::Own => Some(own),
-            EntryKind::Carried => decode_identity(&copied(bytes, at, header_bytes)).map(|identity| identity.stream),
+        let (stream, number) = match kind {
+            EntryKind::Own => (own, seq),
+            EntryKind::Carried => {
+                let Some(identity) = decode_identity(&copied(bytes, at, header_bytes)) else {
+                    return is_known = false;
+                };
+                (identity.stream, identity.seq)
+            }
             EntryKind::Control => return all.controls = true,
             EntryKind::Void => return,
         };
+        let one = Lost { stream: Some(stream), first: seq, last: seq, number };
         match all.lost.last_mut() {
-            Some(lost) if lost.stream == stream && lost.last.next() == seq => lost.last = seq,
-            _ => all.lost.push(Lost { stream, first: seq, last: seq }),
+            Some(run) if (run.stream, run.last.next(), run.number_of(seq)) == (one.stream, seq, number) => {
+                run.last = seq
+            }
+            _ => all.lost.push(one),
         }
     });
-    holds.then_some((*header, all))
+    (holds && is_known).then_some((*header, all))
 }
 
 /// The header of a batch that is sound, or damaged in part only.
