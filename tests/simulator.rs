@@ -19,7 +19,7 @@ const SEEDS_SHARDS: u64 = 5_000;
 const SEEDS_FILES: u64 = 4_000;
 /// Seeds within which a planted bug is to be found.
 const SEEDS_FOR_A_MUTANT: u64 = 1_000;
-/// The same for the one that needs two damages in one place.
+/// The same for those that need two damages in one place, or damage between blocks of another store.
 const SEEDS_FOR_A_RARE_MUTANT: u64 = 20_000;
 
 #[test]

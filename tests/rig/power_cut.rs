@@ -1,11 +1,13 @@
 //! Faults 2, 3, 4, 7, 30 and 36: a power cut at any moment, and writes that a disk loses or misplaces.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
+use forebay::report::Damage;
 use forebay::{Error, OnDamage};
 
-use crate::check::{Found, Said, nothing};
+use crate::check::{Found, Place, Said, nothing};
 use crate::device::{Fs, Rig};
 use crate::enclosure::enclosed;
 use crate::image::{BatchAt, How, State, What};
@@ -283,12 +285,22 @@ fn lost_or_named(recorded: &Recorded<'_>, state: &State, said: &Said, victims: &
                     return Err(format!("another place is named: {damaged}"));
                 }
                 let engine = load.open_with(OnDamage::Salvage).map_err(|error| format!("not salvaged: {error}"))?;
-                let is_lost = |(shard, _, seq): (u16, u64, u64)| {
+                // What was lost unsynced right behind the damage cannot be told from it: the range that is named has it.
+                let promised = said.acked.iter().filter(|(name, _)| said.must.contains(name));
+                let promised: BTreeSet<Place> = promised.map(|(_, place)| *place).collect();
+                let is_lost = |place: Place| {
+                    let (shard, _, seq) = place;
+                    let is_in = |damage: &Damage| {
+                        damage.shard == shard
+                            && damage.from_seq.is_none_or(|from| from <= seq)
+                            && damage.to_seq.is_none_or(|to| seq <= to)
+                    };
                     let of = |batch: &&BatchAt| {
                         batch.shard == shard
                             && (batch.first_seq..batch.first_seq + u64::from(batch.count)).contains(&seq)
                     };
-                    victims.iter().any(|batch| of(&batch))
+                    let is_unsynced = || !promised.contains(&place) && damaged.log.iter().any(is_in);
+                    victims.iter().any(|batch| of(&batch)) || is_unsynced()
                 };
                 Found::read(&engine)?.check(said, load.sink, &is_lost)?;
                 engine.close().map_err(|error| format!("closing: {error}"))?;
