@@ -109,11 +109,11 @@ pub fn examine(
         let unseen = |range: &&Handled| scanned.breaks.is_empty() || (lost_behind.is_some() && at_end(range));
         // Only a ring of this boot knows what was lost behind the range.
         let ends_known = matches!(&ring, RingVerdict::Replay { header, cut: None, .. } if header.boot == boot(setup));
-        let unfinished = |range: &Handled| {
+        let as_damage = |range: &Handled| {
             let damage = unfinished_salvage(setup, range);
             Damage { flushed: damage.flushed && ends_known, ..damage }
         };
-        report.damage.extend(cut_short_at.iter().filter(unseen).map(unfinished));
+        report.damage.extend(cut_short_at.iter().filter(unseen).map(as_damage));
         if said_in_part {
             let (segment, offset) = (scanned.end.segment, scanned.end.offset);
             let at_end = Handled { segment, offset, ..Handled::default() };
@@ -174,6 +174,13 @@ fn unsay(header: &mut SegmentHeader) -> Vec<Handled> {
     std::mem::take(&mut header.handled)
 }
 
+/// The epoch of the newest recovery, if the log ends in it and does not say that it is over.
+fn unfinished(scanned: &Scanned) -> Option<Epoch> {
+    let newest = scanned.newest.as_ref()?.epoch;
+    let ends_in_it = scanned.segments.last()?.header.epoch == newest;
+    (ends_in_it && scanned.intake_done.0 + 1 < newest.0).then_some(newest)
+}
+
 /// The log up to where the newest recovery began, and the segment in which it did, if that one was cut short in its
 /// replay and the ring still has all of what it replayed: it is done again then, into the same segments. To go on behind
 /// it would use up a segment of the reserve each time, until a full disk prevented the start. A salvage is done
@@ -187,11 +194,7 @@ fn from_its_pin(
     ring: Option<&[u8]>,
     scanned: &Scanned,
 ) -> Result<Option<(SegmentNo, Scanned)>, OpenError> {
-    let Some(newest) = scanned.newest.as_ref().map(|newest| newest.epoch) else { return Ok(None) };
-    let ends_in_it = scanned.segments.last().is_some_and(|last| last.header.epoch == newest);
-    if !ends_in_it || scanned.intake_done.0 + 1 >= newest.0 {
-        return Ok(None);
-    }
+    let Some(newest) = unfinished(scanned) else { return Ok(None) };
     // The pin's segment, and so all of what that recovery wrote, is still there.
     let pinned = |header: &&SegmentHeader| header.epoch == newest && header.pin.is_some();
     let Some(first) = headers.values().flatten().find(pinned).map(|header| header.segment) else { return Ok(None) };
@@ -247,14 +250,13 @@ fn is_salvage_of_the_end_in_part(
     scanned: &Scanned,
     ring: &RingVerdict,
 ) -> bool {
-    let Some(newest) = scanned.newest.as_ref().map(|newest| newest.epoch) else { return false };
-    let ends_in_it = scanned.segments.last().is_some_and(|last| last.header.epoch == newest);
+    let Some(newest) = unfinished(scanned) else { return false };
     let of_the_end = |header: &SegmentHeader| {
         let own = (header.segment, SEGMENT_HEADER_BYTES as u32);
         header.epoch == newest && header.handled.iter().any(|range| (range.resume_segment, range.resume_offset) == own)
     };
-    let is_over = scanned.intake_done.0 + 1 >= newest.0 || ring_epoch(ring) >= newest;
-    ends_in_it && !is_over && headers.values().flatten().any(of_the_end)
+    // A ring of its own epoch was made when it was over.
+    ring_epoch(ring) < newest && headers.values().flatten().any(of_the_end)
 }
 
 /// The first of the batches at the log's end that are damaged in part, one behind the other, and of which the ring still

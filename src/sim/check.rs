@@ -88,6 +88,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// Lost to damage, now or earlier.
+    const fn is_lost(&self) -> bool {
+        self.damaged || matches!(self.what, What::Gap)
+    }
+
     /// A seq that was just given.
     #[must_use]
     pub const fn new(stream: Stream, behind: StreamEnd, what: What) -> Self {
@@ -351,13 +356,13 @@ impl Model {
 
     /// Lost to damage, now or earlier.
     fn is_lost(&mut self, seq: Seq) -> bool {
-        self.item(seq).is_some_and(|item| item.damaged || item.what == What::Gap)
+        self.item(seq).is_some_and(|item| item.is_lost())
     }
 
     /// A block of this stream behind `after`, up to `upto`, is lost to damage, now or earlier.
     fn has_lost_between(&self, stream: Stream, after: Seq, upto: Seq) -> bool {
         let is_between = |item: &&Item| item.stream == stream && item.number > after && item.number <= upto;
-        self.items.iter().filter(is_between).any(|item| item.damaged || item.what == What::Gap)
+        self.items.iter().filter(is_between).any(Item::is_lost)
     }
 
     /// Batches follow each other; only behind damage does a batch follow nothing.
@@ -424,8 +429,7 @@ impl Model {
             };
             if lost.has_lost(seq) {
                 // What did not arrive over a damaged place cannot be told from damage.
-                let is_damaged =
-                    |item: &Item| item.damaged || item.what == What::Gap || item.flushed || seq > facts.synced;
+                let is_damaged = |item: &Item| item.is_lost() || item.flushed || seq > facts.synced;
                 if !self.items.get(index as usize).is_some_and(is_damaged) {
                     wrong = Some(format!("seq {seq} counts as damaged, and nobody has damaged it"));
                 }
@@ -508,7 +512,8 @@ impl Model {
             // What its source has as the same end is the same history.
             let is_end =
                 |item: &&Item| (item.stream, item.number) == (row.stream, row.last.seq) && item.what != What::Gap;
-            let source = self.items.iter().rev().find(is_end).filter(|item| item.chain != Chain(0));
+            let is_foreign = row.stream.origin != own.origin;
+            let source = self.items.iter().rev().filter(|_| is_foreign).find(is_end);
             if let Some(source) = source.filter(|source| source.chain != row.last.chain) {
                 return Err(format!(
                     "batch {}: {row:?} is another history, its source has {:?}",

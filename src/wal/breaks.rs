@@ -162,6 +162,24 @@ pub(super) struct Pause {
 }
 
 impl Pause {
+    /// The log stopped here, with this known of it, and nothing is known of what follows.
+    pub(super) fn new(stop: (SegmentNo, u32), next: Option<Next>, check: Check, before: Progress) -> Self {
+        Self {
+            stop,
+            segment: stop.0,
+            offset: stop.1,
+            also: None,
+            next,
+            check,
+            torn: None,
+            before: Box::new(before),
+            resume: None,
+            in_part: None,
+            proven: false,
+            durable_upto: BatchNo(0),
+        }
+    }
+
     /// Something proves that more of the log had been synced here.
     pub(super) fn is_durable(&self, flushed: Seq) -> bool {
         self.proven
@@ -331,21 +349,9 @@ mod tests {
 
     /// A pause after which nothing of the log was read.
     fn pause(segment: u64, offset: u32, check: Check, resume: Option<Handled>) -> Pause {
-        let (segment, next) = (SegmentNo(segment), Some(Next::of(&Handled::default())));
-        Pause {
-            stop: (segment, offset),
-            segment,
-            offset,
-            also: None,
-            next,
-            check,
-            torn: None,
-            before: Box::default(),
-            resume,
-            in_part: None,
-            proven: true,
-            durable_upto: BatchNo(0),
-        }
+        let next = Some(Next::of(&Handled::default()));
+        let pause = Pause::new((SegmentNo(segment), offset), next, check, Progress::default());
+        Pause { resume, proven: true, ..pause }
     }
 
     #[test]

@@ -177,20 +177,7 @@ impl Scan {
             State::Skipping(_) => return false,
         };
         self.state = State::Searching;
-        self.pauses.push(Pause {
-            stop: (segment, offset),
-            segment,
-            offset,
-            also: None,
-            next,
-            check,
-            torn: None,
-            before: Box::new(self.progress.clone()),
-            resume: None,
-            in_part: None,
-            proven: false,
-            durable_upto: BatchNo(0),
-        });
+        self.pauses.push(Pause::new((segment, offset), next, check, self.progress.clone()));
         true
     }
 
@@ -389,13 +376,14 @@ impl Scan {
             // It stands before all blocks of its batch.
             None => {
                 let Some((ends, gaps)) = vector::decode(payload) else { return };
-                // Where the beginning is lost, one that was not met since may have stood there before.
-                let was_met = |stream| progress.knows_ends || progress.ends.contains_key(stream);
-                let goes_on: Vec<_> =
-                    ends.iter().filter(|(stream, _)| progress.batches > 1 && was_met(*stream)).collect();
-                for (stream, end) in goes_on {
-                    let before = batch.first_seq;
-                    progress.holes.extend(Hole::between(progress.ends.get(stream), *stream, *end, before));
+                if progress.batches > 1 {
+                    for (stream, end) in &ends {
+                        let known = progress.ends.get(stream);
+                        // Where the beginning is lost, one that was not met since may have stood there before.
+                        if progress.knows_ends || known.is_some() {
+                            progress.holes.extend(Hole::between(known, *stream, *end, batch.first_seq));
+                        }
+                    }
                 }
                 progress.knows_ends = true;
                 progress.ends = ends;
