@@ -16,7 +16,8 @@ use forebay::io::disk::{DiskOp, Done, Instant, OpId, Outcome};
 use forebay::limits::SEGMENT_HEADER_BYTES;
 use forebay::serve::lines::check;
 use forebay::shard::consumer::Consumer;
-use forebay::shard::core::{Core, CoreConfig, Effect, Event, Look};
+use forebay::shard::core::{Core, CoreConfig};
+use forebay::shard::event::{Effect, Event, Look};
 use forebay::shard::ring::{Ring, Wake};
 use forebay::types::{
     BatchNo, BlockKind, Chain, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream,

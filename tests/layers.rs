@@ -77,6 +77,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/data/files.rs",
             "src/shard/marks.rs",
             "src/shard/commit.rs",
+            "src/shard/event.rs",
             "src/shard/core.rs",
         ],
     ),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::shard::claim::{Word, slots_between};
-use crate::shard::core::Look;
+use crate::shard::event::Look;
 use crate::shard::intake::{Reader, Region};
 use crate::shard::ring::{Ring, Wake, asleep};
 use crate::shard::ring_file::{self, Backing};

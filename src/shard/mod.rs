@@ -5,6 +5,7 @@ pub mod commit;
 pub mod consumer;
 pub mod core;
 pub mod driver;
+pub mod event;
 pub mod handle;
 pub(crate) mod intake;
 pub mod marks;

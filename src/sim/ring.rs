@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use crate::io::chance::Chance;
 use crate::io::medium::Fate;
 use crate::limits::{INTAKE_UNIT_BYTES, PAGE_BYTES, SECTOR_BYTES};
-use crate::shard::core::Look;
+use crate::shard::event::Look;
 use crate::types::{Epoch, Seq, StoreId};
 use crate::wal::batch::{BatchBuilder, Push};
 use crate::wal::intake::{
