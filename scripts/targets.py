@@ -3,11 +3,12 @@
 order. Appends a JSON line for each run to OUT (load-test's or fio's, with `target` naming load and round), and prints
 a table of the targets. --show prints it again from OUT. python3 and fio; about 20 minutes.
 
-    scripts/targets.py OUT.jsonl [--rounds N] [--dir FOLDER-ON-THE-DISK-TO-MEASURE] [--show]
+    scripts/targets.py OUT.jsonl [--rounds N] [--dir FOLDER-ON-THE-DISK-TO-MEASURE] [--only LOAD]... [--show]
 """
 
 import argparse
 import json
+import operator
 import os
 import pathlib
 import random
@@ -117,41 +118,52 @@ def least_second(run):
 
 
 def targets(runs):
-    """Each target: what, how much is asked, in words, the figure in words, and whether it holds."""
+    """Each target of whose loads there are runs: what, how much is asked, the figure, and whether it holds."""
     rows = []
 
-    def at_most(what, value, bound, unit):
-        rows.append((what, f"at most {bound:,g} {unit}", f"{value:,.1f} {unit}", value <= bound))
+    def row(what, value, bound, asked, measured, holds):
+        try:
+            value = value()
+        except KeyError as missing:
+            if missing.args[0] not in {**loads(), **whole_path()}:
+                raise
+            return
+        rows.append((what, asked, measured(value), holds(value, bound)))
 
-    def at_least(what, value, bound, unit=""):
-        rows.append((what, f"at least {bound:,g} {unit}".strip(), f"{value:,.2f} {unit}".strip(), value >= bound))
+    def at_most(what, bound, unit, value):
+        row(what, value, bound, f"at most {bound:,} {unit}", lambda is_: f"{is_:,.1f} {unit}", operator.le)
+
+    def at_least(what, bound, value):
+        row(what, value, bound, f"at least {bound:,}", lambda is_: f"{is_:,.2f}", operator.ge)
+
+    def drop(of, to):
+        return 100 * (1 - runs.ratio(of, to, pace))
 
     for key, bound in (("p50", 1), ("p99", 10), ("p999", 1000)):
-        at_most(f"level 1, 128 B, closed loop, {key} of an ack", runs.middle("128 B (1)", latency(key)), bound, "us")
+        at_most(f"level 1, 128 B, closed loop, {key} of an ack", bound, "us",
+                lambda key=key: runs.middle("128 B (1)", latency(key)))
     for size in SIZES[1:]:
-        name = f"{size} B (1) open loop"
-        at_most(f"level 1, {size} B, at half of the most, corrected p99.9",
-                runs.middle(name, latency("p999", True)), 5000, "us")
-    at_least("(2,0), 65536 B, bytes/s, against fio's sequential writes",
-             runs.ratio("65536 B (2,0)", "fio sequential", band), 0.8)
-    at_least("(2,0), 4096 B, one writer, against fio psync fdatasync=1",
-             runs.ratio("4096 B (2,0) one writer", "fio psync", pace), 0.9)
-    drop = lambda of, to: 100 * (1 - runs.ratio(of, to, pace))
+        at_most(f"level 1, {size} B, at half of the most, corrected p99.9", 5000, "us",
+                lambda size=size: runs.middle(f"{size} B (1) open loop", latency("p999", True)))
+    at_least("(2,0), 65536 B, bytes/s, against fio's sequential writes", 0.8,
+             lambda: runs.ratio("65536 B (2,0)", "fio sequential", band))
+    at_least("(2,0), 4096 B, one writer, against fio psync fdatasync=1", 0.9,
+             lambda: runs.ratio("4096 B (2,0) one writer", "fio psync", pace))
     for size in SIZES:
-        at_most(f"drop of (2,3000) against (1), {size} B", drop(f"{size} B (2,3000)", f"{size} B (1)"), 3, "%")
-    at_most("drop of (2,0) against (2,3000), requests of 10,000 rows",
-            drop("10000 rows (2,0)", "10000 rows (2,3000)"), 15, "%")
-    name = "4096 B {} 16 in flight".format
-    at_most("drop of (2,0) against (2,3000), 4096 B, 16 in flight", drop(name("(2,0)"), name("(2,3000)")), 20, "%")
-    if "whole path (2,0)" in runs.runs:
-        stored = runs.runs["whole path (2,0)"]
-        at_least("whole path, (2,0), rows/s up to the data files",
-                 runs.middle("whole path (2,0)", lambda run: run["stored"]["rows_per_s"]), 1_500_000)
-        at_most("the same, memory of the process", max(run["stored"]["memory_peak_bytes"] for run in stored) / 2**20, 1024, "MiB")
-        at_most("the same, the log", max(run["stored"]["wal_peak_bytes"] for run in stored) / 2**20, 4096, "MiB")
-        for name in ("(1)", "(2,3000)"):
-            at_least(f"whole path, {name}, the slowest second against the median",
-                     runs.middle(f"whole path {name}", least_second), 0.5)
+        at_most(f"drop of (2,3000) against (1), {size} B", 3, "%",
+                lambda size=size: drop(f"{size} B (2,3000)", f"{size} B (1)"))
+    at_most("drop of (2,0) against (2,3000), requests of 10,000 rows", 15, "%",
+            lambda: drop("10000 rows (2,0)", "10000 rows (2,3000)"))
+    at_most("drop of (2,0) against (2,3000), 4096 B, 16 in flight", 20, "%",
+            lambda: drop("4096 B (2,0) 16 in flight", "4096 B (2,3000) 16 in flight"))
+    at_least("whole path, (2,0), rows/s up to the data files", 1_500_000,
+             lambda: runs.middle("whole path (2,0)", lambda run: run["stored"]["rows_per_s"]))
+    for what, key, bound in (("memory of the process", "memory_peak_bytes", 1024), ("the log", "wal_peak_bytes", 4096)):
+        at_most(f"the same, {what}", bound, "MiB",
+                lambda key=key: max(run["stored"][key] for run in runs.runs["whole path (2,0)"]) / 2**20)
+    for name in ("(1)", "(2,3000)"):
+        at_least(f"whole path, {name}, the slowest second against the median", 0.5,
+                 lambda name=name: runs.middle(f"whole path {name}", least_second))
     return rows
 
 
@@ -175,8 +187,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=pathlib.Path, default=ROOT / "target/measure")
     parser.add_argument("--show", action="store_true")
+    parser.add_argument("--only", action="append", metavar="LOAD",
+                        help="this load of the second table, and no other; may be given again: many rounds of what "
+                        "the noise of a few leaves open")
     arguments = parser.parse_args()
     runs = Runs(arguments.out, arguments.dir)
+    every, path = loads(), whole_path()
+    if arguments.only:
+        if unknown := set(arguments.only) - set(every):
+            sys.exit(f"no such load: {', '.join(unknown)}; there are: {', '.join(every)}")
+        every, path = {name: every[name] for name in every if name in arguments.only}, {}
     if arguments.show:
         runs.load()
         show(runs)
@@ -188,13 +208,13 @@ def main():
     subprocess.run(["cargo", "build", "--release", "--bin", "load-test"], cwd=ROOT, check=True)
     arguments.dir.mkdir(parents=True, exist_ok=True)
     for number in range(1, arguments.rounds + 1):
-        left = list(loads().items())
+        left = list(every.items())
         random.shuffle(left)
         while left:
             # One that depends on another of this round waits for it.
             left = [(name, options) for name, options in left if not runs.run(name, options, number)]
     for number in range(1, max(1, arguments.rounds // 3) + 1):
-        for name, options in random.sample(list(whole_path().items()), len(whole_path())):
+        for name, options in random.sample(list(path.items()), len(path)):
             runs.run(name, options, number)
     show(runs)
 
