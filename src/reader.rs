@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,16 +17,27 @@ use crate::io::disk::read_around;
 use crate::io::folder::DirFolder;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::shard::shared::{ReadableSegment, Shared};
-use crate::shard::waiters::Mark;
+use crate::shard::waiters::{Mark, Parked, Waited};
 use crate::types::{Block, Position, Receipt, SegmentNo, Seq, ShardId};
-use crate::wal::batch::{BatchHeader, Place, StreamEnds, decode_header};
+use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds, decode_header};
 use crate::wal::entry::{EntryKind, decode_entry};
 use crate::wal::read::{each_entry, stream_rows};
 use crate::wal::segment::{SegmentHeader, segment_name};
+use crate::wal::vector;
 use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
 
 /// Bytes that are read at once, at least one batch.
 const READ_AHEAD_BYTES: usize = 1 << 20;
+
+/// A block of the log, with what its stream's chain is made of.
+pub struct Logged {
+    /// The block; its chain is the one behind it.
+    pub delivered: Delivered,
+    /// Where its stream stood before it.
+    pub before: StreamEnd,
+    /// CRC-32 of its payload.
+    pub payload_crc: u32,
+}
 
 /// A reader of one shard's log.
 pub struct LogReader {
@@ -38,7 +50,7 @@ pub struct LogReader {
     buf: AlignedBuf,
     /// What the buffer holds: the offset in the segment of its first byte, and how many.
     held: (u32, usize),
-    ready: VecDeque<Delivered>,
+    ready: VecDeque<Logged>,
     position: Position,
     next_seq: Seq,
 }
@@ -55,7 +67,48 @@ impl LogReader {
         synced_only: bool,
         from: Position,
     ) -> Result<Self, Error> {
-        let mut this = Self {
+        let mut this = Self::nowhere(shard, folder, shared, synced_only, from);
+        let first = this.locate(from)?;
+        this.enter(first);
+        Ok(this)
+    }
+
+    /// A reader from the last segment on before which everything is `covered`: that is asked of where the streams
+    /// stood at its beginning.
+    ///
+    /// # Errors
+    /// [`Error::Behind`] where no segment is; what `covered` says.
+    pub fn from_segment<E: From<Error>>(
+        shard: ShardId,
+        folder: Arc<DirFolder>,
+        shared: Arc<Shared>,
+        synced_only: bool,
+        covered: &mut dyn FnMut(&StreamEnds) -> Result<bool, E>,
+    ) -> Result<Self, E> {
+        let mut this = Self::nowhere(shard, folder, shared, synced_only, Position::default());
+        let segments: Vec<_> = this.shared.segments().segments.iter().rev().cloned().collect();
+        for segment in segments {
+            let first_seq = segment.first_seq;
+            this.enter(segment);
+            if let Some(ends) = this.says()?
+                && covered(&ends)?
+            {
+                this.next_seq = first_seq;
+                this.position = Position { seq: first_seq.prev(), ..this.position };
+                return Ok(this);
+            }
+        }
+        Err(this.behind().into())
+    }
+
+    fn nowhere(
+        shard: ShardId,
+        folder: Arc<DirFolder>,
+        shared: Arc<Shared>,
+        synced_only: bool,
+        position: Position,
+    ) -> Self {
+        Self {
             shard,
             folder,
             shared,
@@ -65,12 +118,36 @@ impl LogReader {
             buf: AlignedBuf::new(READ_AHEAD_BYTES),
             held: (0, 0),
             ready: VecDeque::new(),
-            position: from,
-            next_seq: from.seq.next(),
-        };
-        let first = this.locate(from)?;
-        this.enter(first);
-        Ok(this)
+            position,
+            next_seq: position.seq.next(),
+        }
+    }
+
+    /// Where the streams stood at the beginning of the segment that was entered, as its first batch says; `None`
+    /// where that is not there, or damaged.
+    fn says(&mut self) -> Result<Option<StreamEnds>, Error> {
+        let place = self.at.expect("a place");
+        let (segment, _) = self.segment.as_ref().expect("a segment");
+        let header = segment.header.clone();
+        match self.hold(&header, place.offset, PAGE_BYTES) {
+            Err(Error::Behind { .. }) => return Ok(None),
+            other => other?,
+        }
+        let Some(batch) = decode_header(self.bytes(place.offset), &place) else { return Ok(None) };
+        self.hold(&header, place.offset, batch.length as usize)?;
+        let (_, stamps) = self.segment.as_ref().expect("a segment");
+        let image = self.bytes(place.offset);
+        if !matches!(check(image, &place, stamps), Check::Sound(_)) {
+            return Ok(None);
+        }
+        let mut said = StreamEnds::new();
+        each_entry(image, &batch, &mut Vec::new(), |head, payload| {
+            let is_control = decode_entry(head).is_some_and(|entry| entry.kind == EntryKind::Control);
+            if let Some((ends, _)) = is_control.then(|| vector::decode(payload)).flatten() {
+                said = ends;
+            }
+        });
+        Ok(Some(said))
     }
 
     /// The segment in which the block behind `from` stands or will stand.
@@ -133,6 +210,20 @@ impl LogReader {
         if self.synced_only { &self.shared.synced } else { &self.shared.written }
     }
 
+    /// Ready as soon as there may be more, or never will be.
+    pub fn poll(&self, parked: &mut Parked, context: &mut Context<'_>) -> Poll<Waited> {
+        if self.ready.is_empty() {
+            self.mark().poll(self.next_seq, parked, context)
+        } else {
+            Poll::Ready(Waited::Reached)
+        }
+    }
+
+    /// Forgets who waited and gave up.
+    pub fn unpark(&self, parked: &mut Parked) {
+        self.mark().unpark(parked);
+    }
+
     /// Waits until there may be more, or the time is over.
     pub fn wait(&self, most: Duration) {
         self.mark().wait(self.next_seq, Some(Instant::now() + most));
@@ -151,13 +242,21 @@ impl LogReader {
     /// # Errors
     /// As [`next_ready`](Self::next_ready).
     pub fn next_upto(&mut self, upto: Seq) -> Result<Option<Delivered>, Error> {
+        Ok(self.next_logged(upto)?.map(|logged| logged.delivered))
+    }
+
+    /// The same, with what its stream's chain is made of.
+    ///
+    /// # Errors
+    /// As [`next_ready`](Self::next_ready).
+    pub fn next_logged(&mut self, upto: Seq) -> Result<Option<Logged>, Error> {
         loop {
-            if self.ready.front().is_some_and(|delivered| delivered.position.seq > upto) {
+            if self.ready.front().is_some_and(|logged| logged.delivered.position.seq > upto) {
                 return Ok(None);
             }
-            if let Some(delivered) = self.ready.pop_front() {
-                self.position = delivered.position;
-                return Ok(Some(delivered));
+            if let Some(logged) = self.ready.pop_front() {
+                self.position = logged.delivered.position;
+                return Ok(Some(logged));
             }
             if self.next_seq > self.mark().at() {
                 return Ok(None);
@@ -318,11 +417,12 @@ impl LogReader {
                 None => Receipt { stream: own, seq: here },
             };
             let end = ends.entry(receipt.stream).or_default();
-            end.chain = end.chain.then(receipt.seq, entry.length, entry.payload_crc);
+            let before = *end;
+            *end = end.then(receipt.seq, entry.length, entry.payload_crc);
             if here < next_seq || in_part.has_lost(here) {
                 return;
             }
-            ready.push_back(Delivered {
+            let delivered = Delivered {
                 receipt,
                 shard,
                 chain: end.chain,
@@ -336,7 +436,8 @@ impl LogReader {
                     payload: Bytes::copy_from_slice(payload),
                     shapes: Box::default(),
                 },
-            });
+            };
+            ready.push_back(Logged { delivered, before, payload_crc: entry.payload_crc });
         });
         self.next_seq = self.next_seq.max(seq);
         if let Some(at) = &mut self.at {

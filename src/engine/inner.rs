@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::config::{Config, SyncPolicy};
 use crate::data::store::Admission;
 use crate::error::Error;
+use crate::repl::receiver::Receiver;
 use crate::shard::handle::ShardHandle;
 use crate::stats::StoreCounters;
 use crate::types::Receipt;
@@ -25,6 +26,8 @@ pub struct Inner {
     pub(crate) counters: Arc<StoreCounters>,
     /// Who judges blocks of lines before they are accepted.
     pub(crate) admission: Option<Arc<dyn Admission>>,
+    /// What the store takes in from others, whatever the number of its sources.
+    pub(crate) receiver: Mutex<Receiver>,
 }
 
 impl Inner {

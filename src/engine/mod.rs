@@ -1,8 +1,10 @@
 //! The face of the crate: opening a store, writers, receipts, reading back, closing.
 
 pub(crate) mod identity;
+pub mod inbound;
 mod inner;
 pub(crate) mod open;
+pub mod outbound;
 mod subscription;
 mod ticket;
 pub mod tools;

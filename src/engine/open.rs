@@ -11,7 +11,9 @@ use crate::config::{Config, IntakeRule, IoChoice, OnDamage};
 use crate::data::flusher::{FlushWhen, Flusher};
 use crate::data::store::{Admission, Home, Keeps, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
+use crate::engine::inbound::Inbound;
 use crate::engine::inner::Inner;
+use crate::engine::outbound::Outbound;
 use crate::engine::subscription::Subscription;
 use crate::engine::writer::Writer;
 use crate::error::Error;
@@ -29,6 +31,8 @@ use crate::recover::{
     Examined, Intake, OpenError, Opened, RecoveryReport, ShardReport, ShardSetup, carry_out, examine, next_epoch,
     put_aside,
 };
+use crate::repl::receiver::Receiver;
+use crate::repl::wire::Vector;
 use crate::report::repair_command;
 use crate::shard::core::{Core, CoreConfig};
 use crate::shard::driver::Retention;
@@ -164,6 +168,8 @@ impl Engine {
             threads.push(thread.spawn().map_err(Error::io("starting a shard's thread"))?);
         }
         let wal_bytes_max = config.segments_max(identity.shards) * config.segment_bytes * identity.shards as u64;
+        let ends = shards.iter().flat_map(|shard| shard.before.iter().map(|(stream, end)| (*stream, *end))).collect();
+        let receiver = Receiver::new(identity.store(), ends, shards.iter().map(|shard| shard.own).collect());
         let inner = Arc::new(Inner {
             policy: config.sync_policy(),
             shards: shards.into(),
@@ -177,6 +183,7 @@ impl Engine {
             wal_bytes_max,
             counters,
             admission,
+            receiver: Mutex::new(receiver),
             config,
         });
         if !inner.shards.iter().all(|shard| shard.ring.is_shared_file()) {
@@ -300,6 +307,24 @@ impl Engine {
     pub fn subscribe(&self, cursor: Cursor) -> Result<Subscription, Error> {
         self.inner.not_forked()?;
         Subscription::new(Arc::clone(&self.inner), cursor)
+    }
+
+    /// A link to a source that begins now, and what that is told of this store: the frames of its vector.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn inbound(&self) -> Result<(Inbound, Vec<Vector>), Error> {
+        self.inner.not_forked()?;
+        Ok(Inbound::new(Arc::clone(&self.inner)))
+    }
+
+    /// A link to a follower that begins now; `follower` is the opening that it has said it is.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn outbound(&self, follower: crate::types::Opening) -> Result<Outbound, Error> {
+        self.inner.not_forked()?;
+        Ok(Outbound::new(Arc::clone(&self.inner), follower))
     }
 
     /// Takes nothing more, writes, syncs and flushes what was taken, seals the log, and ends all threads.

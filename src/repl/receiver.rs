@@ -175,6 +175,12 @@ impl Receiver {
         self.waiting.iter().map(VecDeque::len).sum()
     }
 
+    /// The first seq of this shard that was taken and is not synced.
+    #[must_use]
+    pub fn first_unsynced(&self, shard: ShardId) -> Option<Seq> {
+        self.waiting[usize::from(shard.0)].front().map(|(local, ..)| *local)
+    }
+
     /// Up to where this stream is synced here.
     #[must_use]
     pub fn synced_upto(&self, stream: Stream) -> Seq {
@@ -199,6 +205,12 @@ impl Source {
     /// It sent something of this stream, new or not.
     pub fn sent(&mut self, stream: Stream) {
         self.acked.entry(stream).or_insert(Seq(0));
+    }
+
+    /// There is something to acknowledge to it.
+    #[must_use]
+    pub fn is_owed(&self, receiver: &Receiver) -> bool {
+        self.acked.iter().any(|(stream, acked)| receiver.synced_upto(*stream) > *acked)
     }
 
     /// What is to be acknowledged to it now, at most a frame of it.

@@ -402,11 +402,19 @@ impl Entries {
     #[must_use]
     pub fn upto(&self, seq: Seq) -> (usize, StreamEnd) {
         let count = self.entries.partition_point(|entry| entry.seq <= seq);
-        let end = self.entries[..count].iter().fold(self.before, |end, entry| {
-            let of = entry_lengths(&self.bytes[entry.header.clone()]).expect("an entry's header");
-            end.then(entry.seq, of.payload, of.payload_crc)
-        });
+        let end = self.entries[..count].iter().fold(self.before, |end, entry| self.after(end, entry));
         (count, end)
+    }
+
+    /// Where the stream stands behind the entry of this index, if it stands here before it.
+    #[must_use]
+    pub fn then(&self, before: StreamEnd, index: usize) -> StreamEnd {
+        self.after(before, &self.entries[index])
+    }
+
+    fn after(&self, before: StreamEnd, entry: &EntryAt) -> StreamEnd {
+        let of = entry_lengths(&self.bytes[entry.header.clone()]).expect("an entry's header");
+        before.then(entry.seq, of.payload, of.payload_crc)
     }
 }
 

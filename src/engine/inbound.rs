@@ -1,0 +1,207 @@
+//! [`Inbound`]: what one source sends, taken into this store.
+
+use std::ops::Range;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::data::store::Admission;
+use crate::engine::inner::Inner;
+use crate::error::Error;
+use crate::repl::link_error::LinkError;
+use crate::repl::receiver::{Receiver, Source};
+use crate::repl::wire::{Entries, Vector};
+use crate::shard::handle::ShardHandle;
+use crate::shard::ring::{Closed, QueueTicket, Refused};
+use crate::shard::waiters::{Parked, Waited};
+use crate::types::{Block, BlockKind, Opening, Seq, Stream};
+use crate::wal::entry::{EncodedEntry, Entry, EntryKind, Identity, decode_entry};
+
+/// One source of blocks, from the beginning of a link to its end.
+///
+/// Blocks enter through the ring like any writer's, under the identity that they have. Several sources may send the
+/// same ones: each is taken once.
+pub struct Inbound {
+    inner: Arc<Inner>,
+    source: Source,
+    /// The block that waits for room in a ring.
+    waits: Option<(Stream, Seq, QueueTicket)>,
+    parked: Vec<Parked>,
+}
+
+impl Inbound {
+    /// A link that begins now, and what its source is told of this store: frames of the vector.
+    pub(crate) fn new(inner: Arc<Inner>) -> (Self, Vec<Vector>) {
+        let receiver = lock(&inner);
+        let (source, vector) = (Source::new(&receiver), receiver.vector());
+        drop(receiver);
+        let parked = inner.shards.iter().map(|_| Parked::default()).collect();
+        (Self { inner, source, waits: None, parked }, vector)
+    }
+
+    /// Who this store is: the opening whose blocks it need not be sent.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        Opening::of(&self.inner.shards[0].own)
+    }
+
+    /// Takes what is new of a frame, or waits for room in the ring; to be called with the same frame until it is
+    /// ready. What it has taken so far stays.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the link is over.
+    pub fn poll_take(&mut self, frame: &Entries, context: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        self.inner.not_forked().map_err(LinkError::from)?;
+        let inner = Arc::clone(&self.inner);
+        let mut receiver = lock(&inner);
+        let new = receiver.is_new(frame)?;
+        let shard = &inner.shards[usize::from(receiver.shard_of(frame.stream).0)];
+        let mut end = new.start.checked_sub(1).map_or(frame.before, |last| frame.upto(frame.entries[last].seq).1);
+        let mut last = None;
+        for index in new {
+            let (seq, mut entry, payload) = carried(frame, index);
+            let bytes = payload.len() as u64;
+            if bytes > inner.config.block_bytes_max {
+                let (stream, max) = (frame.stream, inner.config.block_bytes_max);
+                return Poll::Ready(Err(LinkError::TooLarge { stream, bytes, max }));
+            }
+            let published = self.poll_publish(shard, (frame.stream, seq), &mut entry, &frame.bytes[payload], context);
+            let Poll::Ready(published) = published else {
+                want_synced(shard, last);
+                return Poll::Pending;
+            };
+            let local = published?;
+            let (header, payload) = (&frame.bytes[frame.entries[index].header.clone()], &frame.entries[index].payload);
+            end = frame.then(end, index);
+            learn(inner.admission.as_deref(), header, &frame.bytes[payload.clone()]);
+            receiver.took(frame.stream, end, local);
+            last = Some(local);
+        }
+        want_synced(shard, last);
+        self.source.sent(frame.stream);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Publishes a block at once, or takes its place in the line of those who wait for room.
+    fn poll_publish(
+        &mut self,
+        shard: &ShardHandle,
+        of: (Stream, Seq),
+        entry: &mut EncodedEntry,
+        payload: &[u8],
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Seq, Error>> {
+        // Another source may have brought what waited.
+        let place = self.waits.take().filter(|(stream, seq, _)| (*stream, *seq) == of).map(|(.., place)| place);
+        let mut place = match place {
+            Some(place) => place,
+            None => match shard.ring.try_publish(entry, payload) {
+                Ok(local) => return Poll::Ready(Ok(local)),
+                Err(_) => self.place(shard),
+            },
+        };
+        loop {
+            match place.poll(context, entry, payload) {
+                Poll::Ready(Ok(local)) => return Poll::Ready(Ok(local)),
+                Poll::Ready(Err(Refused::Deadline | Refused::Full | Refused::Closed(Closed::StoreFull))) => {
+                    place = self.place(shard);
+                }
+                Poll::Ready(Err(Refused::Closed(Closed::Fault(fault)))) => {
+                    return Poll::Ready(Err(Error::Fault(fault)));
+                }
+                Poll::Ready(Err(Refused::Forked)) => return Poll::Ready(Err(Error::Forked)),
+                Poll::Ready(Err(Refused::Closed(Closed::Closing))) => return Poll::Ready(Err(Error::Closed)),
+                Poll::Ready(Err(Refused::TooLarge)) => {
+                    let why = "a carried block is larger than the ring takes; raise intake_bytes";
+                    return Poll::Ready(Err(Error::Config(why.to_owned())));
+                }
+                Poll::Pending => {
+                    self.waits = Some((of.0, of.1, place));
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn place(&self, shard: &ShardHandle) -> QueueTicket {
+        shard.ring.queue_ticket(Instant::now() + Duration::from_millis(self.inner.config.append_deadline_ms))
+    }
+
+    /// What is to be acknowledged to the source now: synced here, and not said before.
+    pub fn acks(&mut self) -> Vec<(Stream, Seq)> {
+        let mut receiver = lock(&self.inner);
+        for shard in self.inner.shards.iter() {
+            receiver.synced(shard.shard, shard.shared.synced.at());
+        }
+        self.source.acks(&receiver)
+    }
+
+    /// Ready as soon as there may be something to acknowledge.
+    ///
+    /// # Errors
+    /// The shard's, where one has ended.
+    pub fn poll_acks(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        self.inner.not_forked().map_err(LinkError::from)?;
+        let receiver = lock(&self.inner);
+        if self.source.is_owed(&receiver) {
+            return Poll::Ready(Ok(()));
+        }
+        for (shard, parked) in self.inner.shards.iter().zip(&mut self.parked) {
+            let Some(first) = receiver.first_unsynced(shard.shard) else { continue };
+            match shard.shared.synced.poll(first, parked, context) {
+                Poll::Pending => {}
+                Poll::Ready(Waited::Reached) => return Poll::Ready(Ok(())),
+                Poll::Ready(Waited::Failed | Waited::TimedOut) => return Poll::Ready(Err(shard.unknown().into())),
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if self.inner.is_forked() {
+            return;
+        }
+        for (shard, parked) in self.inner.shards.iter().zip(&mut self.parked) {
+            shard.shared.synced.unpark(parked);
+        }
+    }
+}
+
+/// A receiver is left as it was by whatever panics.
+fn lock(inner: &Inner) -> MutexGuard<'_, Receiver> {
+    inner.receiver.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A receiver syncs before it acknowledges, at any level.
+fn want_synced(shard: &ShardHandle, last: Option<Seq>) {
+    if let Some(last) = last {
+        shard.shared.want_synced(last);
+    }
+}
+
+/// The entry of a frame as it stands here: its seq, its header, and where in the frame its payload is.
+fn carried(frame: &Entries, index: usize) -> (Seq, EncodedEntry, Range<usize>) {
+    let at = &frame.entries[index];
+    let own = decode_entry(&frame.bytes[at.header.clone()]).expect("checked when the frame was read");
+    let identity = Some(Identity { stream: frame.stream, seq: at.seq });
+    (at.seq, Entry { kind: EntryKind::Carried, identity, ..own }.encode(), at.payload.clone())
+}
+
+/// Shows a block of lines to whoever judges those of writers.
+fn learn(admission: Option<&dyn Admission>, header: &[u8], payload: &[u8]) {
+    let entry = decode_entry(header).filter(|entry| entry.block_kind == BlockKind::Lines);
+    if let (Some(admission), Some(entry)) = (admission, entry) {
+        let block = Block {
+            kind: entry.block_kind,
+            table: entry.table.into(),
+            rows: entry.rows,
+            payload: Bytes::copy_from_slice(payload),
+            shapes: Box::default(),
+        };
+        admission.learn(entry.namespace, &block);
+    }
+}

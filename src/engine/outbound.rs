@@ -1,0 +1,193 @@
+//! [`Outbound`]: what this store has for one follower, read from its log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use crate::config::SyncPolicy;
+use crate::engine::inner::Inner;
+use crate::reader::{LogReader, Logged};
+use crate::repl::link_error::LinkError;
+use crate::repl::sender::{Offered, Sender};
+use crate::repl::wire::{Frame, Vector};
+use crate::shard::waiters::{Parked, Waited};
+use crate::types::{Opening, Seq, Stream};
+use crate::wal::batch::StreamEnd;
+use crate::wal::entry::{Entry, EntryKind};
+
+/// Bytes that may be on their way to a follower and not acknowledged; a block more at most.
+const WINDOW_BYTES: usize = 16 << 20;
+/// Blocks of one shard before it is the next one's turn.
+const TURN_BLOCKS: usize = 256;
+
+/// One follower, from the beginning of a link to its end.
+///
+/// The log is the queue: it is held for the follower from where that one has everything, within the options of
+/// retention, and read back.
+pub struct Outbound {
+    inner: Arc<Inner>,
+    id: u64,
+    sender: Sender,
+    /// By shard, once the follower has said what it holds.
+    readers: Vec<LogReader>,
+    parked: Vec<Parked>,
+    turn: usize,
+}
+
+impl Outbound {
+    pub(crate) fn new(inner: Arc<Inner>, follower: Opening) -> Self {
+        let id = inner.next_reader.fetch_add(1, Ordering::Relaxed) as u64;
+        for shard in inner.shards.iter() {
+            // Held first, looked up then: what is found cannot go away in between.
+            shard.shared.hold(id, Some(Seq(0)));
+        }
+        let sender = Sender::new(inner.shards.len(), follower);
+        let parked = inner.shards.iter().map(|_| Parked::default()).collect();
+        Self { inner, id, sender, readers: Vec::new(), parked, turn: 0 }
+    }
+
+    /// Takes in a frame of what the follower holds. With the last one it is known where to begin.
+    ///
+    /// # Errors
+    /// [`LinkError`]: there are two histories of a stream, or the log begins behind what the follower holds.
+    pub fn vector(&mut self, frame: &Vector) -> Result<(), LinkError> {
+        self.sender.vector(frame)?;
+        if !self.sender.is_ready() || !self.readers.is_empty() {
+            return Ok(());
+        }
+        // What a power cut may still take must not be elsewhere only where every acknowledgement waits for fsync.
+        let synced_only = self.inner.policy == SyncPolicy::Each;
+        for shard in self.inner.shards.iter() {
+            let (folder, shared) = (Arc::clone(&shard.folder), Arc::clone(&shard.shared));
+            let covers = &mut |ends: &_| self.sender.covers(ends).map_err(LinkError::from);
+            let reader = LogReader::from_segment(shard.shard, folder, shared, synced_only, covers)?;
+            shard.shared.hold(self.id, Some(reader.next_seq().prev()));
+            self.readers.push(reader);
+        }
+        Ok(())
+    }
+
+    /// The follower has synced these.
+    pub fn acked(&mut self, rows: &[(Stream, Seq)]) {
+        self.sender.acked(rows);
+        self.hold();
+    }
+
+    /// Lets go of the log up to where the follower has everything.
+    fn hold(&self) {
+        for shard in self.inner.shards.iter() {
+            let shipped = self.sender.shipped(shard.shard);
+            if shipped > Seq(0) {
+                shard.shared.hold(self.id, Some(shipped));
+            }
+        }
+    }
+
+    /// Appends frames of what is in the log and the follower lacks, as much as may be on its way.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the log cannot be read, was trimmed, or holds another history than the follower.
+    pub fn fill(&mut self, out: &mut Vec<Frame>) -> Result<(), LinkError> {
+        self.inner.not_forked()?;
+        let mut idle = 0;
+        while idle < self.readers.len() && self.has_room() {
+            let index = self.turn;
+            self.turn = (self.turn + 1) % self.readers.len();
+            let mut any = false;
+            for _ in 0..TURN_BLOCKS {
+                if !self.has_room() {
+                    break;
+                }
+                let reader = &mut self.readers[index];
+                let Some(logged) = reader.next_logged(Seq(u64::MAX))? else {
+                    let upto = reader.next_seq().prev();
+                    self.sender.shown(self.inner.shards[index].shard, upto);
+                    break;
+                };
+                any = true;
+                offer(&mut self.sender, &logged, out)?;
+            }
+            idle = if any { 0 } else { idle + 1 };
+        }
+        self.sender.flush(out);
+        self.hold();
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.sender.bytes_unacked() < WINDOW_BYTES
+    }
+
+    /// Ready as soon as there may be more to send. Where as much is on its way as may be, an acknowledgement comes first.
+    ///
+    /// # Errors
+    /// The shard's, where one has ended.
+    pub fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        self.inner.not_forked().map_err(LinkError::from)?;
+        if !self.has_room() {
+            return Poll::Pending;
+        }
+        for ((reader, shard), parked) in self.readers.iter().zip(self.inner.shards.iter()).zip(&mut self.parked) {
+            match reader.poll(parked, context) {
+                Poll::Pending => {}
+                Poll::Ready(Waited::Reached) => return Poll::Ready(Ok(())),
+                Poll::Ready(Waited::Failed | Waited::TimedOut) => return Poll::Ready(Err(shard.unknown().into())),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Blocks and voids of this store's log that may have left it and that the follower has not acknowledged.
+    #[must_use]
+    pub fn behind_blocks(&self) -> u64 {
+        let shards = self.inner.shards.iter();
+        shards.map(|shard| shard.marks().written.0.saturating_sub(self.sender.shipped(shard.shard).0)).sum()
+    }
+
+    /// Bytes that were sent and are not acknowledged.
+    #[must_use]
+    pub const fn bytes_unacked(&self) -> usize {
+        self.sender.bytes_unacked()
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        if self.inner.is_forked() {
+            return;
+        }
+        for (reader, parked) in self.readers.iter().zip(&mut self.parked) {
+            reader.unpark(parked);
+        }
+        for shard in self.inner.shards.iter() {
+            shard.shared.hold(self.id, None);
+        }
+    }
+}
+
+/// Shows a block of the log to the sender, with the header that it had where it was accepted.
+fn offer(sender: &mut Sender, logged: &Logged, out: &mut Vec<Frame>) -> Result<(), LinkError> {
+    let delivered = &logged.delivered;
+    let header = Entry {
+        kind: EntryKind::Own,
+        block_kind: delivered.block.kind,
+        namespace: &delivered.namespace,
+        table: &delivered.block.table,
+        length: delivered.block.payload.len() as u32,
+        received_at_ns: delivered.received_at_ns,
+        rows: delivered.block.rows,
+        payload_crc: logged.payload_crc,
+        identity: None,
+    }
+    .encode();
+    let offered = Offered {
+        shard: delivered.shard,
+        local: delivered.position.seq,
+        stream: delivered.receipt.stream,
+        before: logged.before,
+        behind: StreamEnd { seq: delivered.receipt.seq, chain: delivered.chain },
+        header: header.bytes(),
+        payload: &delivered.block.payload,
+    };
+    Ok(sender.offer(&offered, out)?)
+}

@@ -1,0 +1,385 @@
+//! Sites that follow each other, over real stores: links are queues of encoded frames that cut, repeat and swap them;
+//! stores are closed and opened again, power-cut at level 1 (to a copy of their folder from before their last blocks),
+//! and restored from a backup. At the end all are linked, and every store holds the same blocks of each stream, each
+//! once and in order (P8), and every block that was accepted and not lost with its store is there.
+//!
+//! `FOREBAY_HISTORIES` sets how many run (default 20), `FOREBAY_HISTORY_SEED` the first seed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use forebay::engine::inbound::Inbound;
+use forebay::engine::outbound::Outbound;
+use forebay::io::chance::Chance;
+use forebay::repl::link_error::LinkError;
+use forebay::repl::receiver::Refused;
+use forebay::repl::wire::{Entries, Frame, HEADER_BYTES, Vector};
+use forebay::store::Hold;
+use forebay::types::Stream;
+use forebay::wal::batch::StreamEnds;
+use forebay::{Block, Config, Cursor, Durability, Engine};
+
+const SITES: usize = 3;
+
+/// A block as a store holds it: its seq, the chain behind it, its payload.
+type Held = (u64, u64, Vec<u8>);
+
+fn config(dir: &Path, shards: usize, level: u8) -> Config {
+    let config = Config::new(dir)
+        .shards(shards)
+        .segment_bytes(1 << 20)
+        .block_bytes_max(64 << 10)
+        .batch_bytes_max(64 << 10)
+        .intake_bytes(128 << 10)
+        .intake_slots(1024)
+        .wal_bytes_max(128 << 20)
+        .wal_level(level);
+    if level == 2 { config.wal_fsync_period_ms(0) } else { config }
+}
+
+fn frame(bytes: &[u8]) -> Frame {
+    let (header, payload) = bytes.split_at(HEADER_BYTES);
+    Frame::decode(header.try_into().expect("a header"), payload.to_vec()).expect("a frame")
+}
+
+fn names(of: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(of).expect("a folder").map(|entry| entry.expect("an entry")) {
+        let path = entry.path();
+        if entry.file_type().expect("a type").is_dir() {
+            found.extend(names(&path));
+        }
+        found.push(path);
+    }
+    found.sort();
+    found
+}
+
+/// Copies a folder of which nobody renames anything meanwhile: an engine makes its segments when it likes.
+fn copy(from: &Path, to: &Path) {
+    loop {
+        let before = names(from);
+        fs::create_dir_all(to).expect("a folder for the copy");
+        let copied = before.iter().try_for_each(|path| {
+            let target = to.join(path.strip_prefix(from).expect("a path below"));
+            fs::create_dir_all(target.parent().expect("a folder"))?;
+            if path.is_dir() { fs::create_dir_all(target) } else { fs::copy(path, target).map(drop) }
+        });
+        if copied.is_ok() && names(from) == before {
+            return;
+        }
+        fs::remove_dir_all(to).expect("half a copy");
+    }
+}
+
+struct Site {
+    dir: PathBuf,
+    shards: usize,
+    level: u8,
+    engine: Option<Engine>,
+    backup: Option<PathBuf>,
+}
+
+impl Site {
+    fn new(dir: PathBuf, shards: usize, level: u8) -> Self {
+        let mut this = Self { dir, shards, level, engine: None, backup: None };
+        this.open();
+        this
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("it is open")
+    }
+
+    fn open(&mut self) {
+        let opened = Engine::open_with(config(&self.dir, self.shards, self.level), Box::new(Hold));
+        self.engine = Some(opened.expect("it opens"));
+    }
+
+    fn close(&mut self) {
+        self.engine.take().expect("it is open").close().expect("it closes");
+    }
+
+    fn append(&self, chance: &mut Chance, count: u64) {
+        for _ in 0..count {
+            let writer = self.engine().writer("plant7").expect("a writer");
+            let bytes = if chance.percent(3) { 30_000 } else { chance.below(300) };
+            let payload: Vec<u8> = (0..bytes).map(|_| chance.below(256) as u8).collect();
+            let receipt = writer.append(Block::raw("blobs", payload)).expect("a receipt");
+            // What was written may leave.
+            self.engine().wait(&receipt, Durability::Written).expect("it is written");
+        }
+    }
+
+    fn restore(&mut self, from: &Path) {
+        self.close();
+        fs::remove_dir_all(&self.dir).expect("the old folder");
+        copy(from, &self.dir);
+        self.open();
+    }
+
+    /// Everything in its log, by stream.
+    fn blocks(&self) -> BTreeMap<Stream, Vec<Held>> {
+        let mut streams: BTreeMap<Stream, Vec<Held>> = BTreeMap::new();
+        for delivered in self.engine().subscribe(Cursor::default()).expect("a subscription").until_end() {
+            let delivered = delivered.expect("a block");
+            let of = streams.entry(delivered.receipt.stream).or_default();
+            let seq = delivered.receipt.seq.0;
+            assert!(of.last().is_none_or(|(last, ..)| *last < seq), "each once, and in order: {delivered:?}");
+            of.push((seq, delivered.chain.0, delivered.block.payload().to_vec()));
+        }
+        streams
+    }
+
+    /// All that it would tell a source that it holds.
+    fn vector(&self) -> StreamEnds {
+        let (_, vector) = self.engine().inbound().expect("an inbound link");
+        vector.into_iter().flat_map(|frame| frame.ends).collect()
+    }
+}
+
+struct Link {
+    from: usize,
+    to: usize,
+    out: Outbound,
+    inbound: Inbound,
+    frames: VecDeque<Vec<u8>>,
+    acks: VecDeque<Vec<u8>>,
+}
+
+impl Link {
+    fn open(sites: &[Site], from: usize, to: usize) -> Self {
+        let (inbound, vector) = sites[to].engine().inbound().expect("an inbound link");
+        let mut out = sites[from].engine().outbound(inbound.opening()).expect("an outbound link");
+        for part in vector {
+            let Frame::Vector(part) = frame(&Frame::Vector(part).encode()) else { panic!("a vector") };
+            out.vector(&part).expect("one history of each stream, and all of the log");
+        }
+        Self { from, to, out, inbound, frames: VecDeque::new(), acks: VecDeque::new() }
+    }
+
+    fn fill(&mut self) {
+        let mut out = Vec::new();
+        self.out.fill(&mut out).expect("the log reads back");
+        self.frames.extend(out.iter().map(Frame::encode));
+    }
+
+    /// The follower takes in the next frame, if there is one.
+    fn take(&mut self) -> Result<(), LinkError> {
+        let Some(bytes) = self.frames.pop_front() else { return Ok(()) };
+        let Frame::Entries(entries) = frame(&bytes) else { panic!("only entries are sent") };
+        take_all(&mut self.inbound, &entries)
+    }
+
+    fn ack(&mut self) {
+        let rows = self.inbound.acks();
+        if !rows.is_empty() {
+            self.acks.push_back(Frame::Ack(rows).encode());
+        }
+    }
+
+    fn hear(&mut self) {
+        let Some(bytes) = self.acks.pop_front() else { return };
+        let Frame::Ack(rows) = frame(&bytes) else { panic!("only acks are answered") };
+        self.out.acked(&rows);
+    }
+
+    /// Until the follower has all that may leave.
+    fn drain(&mut self) {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            self.fill();
+            while !self.frames.is_empty() {
+                self.take().expect("what is sent in order is taken");
+            }
+            self.ack();
+            while !self.acks.is_empty() {
+                self.hear();
+            }
+            if self.out.behind_blocks() == 0 && self.out.bytes_unacked() == 0 {
+                return;
+            }
+            assert!(Instant::now() < give_up, "{} to {}: {} blocks behind", self.from, self.to, self.out.behind_blocks());
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+fn take_all(inbound: &mut Inbound, entries: &Entries) -> Result<(), LinkError> {
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        match inbound.poll_take(entries, &mut context) {
+            Poll::Ready(taken) => return taken,
+            Poll::Pending => std::thread::sleep(Duration::from_micros(200)),
+        }
+    }
+}
+
+/// What the network did to a link, never what two stores hold.
+fn is_of_the_network(error: &LinkError) -> bool {
+    matches!(error, LinkError::Refused(Refused::Hole { .. }))
+}
+
+#[derive(Default)]
+struct Counts {
+    cuts: u64,
+    restored: u64,
+    refused: u64,
+    blocks: u64,
+}
+
+fn history(seed: u64, counts: &mut Counts) {
+    let chance = &mut Chance::new(seed);
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let mut sites: Vec<Site> = (0..SITES)
+        .map(|number| {
+            let shards = 1 + chance.below(3) as usize;
+            Site::new(home.path().join(format!("site-{number}")), shards, 1 + chance.below(2) as u8)
+        })
+        .collect();
+    let mut links: Vec<Link> = Vec::new();
+    for _ in 0..40 + chance.below(80) {
+        let site = chance.below(SITES as u64) as usize;
+        let link = (!links.is_empty()).then(|| chance.below(links.len() as u64) as usize);
+        match (chance.below(24), link) {
+            (0..=4, _) => {
+                let count = chance.within(1, 12);
+                sites[site].append(chance, count);
+            }
+            (5..=6, _) => {
+                let to = (site + 1 + chance.below(SITES as u64 - 1) as usize) % SITES;
+                links.retain(|link| (link.from, link.to) != (site, to));
+                links.push(Link::open(&sites, site, to));
+            }
+            (7, _) if chance.percent(40) => {
+                links.retain(|link| link.from != site && link.to != site);
+                sites[site].close();
+                if sites[site].backup.is_none() {
+                    let backup = home.path().join(format!("backup-{site}"));
+                    copy(&sites[site].dir, &backup);
+                    sites[site].backup = Some(backup);
+                }
+                sites[site].open();
+            }
+            (8, _) if sites[site].level == 1 && chance.percent(60) => {
+                // Nothing that is taken in or synced from here on is in the copy, so nothing is acknowledged.
+                counts.cuts += 1;
+                links.retain(|link| link.to != site);
+                let before = home.path().join("before");
+                copy(&sites[site].dir, &before);
+                let count = chance.within(1, 12);
+                sites[site].append(chance, count);
+                for link in links.iter_mut().filter(|link| link.from == site) {
+                    link.fill();
+                    while !link.frames.is_empty() {
+                        if link.take().is_err() {
+                            break;
+                        }
+                    }
+                }
+                links.retain(|link| link.from != site);
+                sites[site].restore(&before);
+                fs::remove_dir_all(&before).expect("the copy");
+            }
+            (9, _) if chance.percent(20) => {
+                if let Some(backup) = sites[site].backup.clone() {
+                    counts.restored += 1;
+                    links.retain(|link| link.from != site && link.to != site);
+                    // What it alone has is not to be lost.
+                    for to in (0..SITES).filter(|to| *to != site) {
+                        Link::open(&sites, site, to).drain();
+                    }
+                    sites[site].restore(&backup);
+                }
+            }
+            (10, Some(link)) if chance.percent(30) => drop(links.swap_remove(link)),
+            (11..=14, Some(link)) => links[link].fill(),
+            (15..=18, Some(index)) => {
+                let link = &mut links[index];
+                if chance.percent(5) && link.frames.len() > 1 {
+                    link.frames.swap(0, 1);
+                }
+                if chance.percent(5)
+                    && let Some(first) = link.frames.front().cloned()
+                {
+                    link.frames.push_back(first);
+                }
+                if let Err(error) = link.take() {
+                    assert!(is_of_the_network(&error), "seed {seed}: {error}");
+                    counts.refused += 1;
+                    links.swap_remove(index);
+                }
+            }
+            (19..=20, Some(link)) => links[link].ack(),
+            (_, Some(link)) => links[link].hear(),
+            (_, None) => {}
+        }
+    }
+    links.clear();
+    settle(&mut sites, seed, counts);
+}
+
+/// Every site hears from each other one, and all are equal then.
+fn settle(sites: &mut [Site], seed: u64, counts: &mut Counts) {
+    for site in sites.iter_mut() {
+        site.close();
+        site.open();
+    }
+    for _ in 0..2 {
+        for (from, to) in (0..SITES).flat_map(|from| (0..SITES).map(move |to| (from, to))) {
+            if from != to {
+                Link::open(sites, from, to).drain();
+            }
+        }
+    }
+    let first = sites[0].blocks();
+    counts.blocks += first.values().map(|blocks| blocks.len() as u64).sum::<u64>();
+    for (number, site) in sites.iter().enumerate() {
+        let blocks = site.blocks();
+        for (stream, held) in &first {
+            assert!(blocks.get(stream) == Some(held), "seed {seed}: site {number} has another {stream:?}");
+        }
+        assert_eq!(blocks.len(), first.len(), "seed {seed}: site {number}");
+        assert_eq!(site.vector(), sites[0].vector(), "seed {seed}: site {number}");
+    }
+}
+
+#[test]
+fn stores_become_equal_after_any_cuts() {
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+    let (first, histories) = (number("FOREBAY_HISTORY_SEED", 0), number("FOREBAY_HISTORIES", 20));
+    let mut counts = Counts::default();
+    for seed in first..first + histories {
+        eprintln!("FOREBAY_HISTORY_SEED={seed} FOREBAY_HISTORIES=1 repeats this history as far as timing allows");
+        history(seed, &mut counts);
+    }
+    let Counts { cuts, restored, refused, blocks } = counts;
+    println!("{histories} histories, {cuts} power cuts, {restored} restored, {refused} links refused, {blocks} blocks");
+    assert!(histories < 20 || (cuts > 0 && restored > 0 && blocks > 0), "nothing happened");
+}
+
+#[test]
+fn a_follower_that_is_behind_the_log_is_told_so() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    // A store that keeps nothing gives its segments back.
+    let queue = config(&home.path().join("a"), 1, 1).wal_retention_period_s(0);
+    let engine = Engine::open_with(queue, Box::new(forebay::store::Null)).expect("it opens");
+    let writer = engine.writer("plant7").expect("a writer");
+    for _ in 0..120 {
+        writer.append(Block::raw("blobs", vec![7; 60_000])).expect("a receipt");
+    }
+    engine.sync().expect("it is synced");
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while engine.marks()[0].trimmed.0 == 0 {
+        assert!(Instant::now() < give_up, "nothing is trimmed: {:?}", engine.marks());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let follower = Site::new(home.path().join("b"), 1, 1);
+    let (inbound, vector) = follower.engine().inbound().expect("an inbound link");
+    let mut out = engine.outbound(inbound.opening()).expect("an outbound link");
+    let told = vector.iter().try_for_each(|part: &Vector| out.vector(part)).expect_err("it is behind");
+    assert!(matches!(told, LinkError::Store(forebay::Error::Behind { .. })), "{told}");
+}
