@@ -91,6 +91,17 @@ mutants! {
     ProgressBeforeFiles = "progress-before-files",
     /// Settling does not finish renames.
     RenamesUnfinished = "renames-unfinished",
+    /// A sender takes a block now and then for held by a follower that has said it ends just before it.
+    ResumesTooFar = "resumes-too-far",
+    /// What was taken in is acknowledged to its source before it is synced.
+    AcksUnsynced = "acks-unsynced",
+    /// A store that is opened draws no nonce.
+    NoNonce = "no-nonce",
+}
+
+impl Mutant {
+    /// Those that take two sites to be found; the others are found in one store.
+    pub const OF_SITES: &[Self] = &[Self::ResumesTooFar, Self::AcksUnsynced, Self::NoNonce];
 }
 
 impl fmt::Display for Mutant {

@@ -4,8 +4,10 @@
 //! never lost by a power cut of the follower.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::panic::catch_unwind;
 
 use forebay::io::chance::Chance;
+use forebay::planted::{Mutant, plant};
 use forebay::repl::receiver::{Receiver, Refused, Source};
 use forebay::repl::sender::{Offered, Sender, Stop};
 use forebay::repl::wire::{Frame, HEADER_BYTES};
@@ -344,4 +346,22 @@ fn sites_become_equal_after_any_cuts() {
     }
     println!("{histories} histories, {cuts} power cuts, {refusals} links that ended at a frame");
     assert!(cuts as u64 > histories / 4 && refusals as u64 > histories / 20, "{cuts} cuts, {refusals} refusals");
+}
+
+/// The first history in which this planted bug shows.
+fn caught(mutant: Mutant) -> Option<u64> {
+    plant(Some(mutant));
+    let found = (0..2_000).find(|seed| catch_unwind(|| history(*seed)).is_err());
+    plant(None);
+    found
+}
+
+#[test]
+fn finds_a_sender_that_resumes_too_far() {
+    println!("found in history {}", caught(Mutant::ResumesTooFar).expect("no history finds it"));
+}
+
+#[test]
+fn finds_acks_of_what_is_not_synced() {
+    println!("found in history {}", caught(Mutant::AcksUnsynced).expect("no history finds it"));
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use forebay::engine::inbound::Inbound;
 use forebay::engine::outbound::Outbound;
 use forebay::io::chance::Chance;
+use forebay::planted::{Mutant, plant};
 use forebay::repl::link_error::LinkError;
 use forebay::repl::receiver::Refused;
 use forebay::repl::wire::{Entries, Frame, HEADER_BYTES, Vector};
@@ -202,7 +204,13 @@ impl Link {
             if self.out.behind_blocks() == 0 && self.out.bytes_unacked() == 0 {
                 return;
             }
-            assert!(Instant::now() < give_up, "{} to {}: {} blocks behind", self.from, self.to, self.out.behind_blocks());
+            assert!(
+                Instant::now() < give_up,
+                "{} to {}: {} blocks behind",
+                self.from,
+                self.to,
+                self.out.behind_blocks()
+            );
             std::thread::sleep(Duration::from_micros(200));
         }
     }
@@ -359,6 +367,14 @@ fn stores_become_equal_after_any_cuts() {
     let Counts { cuts, restored, refused, blocks } = counts;
     println!("{histories} histories, {cuts} power cuts, {restored} restored, {refused} links refused, {blocks} blocks");
     assert!(histories < 20 || (cuts > 0 && restored > 0 && blocks > 0), "nothing happened");
+}
+
+#[test]
+fn finds_a_restored_store_without_a_nonce() {
+    plant(Some(Mutant::NoNonce));
+    let found = (0..200).find(|seed| catch_unwind(|| history(*seed, &mut Counts::default())).is_err());
+    plant(None);
+    println!("found in history {}", found.expect("no history finds it"));
 }
 
 #[test]

@@ -123,6 +123,8 @@ impl Engine {
         let epoch = next_epoch(opening.iter().map(|opening| &opening.examined));
         // 0 is the nonce of folded rows.
         let nonce = Nonce(random_u64().max(1));
+        #[cfg(feature = "sim")]
+        let nonce = if crate::planted::is_planted(crate::planted::Mutant::NoNonce) { Nonce(1) } else { nonce };
         let mut quarantine = QuarantineFolder::new(&dir, epoch);
         let cpus = cpus(&config);
         let mut shards = Vec::new();
