@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::report::Damaged;
 use crate::serve::line_error::LineError;
-use crate::types::{Block, Position, SegmentNo, Seq, ShardId};
+use crate::types::{Block, Position, SegmentNo, Seq, ShardId, StoreId, Term};
 
 /// The operation of the log path that failed first; the shard accepts nothing after it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -28,6 +28,25 @@ pub struct Fault {
     pub unknown: u64,
     /// What the system said.
     pub cause: Arc<io::Error>,
+}
+
+/// Why a store that replicates accepts nothing of clients at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotActive {
+    /// Another store is active.
+    #[error("fenced: term {term} is active at {active}")]
+    Fenced {
+        /// The term.
+        term: Term,
+        /// That store.
+        active: StoreId,
+    },
+    /// It was active, and has heard from none of its peers since it started.
+    #[error("waiting: no peer has been heard since the start, and start_alone is not set")]
+    Waiting,
+    /// It is a standby, and knows of no active store.
+    #[error("standby: no store is known to be active; promote one")]
+    Standby,
 }
 
 /// Why a block was not taken. Nothing of it was logged.
@@ -54,6 +73,9 @@ pub enum Why {
     /// The shard stopped at an I/O error.
     #[error(transparent)]
     Fault(#[from] Arc<Fault>),
+    /// The store is not the active one.
+    #[error(transparent)]
+    NotActive(#[from] NotActive),
     /// The engine is closing or closed.
     #[error("the engine is closed")]
     Closed,
@@ -168,13 +190,14 @@ impl Error {
         move |cause| Self::Io { context, cause }
     }
 
-    /// The exit code of a program that ends with this error: 73 in use, 74 I/O fault, 2 usage, else 1.
+    /// The exit code of a program that ends with this error: 73 in use, 74 I/O fault, 75 fenced, 2 usage, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::InUse { .. } => 73,
             Self::Fault(_) | Self::OutcomeUnknown(_) | Self::Io { .. } => 74,
             Self::Rejected(rejected) if matches!(rejected.why, Why::Fault(_)) => 74,
+            Self::Rejected(rejected) if matches!(rejected.why, Why::NotActive(_)) => 75,
             Self::Config(_) => 2,
             _ => 1,
         }

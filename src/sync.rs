@@ -136,6 +136,8 @@ pub(crate) enum Mutant {
     NoVoid,
     /// Who joins the line does not look at the room again.
     NoLookInLine,
+    /// Who joins the line does not see that the ring is fenced.
+    NoFenceInLine,
     /// Room is given back to claimers when it is drained.
     FreedWhileReadable,
 }

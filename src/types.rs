@@ -121,6 +121,16 @@ pub struct Stream {
     pub nonce: Nonce,
 }
 
+/// The number of a promotion: it grows with each, and of two stores that were promoted the one with the higher is active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Term(pub u64);
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// One opening of one store, all of its shards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Opening {

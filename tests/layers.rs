@@ -137,6 +137,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/engine/inbound.rs",
             "src/engine/outbound.rs",
             "src/engine/open.rs",
+            "src/engine/replicate.rs",
             "src/engine/tools.rs",
             "src/probe/device.rs",
             "src/probe/measure.rs",

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use forebay::engine::inbound::Inbound;
 use forebay::engine::outbound::Outbound;
+use forebay::error::NotActive;
 use forebay::io::chance::Chance;
 use forebay::planted::{Mutant, plant};
 use forebay::repl::link_error::LinkError;
 use forebay::repl::receiver::Refused;
 use forebay::repl::wire::{Entries, Frame, HEADER_BYTES, Vector};
 use forebay::store::Hold;
-use forebay::types::Stream;
+use forebay::types::{StoreId, Stream, Term};
 use forebay::wal::batch::StreamEnds;
 use forebay::{Block, Config, Cursor, Durability, Engine};
 
@@ -375,6 +376,24 @@ fn finds_a_restored_store_without_a_nonce() {
     let found = (0..200).find(|seed| catch_unwind(|| history(*seed, &mut Counts::default())).is_err());
     plant(None);
     println!("found in history {}", found.expect("no history finds it"));
+}
+
+#[test]
+fn a_store_that_is_not_active_takes_what_others_accepted_and_nothing_of_clients() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let chance = &mut Chance::new(1);
+    let sites = [Site::new(home.path().join("a"), 2, 1), Site::new(home.path().join("b"), 1, 2)];
+    sites[0].append(chance, 50);
+    sites[1].engine().set_active(Err(NotActive::Fenced { term: Term(8), active: StoreId([7; 16]) }));
+    let writer = sites[1].engine().writer("plant7").expect("a writer");
+    let told = writer.append(Block::raw("blobs", &b"x"[..])).expect_err("it is fenced");
+    assert_eq!(told.to_string(), "fenced: term 8 is active at 07070707-0707-0707-0707-070707070707");
+    assert_eq!(told.exit_code(), 75);
+    assert!(writer.submit(Block::raw("blobs", &b"x"[..])).is_err());
+    Link::open(&sites, 0, 1).drain();
+    assert_eq!(sites[1].blocks(), sites[0].blocks());
+    sites[1].engine().set_active(Ok(()));
+    writer.append(Block::raw("blobs", &b"x"[..])).expect("it is active");
 }
 
 #[test]

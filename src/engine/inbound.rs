@@ -105,7 +105,9 @@ impl Inbound {
         loop {
             match place.poll(context, entry, payload) {
                 Poll::Ready(Ok(local)) => return Poll::Ready(Ok(local)),
-                Poll::Ready(Err(Refused::Deadline | Refused::Full | Refused::Closed(Closed::StoreFull))) => {
+                Poll::Ready(Err(
+                    Refused::Deadline | Refused::Full | Refused::Closed(Closed::StoreFull | Closed::NotActive(_)),
+                )) => {
                     place = self.place(shard);
                 }
                 Poll::Ready(Err(Refused::Closed(Closed::Fault(fault)))) => {
@@ -126,7 +128,7 @@ impl Inbound {
     }
 
     fn place(&self, shard: &ShardHandle) -> QueueTicket {
-        shard.ring.queue_ticket(Instant::now() + Duration::from_millis(self.inner.config.append_deadline_ms))
+        shard.ring.queue_ticket_of_carried(Instant::now() + Duration::from_millis(self.inner.config.append_deadline_ms))
     }
 
     /// What is to be acknowledged to the source now: synced here, and not said before.

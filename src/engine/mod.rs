@@ -5,6 +5,7 @@ pub mod inbound;
 mod inner;
 pub(crate) mod open;
 pub mod outbound;
+mod replicate;
 mod subscription;
 mod ticket;
 pub mod tools;

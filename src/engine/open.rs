@@ -11,9 +11,7 @@ use crate::config::{Config, IntakeRule, IoChoice, OnDamage};
 use crate::data::flusher::{FlushWhen, Flusher};
 use crate::data::store::{Admission, Home, Keeps, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
-use crate::engine::inbound::Inbound;
 use crate::engine::inner::Inner;
-use crate::engine::outbound::Outbound;
 use crate::engine::subscription::Subscription;
 use crate::engine::writer::Writer;
 use crate::error::Error;
@@ -32,7 +30,6 @@ use crate::recover::{
     put_aside,
 };
 use crate::repl::receiver::Receiver;
-use crate::repl::wire::Vector;
 use crate::report::repair_command;
 use crate::shard::core::{Core, CoreConfig};
 use crate::shard::driver::Retention;
@@ -309,24 +306,6 @@ impl Engine {
     pub fn subscribe(&self, cursor: Cursor) -> Result<Subscription, Error> {
         self.inner.not_forked()?;
         Subscription::new(Arc::clone(&self.inner), cursor)
-    }
-
-    /// A link to a source that begins now, and what that is told of this store: the frames of its vector.
-    ///
-    /// # Errors
-    /// [`Error::Forked`].
-    pub fn inbound(&self) -> Result<(Inbound, Vec<Vector>), Error> {
-        self.inner.not_forked()?;
-        Ok(Inbound::new(Arc::clone(&self.inner)))
-    }
-
-    /// A link to a follower that begins now; `follower` is the opening that it has said it is.
-    ///
-    /// # Errors
-    /// [`Error::Forked`].
-    pub fn outbound(&self, follower: crate::types::Opening) -> Result<Outbound, Error> {
-        self.inner.not_forked()?;
-        Ok(Outbound::new(Arc::clone(&self.inner), follower))
     }
 
     /// Takes nothing more, writes, syncs and flushes what was taken, seals the log, and ends all threads.

@@ -188,6 +188,7 @@ impl Writer {
             Refused::Deadline => Why::Deadline { shard, deadline_ms: self.inner.config.append_deadline_ms },
             Refused::Closed(Closed::Fault(fault)) => Why::Fault(fault),
             Refused::Closed(Closed::StoreFull) => Why::StoreFull(shard),
+            Refused::Closed(Closed::NotActive(why)) => Why::NotActive(why),
             Refused::Closed(Closed::Closing) => Why::Closed,
             Refused::TooLarge => Why::TooLarge { bytes: 0, max: self.inner.config.block_bytes_max },
             Refused::Forked => Why::Forked,

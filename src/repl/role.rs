@@ -4,27 +4,9 @@
 //! done (P7); of two that were promoted to the same term while they could not meet, one yields, the same one on both
 //! sides. What changed must be durable before it counts: see [`Roles::meet`].
 
-use crate::repl::wire::{Role, Stand, Term};
-use crate::types::StoreId;
-
-/// Why a store does not accept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Another store is active.
-    #[error("fenced: term {term} is active at {active}")]
-    Fenced {
-        /// The term.
-        term: Term,
-        /// That store.
-        active: StoreId,
-    },
-    /// It was active, and has heard from none of its peers since it started.
-    #[error("waiting: no peer has been heard since the start, and start_alone is not set")]
-    Waiting,
-    /// It is a standby, and knows of no active store.
-    #[error("standby: no store is known to be active; promote one")]
-    Standby,
-}
+use crate::error::NotActive;
+use crate::repl::wire::{Role, Stand};
+use crate::types::{StoreId, Term};
 
 /// The role of one store.
 #[derive(Clone, Debug)]
@@ -52,14 +34,14 @@ impl Roles {
     /// Whether blocks of clients may be accepted.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn accepts(&self) -> Result<(), Refusal> {
+    /// [`NotActive`].
+    pub fn accepts(&self) -> Result<(), NotActive> {
         let Stand { role, term, active } = self.stand;
         match role {
             Role::Active | Role::ActiveActive if self.heard => Ok(()),
-            Role::Active | Role::ActiveActive => Err(Refusal::Waiting),
-            Role::Standby if active == StoreId::default() || active == self.store => Err(Refusal::Standby),
-            Role::Standby => Err(Refusal::Fenced { term, active }),
+            Role::Active | Role::ActiveActive => Err(NotActive::Waiting),
+            Role::Standby if active == StoreId::default() || active == self.store => Err(NotActive::Standby),
+            Role::Standby => Err(NotActive::Fenced { term, active }),
         }
     }
 
@@ -114,7 +96,7 @@ mod tests {
     #[test]
     fn an_active_store_that_starts_again_waits_until_it_has_heard_from_a_peer() {
         let mut one = roles(1, Role::Active, 7, 1);
-        assert_eq!(one.accepts(), Err(Refusal::Waiting));
+        assert_eq!(one.accepts(), Err(NotActive::Waiting));
         assert!(!one.meet(store(2), Stand { role: Role::Standby, term: Term(7), active: store(1) }));
         assert_eq!(one.accepts(), Ok(()));
         let alone = Roles::new(store(1), Stand { role: Role::Active, term: Term(7), active: store(1) }, true);
@@ -154,7 +136,7 @@ mod tests {
         let mut one = roles(1, Role::ActiveActive, 0, 0);
         assert!(!one.meet(store(2), Stand { role: Role::ActiveActive, ..Stand::default() }));
         assert_eq!(one.accepts(), Ok(()));
-        assert_eq!(roles(1, Role::Standby, 0, 0).accepts(), Err(Refusal::Standby));
+        assert_eq!(roles(1, Role::Standby, 0, 0).accepts(), Err(NotActive::Standby));
     }
 
     /// Three stores that meet, are promoted, demoted and started again, in any order.

@@ -142,7 +142,7 @@ impl Sender {
         let held = self.ends.get(&stream).copied().unwrap_or_default();
         #[cfg(feature = "sim")]
         let held = if held == before
-            && block.local.0 % 8 == 0
+            && block.local.0.is_multiple_of(8)
             && crate::planted::is_planted(crate::planted::Mutant::ResumesTooFar)
         {
             self.ends.insert(stream, behind);

@@ -22,7 +22,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::limits::{BLOCK_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, NUMBER_MAX};
-use crate::types::{Chain, Epoch, Nonce, Opening, Seq, StoreId, Stream};
+use crate::types::{Chain, Epoch, Nonce, Opening, Seq, StoreId, Stream, Term};
 use crate::wal::batch::StreamEnd;
 use crate::wal::entry::{
     ENTRY_BYTES, EntryKind, STREAM_BYTES, decode_entry, decode_stream, encode_stream, entry_lengths,
@@ -77,16 +77,6 @@ impl fmt::Display for Role {
             Self::Standby => "standby",
             Self::ActiveActive => "active-active",
         })
-    }
-}
-
-/// Grows with each promotion.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Term(pub u64);
-
-impl fmt::Display for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 

@@ -4,11 +4,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread;
 
+use crate::error::NotActive;
 use crate::shard::consumer::{Consumer, WakeOn};
 use crate::shard::intake::Region;
 use crate::shard::ring::{Closed, Refused, Ring, Wake};
@@ -89,7 +91,7 @@ fn drain_all(mut consumer: Consumer, bell: &Bell, on: WakeOn) -> (Vec<(u8, u8)>,
     let (mut blocks, mut voids) = (Vec::new(), 0);
     let ring = Arc::clone(consumer.ring());
     loop {
-        let closed = ring.closed().is_some();
+        let closed = matches!(ring.closed(), Some(Closed::Closing));
         let look = consumer.look();
         if look.published > consumer.drained() {
             let from = consumer.drained().0 + 1;
@@ -203,6 +205,72 @@ fn close_in_the_middle() {
     assert_eq!(shard.join().unwrap(), (accepted, 0));
 }
 
+/// The ring is fenced in the middle: no client's block that is claimed afterwards, and all that are carried here.
+fn fence_in_the_middle() {
+    let bell = Arc::new(Bell::default());
+    let (ring, consumer) = Ring::over(Region::heap(&header()), Arc::clone(&bell) as Arc<dyn Wake>, false);
+    let shard = {
+        let bell = Arc::clone(&bell);
+        thread::spawn(move || drain_all(consumer, &bell, WakeOn::Publication))
+    };
+    let later = Instant::now() + Duration::from_secs(3600);
+    let writers: Vec<_> = (1..=2u8)
+        .map(|writer| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let mut accepted = Vec::new();
+                for number in 0..2u8 {
+                    let (mut entry, payload) = entry_of(writer, number, 150);
+                    let was_fenced = ring.closed().is_some();
+                    match ring.publish_by(&mut entry, &payload, later) {
+                        Ok(seq) => {
+                            assert!(!was_fenced, "accepted after the fence");
+                            accepted.push((seq, (writer, number)));
+                        }
+                        Err(Refused::Deadline) => {}
+                        Err(Refused::Closed(Closed::NotActive(_))) => return accepted,
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+                accepted
+            })
+        })
+        .collect();
+    let carrier = {
+        let ring = Arc::clone(&ring);
+        thread::spawn(move || {
+            let mut context = Context::from_waker(Waker::noop());
+            (0..2u8)
+                .map(|number| {
+                    let (mut entry, payload) = entry_of(3, number, 60);
+                    let mut place = ring.queue_ticket_of_carried(later);
+                    loop {
+                        match place.poll(&mut context, &mut entry, &payload) {
+                            Poll::Ready(seq) => return (seq.expect("a carried block is taken"), (3, number)),
+                            Poll::Pending => thread::yield_now(),
+                        }
+                    }
+                })
+                .collect::<Vec<_>>()
+        })
+    };
+    ring.fence(Some(NotActive::Standby));
+    let mut accepted: Vec<_> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+    accepted.extend(carrier.join().unwrap());
+    ring.fence(None);
+    let (mut entry, payload) = entry_of(1, 3, 10);
+    match ring.publish_by(&mut entry, &payload, later) {
+        Ok(seq) => accepted.push((seq, (1, 3))),
+        Err(Refused::Deadline) => {}
+        Err(other) => panic!("the fence is over: {other:?}"),
+    }
+    ring.close(Closed::Closing);
+    bell.wake();
+    accepted.sort_unstable();
+    let accepted: Vec<_> = accepted.into_iter().map(|(_, block)| block).collect();
+    assert_eq!(shard.join().unwrap(), (accepted, 0));
+}
+
 fn mark_and_waiters() {
     let mark = Arc::new(Mark::new(Seq(0)));
     let waiters: Vec<_> = [1, 31, 32, 40, 41 + 2048]
@@ -240,6 +308,11 @@ fn model_close_lets_nothing_in_and_loses_nothing() {
 }
 
 #[test]
+fn model_a_fence_lets_no_client_in_and_all_that_is_carried() {
+    runs(fence_in_the_middle, RUNS);
+}
+
+#[test]
 fn model_a_mark_wakes_all_whom_it_passes() {
     runs(mark_and_waiters, RUNS);
 }
@@ -269,17 +342,19 @@ fn model_a_quarter_wakes_the_shard() {
 
 #[test]
 fn model_finds_each_planted_bug() {
-    for mutant in [
-        Mutant::PublishedBeforeTheCopy,
-        Mutant::NoFence,
-        Mutant::NoSecondLook,
-        Mutant::NoVoid,
-        Mutant::NoLookInLine,
-        Mutant::FreedWhileReadable,
+    let writers: fn() = || writers_and_shard(WakeOn::Publication);
+    for (mutant, scene) in [
+        (Mutant::PublishedBeforeTheCopy, writers),
+        (Mutant::NoFence, writers),
+        (Mutant::NoSecondLook, writers),
+        (Mutant::NoVoid, writers),
+        (Mutant::NoLookInLine, writers),
+        (Mutant::FreedWhileReadable, writers),
+        (Mutant::NoFenceInLine, fence_in_the_middle),
     ] {
         let found = catch_unwind(AssertUnwindSafe(|| {
             MUTANT.set(mutant);
-            shuttle::check_random(|| writers_and_shard(WakeOn::Publication), RUNS_TO_FIND_A_BUG);
+            shuttle::check_random(scene, RUNS_TO_FIND_A_BUG);
         }));
         MUTANT.set(Mutant::Sound);
         assert!(found.is_err(), "{mutant:?} was not found");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::error::Fault;
+use crate::error::{Fault, NotActive};
 use crate::shard::claim::{Claimed, Counters, State};
 use crate::sync::{AtomicU32, AtomicU64, Futex, Mutex, Ordering, lock};
 
@@ -30,6 +30,8 @@ const EXPIRED: u32 = 5;
 pub enum Closed {
     /// Only the reserve is left; the ring opens again by itself.
     StoreFull,
+    /// The store is not the active one: what is carried here is taken, and nothing else.
+    NotActive(NotActive),
     /// The engine is closing.
     Closing,
     /// The shard stopped at an I/O error.
@@ -40,7 +42,7 @@ impl Closed {
     /// A graver reason replaces a lesser one.
     pub(crate) const fn gravity(&self) -> u8 {
         match self {
-            Self::StoreFull => 0,
+            Self::StoreFull | Self::NotActive(_) => 0,
             Self::Closing => 1,
             Self::Fault(_) => 2,
         }
@@ -57,6 +59,16 @@ pub(crate) struct Waiter {
     status: AtomicU64,
     is_future: bool,
     waker: Mutex<Option<Waker>>,
+    of: Of,
+}
+
+/// Whose block it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// A client of this store.
+    Client,
+    /// Another store: it was accepted there.
+    Carried,
 }
 
 /// What a waiter finds.
@@ -99,6 +111,8 @@ struct Inner {
     closed: Option<Closed>,
     /// The store is full: nobody is served, and who waits goes on waiting.
     held: bool,
+    /// The ring stays full, so that all claims are made in line, and those of clients are refused there.
+    fenced: Option<NotActive>,
 }
 
 /// Who is to be woken once the lock is released.
@@ -119,8 +133,20 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Joins the line of a full ring.
-    pub(crate) fn join(&self, counters: &Counters, need: u32, deadline: Instant, waker: Option<&Waker>) -> Joined {
+    pub(crate) fn join(
+        &self,
+        counters: &Counters,
+        (of, need): (Of, u32),
+        deadline: Instant,
+        waker: Option<&Waker>,
+    ) -> Joined {
         let mut inner = lock(&self.inner);
+        let fenced = inner.fenced.is_some() && of == Of::Client;
+        #[cfg(all(test, forebay_model))]
+        let fenced = fenced && crate::sync::Mutant::now() != crate::sync::Mutant::NoFenceInLine;
+        if fenced {
+            return Joined::Closed;
+        }
         match counters.state() {
             State::Open => return Joined::Open,
             State::Closed => return Joined::Closed,
@@ -135,6 +161,7 @@ impl Queue {
             status: AtomicU64::new(status(WAITING, 0)),
             is_future: waker.is_some(),
             waker: Mutex::new(waker.cloned()),
+            of,
         });
         inner.line.push_back(Arc::clone(&waiter));
         if waiter.is_future {
@@ -206,6 +233,26 @@ impl Queue {
         self.wake(served);
     }
 
+    /// From here on no claim of a client succeeds, and those in line are refused; `None` ends it.
+    pub(crate) fn fence(&self, counters: &Counters, why: Option<NotActive>) {
+        let mut inner = lock(&self.inner);
+        inner.fenced = why;
+        let mut served = Served::default();
+        if why.is_some() && inner.closed.is_none() {
+            counters.set_state(State::Full);
+            inner.line.retain(|waiter| {
+                if waiter.of == Of::Client {
+                    waiter.settle(REFUSED, 0, &mut served);
+                }
+                waiter.of == Of::Carried
+            });
+        }
+        let more = self.serve(&mut inner, counters);
+        drop(inner);
+        self.wake(served);
+        self.wake(more);
+    }
+
     /// Closes the ring and refuses all who wait. A graver reason replaces a lesser one.
     pub(crate) fn close(&self, counters: &Counters, why: Closed) -> Orphans {
         let mut inner = lock(&self.inner);
@@ -223,10 +270,17 @@ impl Queue {
         orphans
     }
 
-    /// Why the ring is closed, if it is.
+    /// Why the ring is closed for clients, if it is.
     pub(crate) fn closed(&self) -> Option<Closed> {
         let inner = lock(&self.inner);
-        inner.closed.clone().or_else(|| inner.held.then_some(Closed::StoreFull))
+        let fenced = || inner.fenced.map(Closed::NotActive);
+        inner.closed.clone().or_else(fenced).or_else(|| inner.held.then_some(Closed::StoreFull))
+    }
+
+    /// So many wait in line.
+    #[cfg(all(test, not(forebay_model)))]
+    pub(crate) fn has_a_line_of(&self, waiters: usize) -> bool {
+        lock(&self.inner).line.len() == waiters
     }
 
     /// Futures have no timer of their own: lets their deadlines and unused grants run out. The
@@ -258,7 +312,7 @@ impl Queue {
         (next, orphans)
     }
 
-    /// Claims for the line's head as long as it fits; opens the ring where nobody waits any more.
+    /// Claims for the line's head as long as it fits; opens the ring where nobody waits any more, unless it is fenced.
     /// Not before a quarter is free: a ring that is nearly full would open and close at each block.
     fn serve(&self, inner: &mut Inner, counters: &Counters) -> Served {
         let mut served = Served::default();
@@ -273,7 +327,9 @@ impl Queue {
                 inner.granted.push((head, Instant::now()));
             }
         }
-        counters.set_state(State::Open);
+        if inner.fenced.is_none() {
+            counters.set_state(State::Open);
+        }
         served
     }
 

@@ -14,10 +14,11 @@ use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
+use crate::error::NotActive;
 use crate::shard::claim::{Claimed, Counters, NoClaim, Word};
 use crate::shard::intake::{COPY_BYTES, Region};
 pub use crate::shard::queue::Closed;
-use crate::shard::queue::{Joined, Orphans, Queue, Turn, Waiter};
+use crate::shard::queue::{Joined, Of, Orphans, Queue, Turn, Waiter};
 #[cfg(all(test, forebay_model))]
 use crate::sync::Mutant;
 use crate::sync::{AtomicU64, Ordering, fence};
@@ -128,7 +129,7 @@ impl Ring {
     pub fn publish_by(&self, entry: &mut EncodedEntry, payload: &[u8], deadline: Instant) -> Result<Seq, Refused> {
         let need = self.need(entry, payload)?;
         loop {
-            match self.claim_or_join(need, deadline, None) {
+            match self.claim_or_join((Of::Client, need), deadline, None) {
                 ClaimOrJoin::Claimed(claimed) => return Ok(self.publish(claimed, entry, payload)),
                 ClaimOrJoin::Closed => return Err(self.refused()),
                 ClaimOrJoin::Waits(waiter) => match self.queue.wait(&self.counters, &waiter) {
@@ -144,7 +145,21 @@ impl Ring {
     /// A place in line for a future: see [`QueueTicket::poll`].
     #[must_use]
     pub fn queue_ticket(self: &Arc<Self>, deadline: Instant) -> QueueTicket {
-        QueueTicket { ring: Arc::clone(self), deadline, waiter: None }
+        QueueTicket { ring: Arc::clone(self), deadline, of: Of::Client, waiter: None }
+    }
+
+    /// The same for a block that was accepted elsewhere: it is taken by a ring that is fenced, too.
+    #[must_use]
+    pub fn queue_ticket_of_carried(self: &Arc<Self>, deadline: Instant) -> QueueTicket {
+        QueueTicket { ring: Arc::clone(self), deadline, of: Of::Carried, waiter: None }
+    }
+
+    /// From here on no claim of a client succeeds, and those who wait are refused; what was claimed before will be
+    /// published. `None`: they are taken again.
+    pub fn fence(&self, why: Option<NotActive>) {
+        if !self.is_forked() {
+            self.queue.fence(&self.counters, why);
+        }
     }
 
     /// From here on no claim succeeds; what was claimed before will be published. Who waits in line
@@ -169,7 +184,7 @@ impl Ring {
         }
     }
 
-    /// Why the ring is closed, if it is.
+    /// Why the ring is closed for clients, if it is.
     #[must_use]
     pub fn closed(&self) -> Option<Closed> {
         self.queue.closed()
@@ -197,7 +212,7 @@ impl Ring {
         Ok(units as u32)
     }
 
-    fn claim_or_join(&self, need: u32, deadline: Instant, waker: Option<&std::task::Waker>) -> ClaimOrJoin {
+    fn claim_or_join(&self, (of, need): (Of, u32), deadline: Instant, waker: Option<&std::task::Waker>) -> ClaimOrJoin {
         loop {
             match self.counters.try_claim(need) {
                 Ok(claimed) => return ClaimOrJoin::Claimed(claimed),
@@ -205,7 +220,7 @@ impl Ring {
                 Err(NoClaim::DoesNotFit(seen)) if !self.counters.set_full(seen) => continue,
                 Err(NoClaim::Full | NoClaim::DoesNotFit(_)) => {}
             }
-            match self.queue.join(&self.counters, need, deadline, waker) {
+            match self.queue.join(&self.counters, (of, need), deadline, waker) {
                 Joined::Waits(waiter) => return ClaimOrJoin::Waits(waiter),
                 Joined::Closed => return ClaimOrJoin::Closed,
                 Joined::Open => {}
@@ -352,6 +367,7 @@ impl Drop for Claim<'_> {
 pub struct QueueTicket {
     ring: Arc<Ring>,
     deadline: Instant,
+    of: Of,
     waiter: Option<Arc<Waiter>>,
 }
 
@@ -370,10 +386,15 @@ impl QueueTicket {
             Ok(need) => need,
             Err(refused) => return Poll::Ready(Err(refused)),
         };
+        let mut joined = false;
         loop {
             if let Some(waiter) = &self.waiter {
                 let turn = waiter.poll_turn(cx.waker());
                 if matches!(turn, Turn::Waiting) {
+                    if joined {
+                        // The shard keeps a future's deadline and must learn of it.
+                        self.ring.wake.wake();
+                    }
                     return Poll::Pending;
                 }
                 self.waiter = None;
@@ -384,14 +405,10 @@ impl QueueTicket {
                     Turn::Waiting | Turn::Revoked => {}
                 }
             }
-            match self.ring.claim_or_join(need, self.deadline, Some(cx.waker())) {
+            match self.ring.claim_or_join((self.of, need), self.deadline, Some(cx.waker())) {
                 ClaimOrJoin::Claimed(claimed) => return Poll::Ready(Ok(self.ring.publish(claimed, entry, payload))),
                 ClaimOrJoin::Closed => return Poll::Ready(Err(self.ring.refused())),
-                ClaimOrJoin::Waits(waiter) => {
-                    self.waiter = Some(waiter);
-                    // The shard keeps a future's deadline and must learn of it.
-                    self.ring.wake.wake();
-                }
+                ClaimOrJoin::Waits(waiter) => (self.waiter, joined) = (Some(waiter), true),
             }
         }
     }

@@ -320,6 +320,41 @@ fn nothing_is_claimed_in_a_closed_ring_and_only_a_full_store_opens_it_again() {
 }
 
 #[test]
+fn a_fenced_ring_takes_what_is_carried_and_nothing_of_clients() {
+    let (ring, mut consumer, _) = ring();
+    let fenced = |refused| matches!(refused, Err(Refused::Closed(Closed::NotActive(NotActive::Standby))));
+    let (mut entry, payload) = entry_of(1, 0, 1000);
+    fill_but(&ring, 1);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut place = ring.queue_ticket_of_carried(in_an_hour());
+    assert!(place.poll(&mut cx, &mut entry, &payload).is_pending(), "there is no room");
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| ring.publish_by(&mut entry.clone(), &payload, in_an_hour()));
+        while !ring.queue.has_a_line_of(2) {
+            thread::yield_now();
+        }
+        ring.fence(Some(NotActive::Standby));
+        assert!(fenced(waits.join().expect("no panic")), "a client that waits is refused");
+    });
+    assert_eq!(drain_and_free(&mut consumer).len(), 1);
+    assert!(place.poll(&mut cx, &mut entry, &payload).is_ready(), "what is carried goes on waiting, and is taken");
+    for _ in 0..100 {
+        let mut place = ring.queue_ticket_of_carried(in_an_hour());
+        assert!(place.poll(&mut cx, &mut entry, &payload).is_ready());
+        assert!(fenced(ring.try_publish(&mut entry.clone(), &payload)));
+        assert!(fenced(ring.publish_by(&mut entry.clone(), &payload, in_an_hour())));
+        drain_and_free(&mut consumer);
+    }
+    ring.close(Closed::StoreFull);
+    let mut place = ring.queue_ticket_of_carried(in_an_hour());
+    assert!(place.poll(&mut cx, &mut entry, &payload).is_pending(), "a full store takes nothing of anybody");
+    ring.reopen();
+    assert!(place.poll(&mut cx, &mut entry, &payload).is_ready());
+    ring.fence(None);
+    ring.try_publish(&mut entry, &payload).expect("taken again");
+}
+
+#[test]
 fn a_dropped_claim_is_a_void_and_its_room_comes_back() {
     let (ring, mut consumer, _) = ring();
     for _ in 0..5 {
