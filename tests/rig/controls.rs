@@ -43,7 +43,7 @@ fn caught(name: &str, mutant: Mutant, setting: Setting, sink: Sink, blocks: u64)
             let states = match sink {
                 Sink::Parquet => without_each_record(&recorded.steps),
                 Sink::Hold | Sink::Null => (0..STATES_MAX)
-                    .filter_map(|number| state(&recorded.steps, Kind::CUTS[number % 3], &mut random))
+                    .filter_map(|number| state(recorded.rig.fs, &recorded.steps, Kind::CUTS[number % 3], &mut random))
                     .collect(),
             };
             for state in states {

@@ -169,7 +169,8 @@ fn a_slow_disk_makes_no_false_acks() {
             let mut random = crate::power_cut::random();
             for _ in 0..10 {
                 let kind = crate::states::Kind::Subset;
-                let state = crate::states::state(&recorded.steps, kind, &mut random).expect("there is always one");
+                let state = crate::states::state(recorded.rig.fs, &recorded.steps, kind, &mut random)
+                    .expect("there is always one");
                 let said = recorded.said(state.cut);
                 if let Err(why) = recorded.check(&state, &said) {
                     recorded.fail(&state, &said, &format!("100 ms for each write and flush: {why}"));

@@ -99,7 +99,9 @@ fn fill(rig: &Rig, setting: Setting, random: &mut Random) {
     for kind in Kind::CUTS {
         for _ in 0..CUTS {
             let until_room = &recorded.steps[..full.end];
-            let cut = (0..1000).filter_map(|_| state(until_room, kind, random)).find(|state| full.contains(&state.cut));
+            let cut = (0..1000)
+                .filter_map(|_| state(recorded.rig.fs, until_room, kind, random))
+                .find(|state| full.contains(&state.cut));
             let state = cut.expect("a cut while it was full");
             let said = recorded.said(state.cut);
             if let Err(why) = recorded.check(&state, &said) {

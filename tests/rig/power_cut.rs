@@ -111,7 +111,7 @@ fn cuts_of(recorded: &Recorded<'_>, count: usize, random: &mut Random) {
     let began = Instant::now();
     for _ in 0..count {
         for kind in Kind::CUTS {
-            let state = state(&recorded.steps, kind, random).expect("there is always one");
+            let state = state(recorded.rig.fs, &recorded.steps, kind, random).expect("there is always one");
             let said = recorded.said(state.cut);
             if let Err(why) = recorded.check(&state, &said) {
                 recorded.fail(&state, &said, &format!("{kind:?}: {why}"));
@@ -149,7 +149,8 @@ fn cuts_during_recovery(name: &str, fs: Fs) {
             let setting = Setting::ALL[(first + number) % 3];
             let load = Load::new(&rig, setting, Sink::Hold, blocks(fs, 100));
             let mut recorded = Recorded::run(&rig, load, Said::default());
-            let mut state = state(&recorded.steps, Kind::CUTS[random.below(3)], &mut random).expect("there is one");
+            let mut state = state(recorded.rig.fs, &recorded.steps, Kind::CUTS[random.below(3)], &mut random)
+                .expect("there is one");
             for depth in 1..=2 {
                 let said = recorded.said(state.cut);
                 if let Err(why) = caught(|| Ok(recorded.enter(&state))).map(drop) {
@@ -181,8 +182,10 @@ fn blocks(fs: Fs, elsewhere: u64) -> u64 {
 fn during_recovery(recorded: &Recorded<'_>, random: &mut Random) -> State {
     let kind = Kind::CUTS[random.below(3)];
     let opened = recorded.steps.iter().position(|step| matches!(step.what, What::Mark(_)));
-    let early = opened.filter(|_| random.percent(75)).and_then(|opened| state(&recorded.steps[..opened], kind, random));
-    early.unwrap_or_else(|| state(&recorded.steps, kind, random).expect("there is always one"))
+    let early = opened
+        .filter(|_| random.percent(75))
+        .and_then(|opened| state(recorded.rig.fs, &recorded.steps[..opened], kind, random));
+    early.unwrap_or_else(|| state(recorded.rig.fs, &recorded.steps, kind, random).expect("there is always one"))
 }
 
 #[test]
@@ -216,7 +219,8 @@ fn lost_and_misdirected(name: &str, fs: Fs) {
             done += here;
             for _ in 0..here {
                 for kind in [Kind::Lost, Kind::Misdirected] {
-                    let Some(state) = (0..50).find_map(|_| state(&recorded.steps, kind, &mut random)) else {
+                    let Some(state) = (0..50).find_map(|_| state(recorded.rig.fs, &recorded.steps, kind, &mut random))
+                    else {
                         panic!("no state: {}", recorded.summary())
                     };
                     let victims = victims(&recorded, &state);
@@ -325,7 +329,8 @@ fn within_one_boot_a_missing_entry_is_damage() {
         while different < 2 {
             number += 1;
             assert!(number < 400, "the boot id is not looked at: {different} of {number} states differ");
-            let state = state(&recorded.steps, Kind::CUTS[number % 3], &mut random).expect("there is always one");
+            let state = state(recorded.rig.fs, &recorded.steps, Kind::CUTS[number % 3], &mut random)
+                .expect("there is always one");
             let said = recorded.said(state.cut);
             let mounted = recorded.enter(&state);
             // As if the disk had been taken away and had come back.

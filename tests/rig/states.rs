@@ -6,10 +6,16 @@ use std::collections::BTreeSet;
 use forebay::data::manifest::MANIFEST_SHARD;
 use serde::{Deserialize, Serialize};
 
+use crate::device::Fs;
 use crate::image::{BatchAt, Change, How, PAGE, SECTOR, State, Step, What};
 
 /// Pages that ext4 and btrfs themselves rely on to be written whole or not at all.
 const SUPERBLOCKS: [usize; 3] = [0, (64 << 10) / PAGE, (64 << 20) / PAGE];
+
+/// Sectors of a page of XFS. It takes a block of its own metadata for whole whose first sector has a newer number than
+/// its journal, and then mounts no more if the others are old: so what is not known to be the engine's is torn between
+/// pages there, and within them on ext4.
+const PAGE_OF_XFS: usize = 8;
 
 /// Kinds of crash states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,21 +79,22 @@ pub fn durable(steps: &[Step], cut: usize) -> BTreeSet<usize> {
 }
 
 /// A state of this kind; `None` where the recording has none.
-pub fn state(steps: &[Step], kind: Kind, random: &mut Random) -> Option<State> {
+pub fn state(fs: Fs, steps: &[Step], kind: Kind, random: &mut Random) -> Option<State> {
     let cut = cut(steps, random);
     let durable = durable(steps, cut);
     let mut changes = Vec::new();
     // In some states hardly anything arrives, in others nearly all.
     let (arrives, tears) = ([10, 50, 90][random.below(3)], [20, 80][random.below(2)]);
     for (write, step) in steps[..cut].iter().enumerate() {
-        let What::Write { offset, bytes, .. } = step.what else { continue };
+        let What::Write { offset, bytes, batch } = &step.what else { continue };
         if durable.contains(&write) || kind == Kind::Prefix {
             continue;
         }
         if !random.percent(arrives) {
             changes.push(Change { write, how: How::Lost });
         } else if kind == Kind::Torn && !SUPERBLOCKS.contains(&(offset / PAGE)) && random.percent(tears) {
-            changes.push(Change { write, how: How::Torn(torn(bytes / SECTOR, random)) });
+            let unit = if fs == Fs::Xfs && batch.is_none() { PAGE_OF_XFS } else { 1 };
+            changes.push(Change { write, how: How::Torn(torn(bytes / SECTOR, unit, random)) });
         }
     }
     if matches!(kind, Kind::Lost | Kind::Misdirected) {
@@ -140,14 +147,15 @@ fn cut(steps: &[Step], random: &mut Random) -> usize {
     steps[at - 1..].iter().position(is_mark).map_or(at, |behind| at + behind)
 }
 
-/// What arrives of a torn write, in sectors: a beginning, an end, whole pages, or any of them.
-fn torn(sectors: usize, random: &mut Random) -> Vec<(usize, usize)> {
-    let at = random.below(sectors + 1);
+/// What arrives of a torn write, in sectors: a beginning, an end, whole pages, or any of them; so many that stand
+/// together in a page arrive together or not at all.
+fn torn(sectors: usize, together: usize, random: &mut Random) -> Vec<(usize, usize)> {
+    let at = (random.below(sectors + 1) / together * together).min(sectors);
     let unit = match random.below(4) {
         0 => return vec![(0, at)],
         1 => return vec![(at, sectors)],
         2 => 8,
-        _ => 1,
+        _ => together,
     };
     let there = (0..sectors.div_ceil(unit)).filter(|_| random.percent(50));
     there.map(|number| (number * unit, ((number + 1) * unit).min(sectors))).collect()
