@@ -95,14 +95,21 @@ pub fn examine(
         ..ShardReport::default()
     };
     let ring_missing = ring.is_none() && setup.intake != Intake::Direct;
-    let ring = match setup.intake {
-        Intake::Ring | Intake::RingAfterPowerCut => behind(setup, &scanned, RingImage(ring)),
+    let image = RingImage(ring);
+    let mut ring = match setup.intake {
+        Intake::Ring | Intake::RingAfterPowerCut => behind(setup, &scanned, image),
         Intake::Direct => RingVerdict::Ignored,
     };
     let ring_is_damaged = matches!(&ring, RingVerdict::Damaged(_) | RingVerdict::Replay { damage: Some(_), .. });
     let ends_open = scanned.breaks.last().is_some_and(|at| at.resume.is_none());
     let at_end = |range: &Handled| (range.segment, range.offset) == (scanned.end.segment, scanned.end.offset);
     let said_in_part = !ends_open && is_salvage_of_the_end_in_part(&headers, &scanned, &ring);
+    if let RingVerdict::Replay { header, entries, .. } = &mut ring
+        && said_in_part
+    {
+        // It has left out what follows what is missing.
+        image.leave_out_carried(header, entries);
+    }
     let lost_behind = (said_in_part || (!ends_open && cut_short_at.iter().any(at_end))).then_some(scanned.end.seq);
     if !ring_is_damaged {
         // What it was about is not there to be seen any more.
@@ -295,7 +302,7 @@ fn behind(setup: &ShardSetup, scanned: &Scanned, image: RingImage<'_>) -> RingVe
     let mut verdict = recover_ring(&image, &expectation(setup, scanned));
     let lost_whole = scanned.breaks.iter().any(|at| at.in_part.is_none() && at.resume.is_some());
     if let RingVerdict::Replay { header, from, entries, .. } = &mut verdict
-        && (lost_whole || *from > scanned.end.seq.next())
+        && (lost_whole || !scanned.knows_ends || *from > scanned.end.seq.next())
     {
         image.leave_out_carried(header, entries);
     }

@@ -136,6 +136,8 @@ pub struct Scanned {
     pub passed: Vec<Passed>,
     /// What is missing within streams that were carried here.
     pub holes: Vec<Hole>,
+    /// `ends` are those of all streams: what said so at the log's beginning is not lost.
+    pub knows_ends: bool,
 }
 
 /// A pause: the log stopped here for now.
@@ -326,6 +328,7 @@ pub(super) fn judged(pauses: Vec<Pause>, mut progress: Progress, ending: Ending)
         partly: progress.partly,
         passed: progress.passed,
         holes: progress.holes,
+        knows_ends: progress.knows_ends,
     }
 }
 

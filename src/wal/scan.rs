@@ -63,7 +63,9 @@ impl Scan {
             |oldest: &SegmentNo| LogEnd { segment: SegmentNo(oldest.0.saturating_sub(1)), ..LogEnd::default() };
         let pin = |header: &Option<SegmentHeader>| header.as_ref().and_then(|header| header.pin);
         let end = headers.first_key_value().map(|(oldest, header)| pin(header).unwrap_or_else(|| before(oldest)));
-        let progress = Progress { end: end.unwrap_or_default(), ..Progress::default() };
+        // Where nothing was ever given back there was no stream before.
+        let knows_ends = end.is_some_and(|end| end.seq == Seq(0)) && headers.contains_key(&SegmentNo(1));
+        let progress = Progress { end: end.unwrap_or_default(), knows_ends, ..Progress::default() };
         let (state, pauses) = (State::Following(None), Vec::new());
         let (fed, epoch, ends_before, joins) = (None, Epoch(0), None, None);
         Self { headers, pins, handled, state, progress, pauses, fed, epoch, flushed, ends_before, joins }
