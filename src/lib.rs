@@ -15,6 +15,8 @@ pub mod fuzz;
 pub mod inspect;
 pub mod io;
 pub mod limits;
+#[cfg(feature = "server")]
+pub mod node;
 #[cfg(feature = "sim")]
 pub mod planted;
 pub mod probe;

@@ -102,6 +102,20 @@ impl fmt::Display for StoreId {
     }
 }
 
+impl std::str::FromStr for StoreId {
+    type Err = String;
+
+    /// 32 hexadecimal digits, with or without the dashes of a UUID.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits: String = text.chars().filter(|one| *one != '-').collect();
+        if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(format!("'{text}' is no store's id: 32 hexadecimal digits"));
+        }
+        let byte = |at: usize| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).expect("two digits");
+        Ok(Self(std::array::from_fn(byte)))
+    }
+}
+
 impl fmt::Debug for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

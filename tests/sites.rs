@@ -156,7 +156,8 @@ struct Link {
 impl Link {
     fn open(sites: &[Site], from: usize, to: usize) -> Self {
         let (inbound, vector) = sites[to].engine().inbound().expect("an inbound link");
-        let mut out = sites[from].engine().outbound(inbound.opening()).expect("an outbound link");
+        let retained = sites[from].engine().retain().expect("the log is held");
+        let mut out = retained.outbound(inbound.opening()).expect("an outbound link");
         for part in vector {
             let Frame::Vector(part) = frame(&Frame::Vector(part).encode()) else { panic!("a vector") };
             out.vector(&part).expect("one history of each stream, and all of the log");
@@ -166,7 +167,7 @@ impl Link {
 
     fn fill(&mut self) {
         let mut out = Vec::new();
-        self.out.fill(&mut out).expect("the log reads back");
+        self.out.fill(&mut out, usize::MAX).expect("the log reads back");
         self.frames.extend(out.iter().map(Frame::encode));
     }
 
@@ -414,7 +415,7 @@ fn a_follower_that_is_behind_the_log_is_told_so() {
     }
     let follower = Site::new(home.path().join("b"), 1, 1);
     let (inbound, vector) = follower.engine().inbound().expect("an inbound link");
-    let mut out = engine.outbound(inbound.opening()).expect("an outbound link");
+    let mut out = engine.retain().and_then(|log| log.outbound(inbound.opening())).expect("an outbound link");
     let told = vector.iter().try_for_each(|part: &Vector| out.vector(part)).expect_err("it is behind");
     assert!(matches!(told, LinkError::Store(forebay::Error::Behind { .. })), "{told}");
 }

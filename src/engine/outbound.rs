@@ -6,10 +6,12 @@ use std::task::{Context, Poll};
 
 use crate::config::SyncPolicy;
 use crate::engine::inner::Inner;
+use crate::error::Error;
 use crate::reader::{LogReader, Logged};
 use crate::repl::link_error::LinkError;
 use crate::repl::sender::{Offered, Sender};
 use crate::repl::wire::{Frame, Vector};
+use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::{Parked, Waited};
 use crate::types::{Opening, Seq, Stream};
 use crate::wal::batch::StreamEnd;
@@ -20,13 +22,52 @@ const WINDOW_BYTES: usize = 16 << 20;
 /// Blocks of one shard before it is the next one's turn.
 const TURN_BLOCKS: usize = 256;
 
-/// One follower, from the beginning of a link to its end.
-///
-/// The log is the queue: it is held for the follower from where that one has everything, within the options of
-/// retention, and read back.
-pub struct Outbound {
+/// The log, held for a follower from where that one has everything, within the options of retention, be it linked or
+/// not; until this is dropped.
+pub struct Retained {
     inner: Arc<Inner>,
     id: u64,
+}
+
+impl Retained {
+    /// Holds all that is there.
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        let id = inner.next_reader.fetch_add(1, Ordering::Relaxed) as u64;
+        for shard in inner.shards.iter() {
+            shard.shared.hold(id, Some(Seq(0)));
+        }
+        Self { inner, id }
+    }
+
+    /// A link to the follower that begins now; `follower` is the opening that it has said it is.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn outbound(self: &Arc<Self>, follower: Opening) -> Result<Outbound, Error> {
+        self.inner.not_forked()?;
+        Ok(Outbound::new(Arc::clone(self), follower))
+    }
+
+    fn upto(&self, shard: &ShardHandle, seq: Seq) {
+        shard.shared.hold(self.id, Some(seq));
+    }
+}
+
+impl Drop for Retained {
+    fn drop(&mut self) {
+        if self.inner.is_forked() {
+            return;
+        }
+        for shard in self.inner.shards.iter() {
+            shard.shared.hold(self.id, None);
+        }
+    }
+}
+
+/// One follower, from the beginning of a link to its end. The log is the queue: it is read back.
+pub struct Outbound {
+    inner: Arc<Inner>,
+    retained: Arc<Retained>,
     sender: Sender,
     /// By shard, once the follower has said what it holds.
     readers: Vec<LogReader>,
@@ -35,15 +76,12 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    pub(crate) fn new(inner: Arc<Inner>, follower: Opening) -> Self {
-        let id = inner.next_reader.fetch_add(1, Ordering::Relaxed) as u64;
-        for shard in inner.shards.iter() {
-            // Held first, looked up then: what is found cannot go away in between.
-            shard.shared.hold(id, Some(Seq(0)));
-        }
+    fn new(retained: Arc<Retained>, follower: Opening) -> Self {
+        // Held first, looked up then: what is found cannot go away in between.
+        let inner = Arc::clone(&retained.inner);
         let sender = Sender::new(inner.shards.len(), follower);
         let parked = inner.shards.iter().map(|_| Parked::default()).collect();
-        Self { inner, id, sender, readers: Vec::new(), parked, turn: 0 }
+        Self { inner, retained, sender, readers: Vec::new(), parked, turn: 0 }
     }
 
     /// Takes in a frame of what the follower holds. With the last one it is known where to begin.
@@ -61,7 +99,7 @@ impl Outbound {
             let (folder, shared) = (Arc::clone(&shard.folder), Arc::clone(&shard.shared));
             let covers = &mut |ends: &_| self.sender.covers(ends).map_err(LinkError::from);
             let reader = LogReader::from_segment(shard.shard, folder, shared, synced_only, covers)?;
-            shard.shared.hold(self.id, Some(reader.next_seq().prev()));
+            self.retained.upto(shard, reader.next_seq().prev());
             self.readers.push(reader);
         }
         Ok(())
@@ -78,24 +116,26 @@ impl Outbound {
         for shard in self.inner.shards.iter() {
             let shipped = self.sender.shipped(shard.shard);
             if shipped > Seq(0) {
-                shard.shared.hold(self.id, Some(shipped));
+                self.retained.upto(shard, shipped);
             }
         }
     }
 
-    /// Appends frames of what is in the log and the follower lacks, as much as may be on its way.
+    /// Appends frames of what is in the log and the follower lacks: so many bytes or a block more, and no more than
+    /// may be on its way.
     ///
     /// # Errors
     /// [`LinkError`]: the log cannot be read, was trimmed, or holds another history than the follower.
-    pub fn fill(&mut self, out: &mut Vec<Frame>) -> Result<(), LinkError> {
+    pub fn fill(&mut self, out: &mut Vec<Frame>, bytes_max: usize) -> Result<(), LinkError> {
         self.inner.not_forked()?;
+        let upto = self.sender.bytes_unacked().saturating_add(bytes_max).min(WINDOW_BYTES);
         let mut idle = 0;
-        while idle < self.readers.len() && self.has_room() {
+        while idle < self.readers.len() && self.sender.bytes_unacked() < upto {
             let index = self.turn;
             self.turn = (self.turn + 1) % self.readers.len();
             let mut any = false;
             for _ in 0..TURN_BLOCKS {
-                if !self.has_room() {
+                if self.sender.bytes_unacked() >= upto {
                     break;
                 }
                 let reader = &mut self.readers[index];
@@ -158,9 +198,6 @@ impl Drop for Outbound {
         }
         for (reader, parked) in self.readers.iter().zip(&mut self.parked) {
             reader.unpark(parked);
-        }
-        for shard in self.inner.shards.iter() {
-            shard.shared.hold(self.id, None);
         }
     }
 }

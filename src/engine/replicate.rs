@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 use crate::engine::inbound::Inbound;
 use crate::engine::open::Engine;
-use crate::engine::outbound::Outbound;
+use crate::engine::outbound::Retained;
 use crate::error::{Error, NotActive};
 use crate::repl::wire::Vector;
 use crate::types::Opening;
 
 impl Engine {
+    /// The store, and this opening of it: what its clients' blocks are accepted under.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        Opening::of(&self.inner.shards[0].own)
+    }
+
     /// Says whether blocks of clients are accepted: for a store that replicates, and is not always the active one.
     /// Nothing that is claimed behind this call gets in where they are not; who waits for room is refused. What comes
     /// from other stores is taken all the same.
@@ -28,12 +34,14 @@ impl Engine {
         Ok(Inbound::new(Arc::clone(&self.inner)))
     }
 
-    /// A link to a follower that begins now; `follower` is the opening that it has said it is.
+    /// Holds the log for a follower, from all that is there on: links to it move that on.
     ///
     /// # Errors
     /// [`Error::Forked`].
-    pub fn outbound(&self, follower: Opening) -> Result<Outbound, Error> {
+    pub fn retain(&self) -> Result<Arc<Retained>, Error> {
         self.inner.not_forked()?;
-        Ok(Outbound::new(Arc::clone(&self.inner), follower))
+        let retained = Retained::new(Arc::clone(&self.inner));
+        self.inner.end_hold_at_open();
+        Ok(Arc::new(retained))
     }
 }

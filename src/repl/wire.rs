@@ -70,6 +70,19 @@ impl Role {
     }
 }
 
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "active" => Ok(Self::Active),
+            "standby" => Ok(Self::Standby),
+            "active-active" => Ok(Self::ActiveActive),
+            _ => Err(format!("'{text}' is not one of active, standby, active-active")),
+        }
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

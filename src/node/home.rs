@@ -1,0 +1,214 @@
+//! What all links of a node share: the engine, the role, who is linked. Lives on the network thread alone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, watch};
+
+use crate::engine::Engine;
+use crate::engine::outbound::{Outbound, Retained};
+use crate::error::Error;
+use crate::node::config::Peer;
+use crate::node::ended::Ended;
+use crate::node::role_file;
+use crate::node::status::{LinkStatus, NodeStatus, ShardMarks, Way};
+use crate::repl::role::Roles;
+use crate::repl::wire::{Bye, Hello, Reason, Stand};
+use crate::types::{Opening, StoreId};
+
+pub(super) struct Home {
+    pub(super) engine: Arc<Engine>,
+    pub(super) opening: Opening,
+    pub(super) peers: Vec<Peer>,
+    pub(super) listen: Option<SocketAddr>,
+    dir: PathBuf,
+    shards: u16,
+    roles: RefCell<Roles>,
+    /// What this store stands as; each change ends all links, which begin with it.
+    stand: watch::Sender<Stand>,
+    links: RefCell<BTreeMap<(StoreId, u8), LinkStatus>>,
+    behind_since: RefCell<HashMap<(StoreId, u8), Instant>>,
+    followers: RefCell<HashMap<StoreId, (u64, Rc<Notify>)>>,
+    /// The log, for each peer, from what it has not got on.
+    retained: HashMap<StoreId, Arc<Retained>>,
+    last_session: Cell<u64>,
+}
+
+impl Home {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        dir: PathBuf,
+        roles: Roles,
+        (peers, retained): (Vec<Peer>, HashMap<StoreId, Arc<Retained>>),
+        listen: Option<SocketAddr>,
+    ) -> Self {
+        let opening = engine.opening();
+        let shards = engine.marks().len() as u16;
+        let (stand, _) = watch::channel(roles.stand());
+        Self {
+            engine,
+            opening,
+            peers,
+            listen,
+            dir,
+            shards,
+            roles: RefCell::new(roles),
+            stand,
+            links: RefCell::default(),
+            behind_since: RefCell::default(),
+            followers: RefCell::default(),
+            retained,
+            last_session: Cell::new(0),
+        }
+    }
+
+    pub(super) fn stand(&self) -> Stand {
+        self.roles.borrow().stand()
+    }
+
+    /// Tells of each change of what this store stands as.
+    pub(super) fn changes(&self) -> watch::Receiver<Stand> {
+        self.stand.subscribe()
+    }
+
+    pub(super) fn hello(&self, session: u64) -> Hello {
+        Hello { opening: self.opening, shards: self.shards, stand: self.stand(), session }
+    }
+
+    /// A number above those of all links that were dialled before, by this process or an earlier one.
+    pub(super) fn next_session(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        self.last_session.set(now.max(self.last_session.get() + 1));
+        self.last_session.get()
+    }
+
+    /// A peer says what it stands as: comes before anything else that it says.
+    pub(super) fn meet(&self, peer: StoreId, theirs: Stand) -> Result<(), Error> {
+        let changed = self.roles.borrow_mut().meet(peer, theirs);
+        self.settle(changed)
+    }
+
+    /// Another site is active under this term, says a peer that leaves.
+    pub(super) fn meet_bye(&self, peer: StoreId, bye: &Bye) -> Result<(), Error> {
+        if bye.reason != Reason::Fenced {
+            return Ok(());
+        }
+        self.meet(peer, Stand { term: bye.term, active: bye.active, ..Stand::default() })
+    }
+
+    pub(super) fn promote(&self) -> Result<(), Error> {
+        self.change(Roles::promote)
+    }
+
+    pub(super) fn demote(&self) -> Result<(), Error> {
+        self.change(Roles::demote)
+    }
+
+    fn change(&self, change: fn(&mut Roles)) -> Result<(), Error> {
+        let before = self.roles.borrow().clone();
+        change(&mut self.roles.borrow_mut());
+        self.settle(true).inspect_err(|_| {
+            *self.roles.borrow_mut() = before;
+            self.engine.set_active(self.roles.borrow().accepts());
+        })
+    }
+
+    /// Fenced at once, accepting only what is durable.
+    fn settle(&self, changed: bool) -> Result<(), Error> {
+        let accepts = self.roles.borrow().accepts();
+        if accepts.is_err() {
+            self.engine.set_active(accepts);
+        }
+        if changed {
+            let stand = self.stand();
+            role_file::write(&self.dir, stand)?;
+            tracing::info!("{} under term {}, active: {}", stand.role, stand.term, stand.active);
+        }
+        self.engine.set_active(accepts);
+        if changed {
+            self.stand.send_replace(self.stand());
+        }
+        Ok(())
+    }
+
+    /// A follower begins a link: of two the newer counts. The answer tells when it is no more.
+    pub(super) fn begin(&self, follower: StoreId, session: u64) -> Result<Rc<Notify>, Ended> {
+        let mut followers = self.followers.borrow_mut();
+        if let Some((before, newer)) = followers.get(&follower) {
+            if session <= *before {
+                return Err(superseded());
+            }
+            newer.notify_one();
+        }
+        let notify = Rc::new(Notify::new());
+        followers.insert(follower, (session, Rc::clone(&notify)));
+        Ok(notify)
+    }
+
+    /// A link to a peer that follows.
+    pub(super) fn outbound(&self, follower: Opening) -> Result<Outbound, Ended> {
+        let retained = self.retained.get(&follower.origin).ok_or(Ended::Stranger(follower.origin))?;
+        Ok(retained.outbound(follower)?)
+    }
+
+    /// Says how a link stands.
+    pub(super) fn report(&self, peer: StoreId, status: LinkStatus) {
+        let key = (peer, status.way as u8);
+        let mut behind_since = self.behind_since.borrow_mut();
+        let behind_ms = if status.is_up && status.behind_blocks == 0 {
+            behind_since.remove(&key);
+            0
+        } else {
+            behind_since.entry(key).or_insert_with(Instant::now).elapsed().as_millis() as u64
+        };
+        self.links.borrow_mut().insert(key, LinkStatus { behind_ms, ..status });
+    }
+
+    /// The link is over.
+    pub(super) fn ended(&self, peer: StoreId, way: Way, address: &str, why: &Ended) {
+        let before = self.links.borrow().get(&(peer, way as u8)).cloned();
+        let (behind_blocks, behind_bytes) = before.map_or((0, 0), |link| (link.behind_blocks, link.behind_bytes));
+        let (address, ended) = (address.to_owned(), Some(why.to_string()));
+        let status = LinkStatus {
+            peer: peer.to_string(),
+            way,
+            address,
+            is_up: false,
+            behind_blocks,
+            behind_bytes,
+            behind_ms: 0,
+            ended,
+        };
+        self.report(peer, status);
+    }
+
+    pub(super) fn status(&self) -> NodeStatus {
+        let (stand, accepts) = (self.stand(), self.roles.borrow().accepts());
+        let marks = |marks: crate::Marks| ShardMarks {
+            accepted: marks.accepted.0,
+            written: marks.written.0,
+            synced: marks.synced.0,
+            flushed: marks.flushed.0,
+            trimmed: marks.trimmed.0,
+        };
+        NodeStatus {
+            store: self.opening.origin.to_string(),
+            role: stand.role.to_string(),
+            term: stand.term.0,
+            active: (stand.active != StoreId::default()).then(|| stand.active.to_string()),
+            refuses: accepts.err().map(|why| why.to_string()),
+            listen: self.listen,
+            shards: self.engine.marks().into_iter().map(marks).collect(),
+            links: self.links.borrow().values().cloned().collect(),
+        }
+    }
+}
+
+pub(super) fn superseded() -> Ended {
+    Ended::Here { reason: Reason::Superseded, text: "a newer session of the same store has begun".to_owned() }
+}

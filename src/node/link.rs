@@ -1,0 +1,277 @@
+//! One link: to a follower, which has dialled, or to a source, which was.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::io::split;
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::engine::inbound::Inbound;
+use crate::engine::outbound::Outbound;
+use crate::node::config::Peer;
+use crate::node::ended::Ended;
+use crate::node::frames::{Connection, HEARTBEAT, Incoming, Outgoing, read_first, write};
+use crate::node::home::{Home, superseded};
+use crate::node::status::{LinkStatus, Way};
+use crate::node::tls::Names;
+use crate::repl::link_error::LinkError;
+use crate::repl::wire::{Bye, Entries, Frame, Heartbeat, Hello, Reason, TEXT_BYTES_MAX};
+use crate::types::StoreId;
+
+/// Bytes of frames that are made before they are sent.
+const FILL_BYTES: usize = 1 << 20;
+
+/// Serves whoever has dialled, until the link is over.
+pub(super) async fn serve(home: Rc<Home>, mut connection: Connection, names: Names, address: String) {
+    let hello = match greet(&home, &mut connection, &names).await {
+        Ok(hello) => hello,
+        Err(why) => {
+            tracing::warn!("{address} dialled and is no follower: {why}");
+            if let Some(bye) = bye(&home, &why) {
+                let _ = write(&mut connection, &bye).await;
+            }
+            return;
+        }
+    };
+    let peer = hello.opening.origin;
+    let (reader, writer) = split(connection);
+    let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing::new(writer));
+    let why = match home.begin(peer, hello.session) {
+        Ok(newer) => match feed(&home, &hello, &newer, (&mut incoming, &mut outgoing), &address).await {
+            Err(why) => why,
+            Ok(never) => match never {},
+        },
+        Err(why) => why,
+    };
+    over(&home, (peer, Way::Out), &address, outgoing, &why).await;
+}
+
+/// A link runs until it fails.
+pub(super) enum Never {}
+
+async fn greet(home: &Home, connection: &mut Connection, names: &Names) -> Result<Hello, Ended> {
+    let Frame::Hello(hello) = read_first(connection).await? else {
+        return Err(Ended::protocol("it does not begin with a hello"));
+    };
+    let peer = hello.opening.origin;
+    if !home.peers.iter().any(|known| known.store == peer) || !names.are_of(peer) {
+        return Err(Ended::Stranger(peer));
+    }
+    home.meet(peer, hello.stand)?;
+    write(connection, &Frame::Hello(home.hello(hello.session))).await?;
+    Ok(hello)
+}
+
+async fn feed(
+    home: &Home,
+    hello: &Hello,
+    newer: &Notify,
+    (incoming, outgoing): (&mut Incoming, &mut Outgoing),
+    address: &str,
+) -> Result<Never, Ended> {
+    let peer = hello.opening.origin;
+    let mut stand = home.changes();
+    let mut outbound = home.outbound(hello.opening)?;
+    let mut tick = interval(HEARTBEAT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut frames = Vec::new();
+    tracing::info!("{peer} at {address} follows");
+    loop {
+        tokio::select! {
+            frame = incoming.next() => match frame? {
+                Frame::Vector(part) => outbound.vector(&part)?,
+                Frame::Ack(rows) => outbound.acked(&rows),
+                Frame::Heartbeat(_) => {}
+                Frame::Bye(bye) => {
+                    home.meet_bye(peer, &bye)?;
+                    return Err(Ended::Bye(bye));
+                }
+                Frame::Hello(_) | Frame::Entries(_) | Frame::Gap { .. } => {
+                    return Err(Ended::protocol("a follower sends its vector and acks"));
+                }
+            },
+            sent = outgoing.send(), if !outgoing.is_empty() => sent?,
+            more = poll_fn(|context| outbound.poll_more(context)), if outgoing.is_empty() => {
+                more?;
+                outbound.fill(&mut frames, FILL_BYTES)?;
+                frames.drain(..).for_each(|frame| outgoing.push(&frame));
+                home.report(peer, out_status(&outbound, peer, address));
+            }
+            _ = tick.tick() => {
+                home.report(peer, out_status(&outbound, peer, address));
+                if outgoing.is_empty() {
+                    outgoing.push(&heartbeat(outbound.behind_blocks(), outbound.bytes_unacked() as u64));
+                }
+            }
+            _ = stand.changed() => return Err(changed(home)),
+            () = newer.notified() => return Err(superseded()),
+        }
+    }
+}
+
+fn out_status(outbound: &Outbound, peer: StoreId, address: &str) -> LinkStatus {
+    LinkStatus {
+        peer: peer.to_string(),
+        way: Way::Out,
+        address: address.to_owned(),
+        is_up: true,
+        behind_blocks: outbound.behind_blocks(),
+        behind_bytes: outbound.bytes_unacked() as u64,
+        behind_ms: 0,
+        ended: None,
+    }
+}
+
+/// Follows a source that was dialled, until the link is over; why it was.
+pub(super) async fn follow(home: &Home, mut connection: Connection, peer: &Peer, address: &str) -> Ended {
+    let stand = home.changes();
+    let greeted = async {
+        write(&mut connection, &Frame::Hello(home.hello(home.next_session()))).await?;
+        match read_first(&mut connection).await? {
+            Frame::Hello(hello) if hello.opening.origin == peer.store => Ok(home.meet(peer.store, hello.stand)?),
+            Frame::Hello(hello) => Err(Ended::Stranger(hello.opening.origin)),
+            Frame::Bye(bye) => {
+                home.meet_bye(peer.store, &bye)?;
+                Err(Ended::Bye(bye))
+            }
+            _ => Err(Ended::protocol("it does not begin with a hello")),
+        }
+    };
+    let greeted = greeted.await;
+    let (reader, writer) = split(connection);
+    let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing::new(writer));
+    let why = match greeted {
+        Ok(()) if stand.has_changed().unwrap_or(true) => changed(home),
+        Ok(()) => match take(home, peer.store, (&mut incoming, &mut outgoing), address).await {
+            Err(why) => why,
+            Ok(never) => match never {},
+        },
+        Err(why) => why,
+    };
+    if let Some(bye) = bye(home, &why) {
+        outgoing.end(&bye).await;
+    }
+    why
+}
+
+async fn take(
+    home: &Home,
+    peer: StoreId,
+    (incoming, outgoing): (&mut Incoming, &mut Outgoing),
+    address: &str,
+) -> Result<Never, Ended> {
+    let mut stand = home.changes();
+    let (mut inbound, vector) = home.engine.inbound()?;
+    vector.into_iter().for_each(|part| outgoing.push(&Frame::Vector(part)));
+    let mut tick = interval(HEARTBEAT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut taking: Option<Entries> = None;
+    tracing::info!("follows {peer} at {address}");
+    let status = |beat: Heartbeat| LinkStatus {
+        peer: peer.to_string(),
+        way: Way::In,
+        address: address.to_owned(),
+        is_up: true,
+        behind_blocks: beat.behind_blocks,
+        behind_bytes: beat.behind_bytes,
+        behind_ms: 0,
+        ended: None,
+    };
+    home.report(peer, status(Heartbeat::default()));
+    loop {
+        let owes_nothing = outgoing.is_empty();
+        tokio::select! {
+            frame = incoming.next(), if taking.is_none() => match frame? {
+                Frame::Entries(entries) => taking = Some(entries),
+                Frame::Heartbeat(beat) => home.report(peer, status(beat)),
+                Frame::Gap { stream, before, behind } => {
+                    let text = format!(
+                        "blocks {}..={} of stream {}/{}/{} are lost at {peer}: what is behind them cannot be taken yet",
+                        before.seq.0 + 1, behind.seq, stream.origin, stream.shard, stream.epoch
+                    );
+                    return Err(Ended::Here { reason: Reason::Behind, text });
+                }
+                Frame::Bye(bye) => {
+                    home.meet_bye(peer, &bye)?;
+                    return Err(Ended::Bye(bye));
+                }
+                Frame::Hello(_) | Frame::Vector(_) | Frame::Ack(_) => {
+                    return Err(Ended::protocol("a source sends blocks"));
+                }
+            },
+            sent = outgoing.send(), if !owes_nothing => sent?,
+            done = poll_fn(|context| poll_inbound(&mut inbound, taking.as_ref(), owes_nothing, context)) => match done? {
+                Done::Taken => taking = None,
+                Done::Synced => {
+                    let rows = inbound.acks();
+                    if !rows.is_empty() {
+                        outgoing.push(&Frame::Ack(rows));
+                    }
+                }
+            },
+            _ = tick.tick() => {
+                if owes_nothing {
+                    outgoing.push(&heartbeat(0, 0));
+                }
+            }
+            _ = stand.changed() => return Err(changed(home)),
+        }
+    }
+}
+
+enum Done {
+    /// All that is new of the frame at hand.
+    Taken,
+    /// Something that was taken is synced.
+    Synced,
+}
+
+fn poll_inbound(
+    inbound: &mut Inbound,
+    taking: Option<&Entries>,
+    acks: bool,
+    context: &mut Context<'_>,
+) -> Poll<Result<Done, LinkError>> {
+    if let Some(frame) = taking
+        && let Poll::Ready(taken) = inbound.poll_take(frame, context)
+    {
+        return Poll::Ready(taken.map(|()| Done::Taken));
+    }
+    match acks {
+        true => inbound.poll_acks(context).map(|ready| ready.map(|()| Done::Synced)),
+        false => Poll::Pending,
+    }
+}
+
+fn heartbeat(behind_blocks: u64, behind_bytes: u64) -> Frame {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let sent_ns = since.map_or(0, |since| since.as_nanos() as u64);
+    Frame::Heartbeat(Heartbeat { sent_ns, behind_blocks, behind_bytes })
+}
+
+fn changed(home: &Home) -> Ended {
+    let stand = home.stand();
+    Ended::Here { reason: Reason::Fenced, text: format!("{} under term {}", stand.role, stand.term) }
+}
+
+/// The last frame of a link that is over for this reason, if the peer is to be told.
+fn bye(home: &Home, why: &Ended) -> Option<Frame> {
+    let reason = why.reason()?;
+    let stand = home.stand();
+    let mut text = why.to_string();
+    while text.len() > TEXT_BYTES_MAX {
+        text.pop();
+    }
+    Some(Frame::Bye(Bye { reason, term: stand.term, active: stand.active, text }))
+}
+
+async fn over(home: &Home, (peer, way): (StoreId, Way), address: &str, outgoing: Outgoing, why: &Ended) {
+    tracing::warn!("the link to {peer} at {address} is over: {why}");
+    home.ended(peer, way, address, why);
+    if let Some(bye) = bye(home, why) {
+        outgoing.end(&bye).await;
+    }
+}

@@ -1,0 +1,146 @@
+//! The network thread: listens, dials, and carries out what is asked of the node.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use crate::error::Error;
+use crate::node::config::Peer;
+use crate::node::ended::Ended;
+use crate::node::home::Home;
+use crate::node::link::{follow, serve};
+use crate::node::status::{NodeStatus, Way};
+use crate::node::tls::Tls;
+
+/// How long a connection may take to be made, and to be made safe.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Between two attempts to dial, from the first to the longest.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Connections that have not said who they are.
+const UNKNOWN_MAX: usize = 64;
+
+/// What is asked of the thread.
+pub(super) enum Command {
+    Status(oneshot::Sender<NodeStatus>),
+    Promote(oneshot::Sender<Result<(), Error>>),
+    Demote(oneshot::Sender<Result<(), Error>>),
+    Stop,
+}
+
+/// Runs something to its end on this thread: on io_uring where that can be had, else without.
+pub(super) fn block_on(future: impl Future<Output = ()>) -> std::io::Result<()> {
+    if crate::io::uring::available().is_ok() {
+        tokio_uring::start(future);
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, future);
+    Ok(())
+}
+
+/// All that a node does on the network, until it is told to stop.
+pub(super) async fn run(
+    home: Rc<Home>,
+    listener: Option<std::net::TcpListener>,
+    tls: Tls,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let mut tasks = Vec::new();
+    if let Some(listener) = listener {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => tasks.push(spawn_local(listen(Rc::clone(&home), listener, tls.clone()))),
+            Err(error) => tracing::error!("listening: {error}"),
+        }
+    }
+    for peer in home.peers.iter().filter(|peer| peer.address.is_some()) {
+        tasks.push(spawn_local(dial(Rc::clone(&home), peer.clone(), tls.clone())));
+    }
+    // Who asks and does not wait for the answer is not answered.
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Status(answer) => drop(answer.send(home.status())),
+            Command::Promote(answer) => drop(answer.send(home.promote())),
+            Command::Demote(answer) => drop(answer.send(home.demote())),
+            Command::Stop => break,
+        }
+    }
+    tasks.into_iter().for_each(|task| task.abort());
+}
+
+async fn listen(home: Rc<Home>, listener: TcpListener, tls: Tls) {
+    let unknown = Rc::new(tokio::sync::Semaphore::new(UNKNOWN_MAX));
+    loop {
+        let permit = Rc::clone(&unknown);
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("accepting: {error}");
+                sleep(REDIAL.0).await;
+                continue;
+            }
+        };
+        let (home, tls) = (Rc::clone(&home), tls.clone());
+        spawn_local(async move {
+            let Ok(permit) = permit.try_acquire() else {
+                tracing::warn!("{address}: more than {UNKNOWN_MAX} connections have not said who they are");
+                return;
+            };
+            let accepted = timeout(CONNECT, tls.accept(prepared(stream))).await;
+            drop(permit);
+            match accepted {
+                Ok(Ok((connection, names))) => serve(home, connection, names, address.to_string()).await,
+                Ok(Err(error)) => tracing::warn!("{address}: {error}"),
+                Err(_) => tracing::warn!("{address}: no handshake within {CONNECT:?}"),
+            }
+        });
+    }
+}
+
+/// Small frames are not held back for larger ones.
+fn prepared(stream: TcpStream) -> TcpStream {
+    // A connection without it is slower, and as good.
+    let _ = stream.set_nodelay(true);
+    stream
+}
+
+async fn dial(home: Rc<Home>, peer: Peer, tls: Tls) {
+    let address = peer.address.clone().expect("a peer that is dialled");
+    let mut nap = REDIAL.0;
+    let mut said = String::new();
+    loop {
+        let connected = timeout(CONNECT, async {
+            let stream = prepared(TcpStream::connect(&address).await?);
+            tls.connect(stream, peer.store).await
+        });
+        let why = match connected.await {
+            Ok(Ok(connection)) => follow(&home, connection, &peer, &address).await,
+            Ok(Err(error)) => Ended::Io(error),
+            Err(_) => Ended::Silent(CONNECT.as_millis()),
+        };
+        let was_up =
+            home.status().links.iter().any(|link| link.way == Way::In && link.is_up && link.address == address);
+        home.ended(peer.store, Way::In, &address, &why);
+        if was_up || why.to_string() != said {
+            tracing::warn!("no link from {} at {address}: {why}", peer.store);
+            said = why.to_string();
+        }
+        nap = if was_up || why.is_of_roles() { REDIAL.0 } else { (nap * 2).min(REDIAL.1) };
+        sleep(nap).await;
+    }
+}
+
+/// Binds before the thread starts, so that who starts a node learns at once that it cannot.
+pub(super) fn bind(listen: Option<SocketAddr>) -> Result<Option<std::net::TcpListener>, Error> {
+    let Some(listen) = listen else { return Ok(None) };
+    let bound = std::net::TcpListener::bind(listen).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map(Some).map_err(Error::io(format!("listening at {listen}")))
+}

@@ -1,0 +1,72 @@
+//! How a node stands: its role, its marks, its links.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+/// A node at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeStatus {
+    /// Its store.
+    pub store: String,
+    /// `active`, `standby` or `active-active`.
+    pub role: String,
+    /// The highest term that it knows.
+    pub term: u64,
+    /// The store that was promoted to it; `null` where none is known.
+    pub active: Option<String>,
+    /// Why clients' blocks are not accepted; `null` where they are.
+    pub refuses: Option<String>,
+    /// Where followers dial.
+    pub listen: Option<SocketAddr>,
+    /// By shard.
+    pub shards: Vec<ShardMarks>,
+    /// Sites that follow this one, and sites that it follows.
+    pub links: Vec<LinkStatus>,
+}
+
+/// A shard's marks.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ShardMarks {
+    /// The last seq that was accepted.
+    pub accepted: u64,
+    /// That is written.
+    pub written: u64,
+    /// That is synced.
+    pub synced: u64,
+    /// That the store holds.
+    pub flushed: u64,
+    /// That is not in the log any more.
+    pub trimmed: u64,
+}
+
+/// Which way blocks go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// To a site that follows this one.
+    Out,
+    /// From a site that this one follows.
+    In,
+}
+
+/// A link, or a peer that is dialled.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinkStatus {
+    /// The peer's store.
+    pub peer: String,
+    /// Which way.
+    pub way: Way,
+    /// The peer's address.
+    pub address: String,
+    /// Blocks go over it.
+    pub is_up: bool,
+    /// Blocks and voids that may have left their store and are not synced at the follower.
+    pub behind_blocks: u64,
+    /// Bytes of them that are on their way.
+    pub behind_bytes: u64,
+    /// For how long the follower has not had everything, in milliseconds.
+    pub behind_ms: u64,
+    /// Why it was over last.
+    pub ended: Option<String>,
+}

@@ -1,0 +1,234 @@
+//! Nodes that are linked over loopback: following, failover, failback, a third site.
+#![cfg(feature = "server")]
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use forebay::node::{Node, NodeConfig, NodeStatus};
+use forebay::store::Null;
+use forebay::types::Stream;
+use forebay::{Block, Config, Cursor, Engine};
+
+const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_bytes_max = 65536\n\
+                      intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 134217728\n";
+
+/// A site: its folder, its store's id, where it listens.
+struct Site {
+    dir: PathBuf,
+    store: String,
+    port: u16,
+    level: u8,
+    /// What takes blocks out of the log.
+    sink: &'static str,
+}
+
+impl Site {
+    fn new(home: &Path, name: &str, level: u8) -> Self {
+        let dir = home.join(name);
+        let config = Config::new(dir.join("data")).shards(2).segment_bytes(1 << 20).block_bytes_max(64 << 10);
+        let config =
+            config.batch_bytes_max(64 << 10).intake_bytes(128 << 10).intake_slots(1024).wal_bytes_max(128 << 20);
+        let engine = Engine::open_with(config, Box::new(Null)).expect("it opens");
+        let store = engine.opening().origin.to_string();
+        engine.close().expect("it closes");
+        // Free a moment ago, and used by nobody else in this process.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        Self { dir, store, port, level, sink: "log" }
+    }
+
+    fn start(&self, role: &str, peers: &[&Self]) -> Node {
+        let mut text = format!(
+            "dir = \"data\"\nstore = \"{}\"\n[engine]\nwal_level = {}\nwal_retention_period_s = 3600\n{ENGINE}\
+             [replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n",
+            self.sink, self.level, self.port
+        );
+        for peer in peers {
+            text +=
+                &format!("[[replication.peers]]\nstore = \"{}\"\naddress = \"127.0.0.1:{}\"\n", peer.store, peer.port);
+        }
+        let config = NodeConfig::parse(&text, &self.dir).expect("a sound configuration");
+        Node::start(&config).expect("it starts")
+    }
+}
+
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        assert!(Instant::now() < give_up, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn append(node: &Node, text: &str, count: usize) {
+    let writer = node.engine().writer("plant7").expect("a writer");
+    for number in 0..count {
+        let payload = format!("{text} {number}").into_bytes();
+        let other = node.engine().writer("plant7").expect("a writer of another shard");
+        if number % 2 == 0 { &writer } else { &other }.append(Block::raw("blobs", payload)).expect("a receipt");
+    }
+}
+
+/// Payloads by stream, of what its log has.
+fn blocks(node: &Node) -> BTreeMap<Stream, Vec<(u64, String)>> {
+    let mut streams: BTreeMap<Stream, Vec<_>> = BTreeMap::new();
+    for delivered in node.engine().subscribe(Cursor::default()).expect("a subscription").until_end() {
+        let delivered = delivered.expect("a block");
+        let text = String::from_utf8(delivered.block.payload().to_vec()).expect("text");
+        let of = streams.entry(delivered.receipt.stream).or_default();
+        assert!(of.last().is_none_or(|(seq, _)| *seq < delivered.receipt.seq.0), "each once, and in order");
+        of.push((delivered.receipt.seq.0, text));
+    }
+    streams
+}
+
+fn count(node: &Node) -> usize {
+    blocks(node).values().map(Vec::len).sum()
+}
+
+fn status(node: &Node) -> NodeStatus {
+    node.status().expect("it runs")
+}
+
+fn equal(one: &Node, other: &Node) {
+    until("both have the same", || blocks(one) == blocks(other));
+}
+
+#[test]
+fn a_standby_takes_over_and_gives_back() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (site_a, site_b) = (Site::new(home.path(), "a", 1), Site::new(home.path(), "b", 2));
+    let b = site_b.start("standby", &[&site_a]);
+    let a = site_a.start("active", &[&site_b]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    append(&a, "from a", 300);
+    equal(&a, &b);
+    assert_eq!(count(&b), 300);
+    let told = b.engine().writer("plant7").expect("a writer").append(Block::raw("blobs", &b"x"[..]));
+    let told = told.expect_err("a standby");
+    assert_eq!(told.to_string(), format!("fenced: term 0 is active at {}", site_a.store));
+    until("b is even", || status(&a).links.iter().any(|link| link.is_up && link.behind_blocks == 0));
+
+    // A is gone; B takes over.
+    a.stop().expect("it stops");
+    b.promote().expect("promoted");
+    assert_eq!((status(&b).role.as_str(), status(&b).term), ("active", 1));
+    append(&b, "from b", 200);
+    assert_eq!(count(&b), 500);
+
+    // A comes back: it is fenced, and gets what it lacks.
+    let a = site_a.start("active", &[&site_b]);
+    until("a knows", || status(&a).term == 1);
+    let told = a.engine().writer("plant7").expect("a writer").append(Block::raw("blobs", &b"x"[..]));
+    assert_eq!(told.expect_err("fenced").to_string(), format!("fenced: term 1 is active at {}", site_b.store));
+    equal(&a, &b);
+
+    // And back again, with both alive.
+    a.promote().expect("promoted");
+    until("b knows", || status(&b).term == 2 && status(&b).refuses.is_some());
+    append(&a, "from a again", 100);
+    equal(&a, &b);
+    assert_eq!(count(&a), 600);
+    a.stop().expect("it stops");
+    b.stop().expect("it stops");
+}
+
+#[test]
+fn what_was_not_shipped_flows_to_the_new_active() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (site_a, site_b) = (Site::new(home.path(), "a", 1), Site::new(home.path(), "b", 1));
+    let a = site_a.start("active", &[&site_b]);
+    let b = site_b.start("standby", &[&site_a]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    append(&a, "first", 50);
+    equal(&a, &b);
+    b.stop().expect("it stops");
+    append(&a, "alone", 70);
+    a.stop().expect("it stops");
+    let b = site_b.start("standby", &[&site_a]);
+    b.promote().expect("promoted");
+    append(&b, "meanwhile", 30);
+    let a = site_a.start("active", &[&site_b]);
+    equal(&a, &b);
+    assert_eq!(count(&b), 150);
+    assert!(status(&a).refuses.is_some_and(|why| why.starts_with("fenced: term 1 ")));
+}
+
+#[test]
+fn a_log_that_nobody_else_holds_is_there_for_the_follower_after_a_restart() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (mut site_a, site_b) = (Site::new(home.path(), "a", 1), Site::new(home.path(), "b", 1));
+    site_a.sink = "none";
+    let a = site_a.start("active-active", &[&site_b]);
+    let b = site_b.start("active-active", &[&site_a]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    append(&a, "first", 50);
+    until("b has them", || count(&b) == 50);
+    b.stop().expect("it stops");
+    // More than a segment.
+    append(&a, &"x".repeat(20_000), 200);
+    a.stop().expect("it stops");
+    let a = site_a.start("active-active", &[&site_b]);
+    let b = site_b.start("active-active", &[&site_a]);
+    until("b has them all", || count(&b) == 250);
+    until("a lets go of them", || status(&a).shards.iter().all(|shard| shard.trimmed > 0));
+}
+
+#[test]
+fn a_third_site_starts_from_the_second() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let sites = ["a", "b", "c"].map(|name| Site::new(home.path(), name, 1));
+    let [site_a, site_b, site_c] = &sites;
+    let a = site_a.start("active", &[site_b]);
+    let b = site_b.start("standby", &[site_a, site_c]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    append(&a, "from a", 80);
+    equal(&a, &b);
+    a.stop().expect("it stops");
+    let c = site_c.start("standby", &[site_b]);
+    equal(&b, &c);
+    b.promote().expect("promoted");
+    append(&b, "from b", 40);
+    equal(&b, &c);
+    assert_eq!(count(&c), 120);
+}
+
+#[test]
+fn all_are_active_and_all_have_everything() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let sites = ["a", "b", "c"].map(|name| Site::new(home.path(), name, 1));
+    let [site_a, site_b, site_c] = &sites;
+    let nodes = [
+        site_a.start("active-active", &[site_b, site_c]),
+        site_b.start("active-active", &[site_a, site_c]),
+        site_c.start("active-active", &[site_a, site_b]),
+    ];
+    for node in &nodes {
+        until("it has heard from a peer", || status(node).refuses.is_none());
+    }
+    std::thread::scope(|scope| {
+        for (number, node) in nodes.iter().enumerate() {
+            scope.spawn(move || append(node, &format!("from {number}"), 200));
+        }
+    });
+    equal(&nodes[0], &nodes[1]);
+    equal(&nodes[1], &nodes[2]);
+    assert_eq!(count(&nodes[0]), 600);
+}
+
+#[test]
+fn a_stranger_is_turned_away() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let sites = ["a", "b", "c"].map(|name| Site::new(home.path(), name, 1));
+    let [site_a, site_b, site_c] = &sites;
+    let a = site_a.start("active", &[site_b]);
+    let c = site_c.start("standby", &[site_a]);
+    let ended = |node: &Node| status(node).links.first().and_then(|link| link.ended.clone());
+    until("c is told", || ended(&c).is_some_and(|why| why.contains("is not a peer of this store")));
+    assert!(status(&a).links.iter().all(|link| !link.is_up));
+    assert_eq!(
+        status(&a).refuses.as_deref(),
+        Some("waiting: no peer has been heard since the start, and start_alone is not set")
+    );
+}
