@@ -6,13 +6,20 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use forebay::node::certs::{self, SiteFiles};
+use forebay::node::control::{Request, ask};
 use forebay::node::{Node, NodeConfig, NodeStatus};
-use forebay::store::Null;
+use forebay::store::{Hold, Null};
 use forebay::types::Stream;
 use forebay::{Block, Config, Cursor, Engine};
 
 const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_bytes_max = 65536\n\
                       intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 134217728\n";
+
+fn small(dir: &Path) -> Config {
+    let config = Config::new(dir).shards(2).segment_bytes(1 << 20).block_bytes_max(64 << 10);
+    config.batch_bytes_max(64 << 10).intake_bytes(128 << 10).intake_slots(1024).wal_bytes_max(128 << 20)
+}
 
 /// A site: its folder, its store's id, where it listens.
 struct Site {
@@ -22,6 +29,8 @@ struct Site {
     level: u8,
     /// What takes blocks out of the log.
     sink: &'static str,
+    /// More of the configuration.
+    tls: String,
 }
 
 impl Site {
@@ -35,7 +44,7 @@ impl Site {
         engine.close().expect("it closes");
         // Free a moment ago, and used by nobody else in this process.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        Self { dir, store, port, level, sink: "log" }
+        Self { dir, store, port, level, sink: "log", tls: String::new() }
     }
 
     fn start(&self, role: &str, peers: &[&Self]) -> Node {
@@ -44,6 +53,7 @@ impl Site {
              [replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n",
             self.sink, self.level, self.port
         );
+        text += &self.tls;
         for peer in peers {
             text +=
                 &format!("[[replication.peers]]\nstore = \"{}\"\naddress = \"127.0.0.1:{}\"\n", peer.store, peer.port);
@@ -231,4 +241,75 @@ fn a_stranger_is_turned_away() {
         status(&a).refuses.as_deref(),
         Some("waiting: no peer has been heard since the start, and start_alone is not set")
     );
+}
+
+#[test]
+fn links_over_tls_are_those_of_the_stores_that_the_certificates_name() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let [mut site_a, mut site_b] = ["a", "b"].map(|name| Site::new(home.path(), name, 1));
+    let stores = [&site_a, &site_b].map(|site| site.store.parse().expect("an id"));
+    let folder = home.path().join("certs");
+    let (_, files) = certs::make(&folder, &stores).expect("certificates");
+    let again = certs::make(&folder, &stores).expect_err("they are there");
+    assert!(again.to_string().contains("is there already"), "{again}");
+    let (_, strange) = certs::make(&home.path().join("other"), &stores).expect("of another authority");
+    let tls = |of: &SiteFiles| {
+        let (ca, cert, key) = (folder.join("ca.pem"), &of.cert, &of.key);
+        format!("[replication.tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n")
+    };
+    let ended = |node: &Node, says: &str| {
+        let links = status(node).links;
+        links.iter().any(|link| link.ended.as_ref().is_some_and(|why| why.contains(says)))
+    };
+    site_a.tls = tls(&files[0]);
+    let a = site_a.start("active", &[&site_b]);
+    // Without TLS, with a certificate of somebody else, and with that of another store.
+    let b = site_b.start("standby", &[&site_a]);
+    until("plain text is refused", || status(&b).links.iter().any(|link| link.ended.is_some()));
+    b.stop().expect("it stops");
+    site_b.tls = tls(&strange[1]);
+    let b = site_b.start("standby", &[&site_a]);
+    until("an unknown authority is refused", || status(&b).links.iter().any(|link| link.ended.is_some()));
+    b.stop().expect("it stops");
+    site_b.tls = tls(&files[0]);
+    let b = site_b.start("standby", &[&site_a]);
+    until("another store's certificate is refused", || {
+        ended(&b, "is not a peer of this store") || ended(&a, "certificate")
+    });
+    assert!(status(&a).refuses.is_some(), "a has heard from nobody");
+    b.stop().expect("it stops");
+    site_b.tls = tls(&files[1]);
+    let b = site_b.start("standby", &[&site_a]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    append(&a, "over tls", 100);
+    equal(&a, &b);
+}
+
+#[test]
+fn a_node_is_asked_and_told_over_its_socket_and_at_rest() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    // Longer than a socket's path may be.
+    let deep = home.path().join("d".repeat(120));
+    let (site_a, site_b) = (Site::new(&deep, "a", 1), Site::new(home.path(), "b", 1));
+    let dir = site_a.dir.join("data");
+    let at_rest = ask(&dir, Request::Status).expect("at rest");
+    assert_eq!((at_rest["running"].as_bool(), at_rest["role"].as_str()), (Some(false), None));
+    let a = site_a.start("standby", &[&site_b]);
+    let stands = |request| {
+        let answer = ask(&dir, request).expect("an answer");
+        (answer["running"] == true, answer["role"].as_str().map(str::to_owned), answer["term"].as_u64())
+    };
+    assert_eq!(stands(Request::Status), (true, Some("standby".to_owned()), Some(0)));
+    assert_eq!(stands(Request::Promote), (true, Some("active".to_owned()), Some(1)));
+    append(&a, "promoted", 3);
+    assert_eq!(stands(Request::Demote), (true, Some("standby".to_owned()), Some(1)));
+    a.stop().expect("it stops");
+    assert_eq!(stands(Request::Status), (false, Some("standby".to_owned()), Some(1)));
+    assert_eq!(stands(Request::Promote), (false, Some("active".to_owned()), Some(2)));
+    let engine = Engine::open_with(small(&dir), Box::new(Hold)).expect("it opens");
+    let told = ask(&dir, Request::Demote).expect_err("an engine without a node has it open");
+    assert_eq!(told.exit_code(), 73);
+    engine.close().expect("it closes");
+    let told = ask(home.path(), Request::Status).expect_err("no store");
+    assert!(told.to_string().contains("holds no store"), "{told}");
 }

@@ -159,14 +159,12 @@ impl Home {
     /// Says how a link stands.
     pub(super) fn report(&self, peer: StoreId, status: LinkStatus) {
         let key = (peer, status.way as u8);
-        let mut behind_since = self.behind_since.borrow_mut();
-        let behind_ms = if status.is_up && status.behind_blocks == 0 {
-            behind_since.remove(&key);
-            0
+        if status.is_up && status.behind_blocks == 0 {
+            self.behind_since.borrow_mut().remove(&key);
         } else {
-            behind_since.entry(key).or_insert_with(Instant::now).elapsed().as_millis() as u64
-        };
-        self.links.borrow_mut().insert(key, LinkStatus { behind_ms, ..status });
+            self.behind_since.borrow_mut().entry(key).or_insert_with(Instant::now);
+        }
+        self.links.borrow_mut().insert(key, status);
     }
 
     /// The link is over.
@@ -187,6 +185,11 @@ impl Home {
         self.report(peer, status);
     }
 
+    fn as_of_now(&self, key: &(StoreId, u8), link: &LinkStatus) -> LinkStatus {
+        let since = self.behind_since.borrow().get(key).copied();
+        LinkStatus { behind_ms: since.map_or(0, |since| since.elapsed().as_millis() as u64), ..link.clone() }
+    }
+
     pub(super) fn status(&self) -> NodeStatus {
         let (stand, accepts) = (self.stand(), self.roles.borrow().accepts());
         let marks = |marks: crate::Marks| ShardMarks {
@@ -204,7 +207,7 @@ impl Home {
             refuses: accepts.err().map(|why| why.to_string()),
             listen: self.listen,
             shards: self.engine.marks().into_iter().map(marks).collect(),
-            links: self.links.borrow().values().cloned().collect(),
+            links: self.links.borrow().iter().map(|(key, link)| self.as_of_now(key, link)).collect(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! A node: an open store that exchanges blocks with other sites over the network, on a thread of its own beside the
 //! shards. It knows the engine only by its face: links read its log and publish into its rings like any writer.
 
+pub mod certs;
 pub mod config;
+pub mod control;
 pub mod ended;
 mod frames;
 mod home;
@@ -13,5 +15,5 @@ pub mod status;
 mod tls;
 
 pub use config::NodeConfig;
-pub use run::Node;
+pub use run::{Node, make_store};
 pub use status::NodeStatus;

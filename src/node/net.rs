@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
 use crate::node::config::Peer;
+use crate::node::control;
 use crate::node::ended::Ended;
 use crate::node::home::Home;
 use crate::node::link::{follow, serve};
@@ -48,10 +49,11 @@ pub(super) fn block_on(future: impl Future<Output = ()>) -> std::io::Result<()> 
 pub(super) async fn run(
     home: Rc<Home>,
     listener: Option<std::net::TcpListener>,
+    control: std::os::unix::net::UnixListener,
     tls: Tls,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let mut tasks = Vec::new();
+    let mut tasks = vec![spawn_local(control::serve(Rc::clone(&home), control))];
     if let Some(listener) = listener {
         match TcpListener::from_std(listener) {
             Ok(listener) => tasks.push(spawn_local(listen(Rc::clone(&home), listener, tls.clone()))),

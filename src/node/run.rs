@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::engine::outbound::Retained;
 use crate::error::Error;
 use crate::node::config::{NodeConfig, Sink};
+use crate::node::control;
 use crate::node::home::Home;
 use crate::node::net::{Command, bind, block_on, run};
 use crate::node::role_file;
@@ -65,6 +66,7 @@ impl Node {
         // Before anybody has a writer.
         engine.set_active(roles.accepts());
         let listener = bind(replication.listen)?;
+        let control = control::bind(&config.dir)?;
         let listens = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (commands, receiver) = mpsc::unbounded_channel();
         let (dir, peers, shared) = (config.dir.clone(), replication.peers.clone(), Arc::clone(&engine));
@@ -73,7 +75,7 @@ impl Node {
         let for_links = retained.clone();
         let body = move || {
             let home = Rc::new(Home::new(shared, dir, roles, (peers, for_links), listens));
-            if let Err(error) = block_on(run(home, listener, tls, receiver)) {
+            if let Err(error) = block_on(run(home, listener, control, tls, receiver)) {
                 tracing::error!("the network thread cannot run: {error}");
             }
         };
@@ -168,4 +170,15 @@ fn sink(sink: Sink) -> Result<Box<dyn Store>, Error> {
         #[cfg(not(feature = "parquet"))]
         Sink::Parquet => Err(Error::Config("store = \"parquet\": this program is built without it".to_owned())),
     }
+}
+
+/// Makes the store of a node, if there is none, and tells its id.
+///
+/// # Errors
+/// As [`Engine::open`].
+pub fn make_store(config: &NodeConfig) -> Result<StoreId, Error> {
+    let engine = Engine::open_with(config.engine().hold_for_subscriber(true), sink(config.store)?)?;
+    let store = engine.opening().origin;
+    engine.close()?;
+    Ok(store)
 }

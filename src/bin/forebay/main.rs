@@ -4,6 +4,8 @@ mod files;
 mod inspect;
 #[cfg(feature = "parquet")]
 mod merge;
+#[cfg(feature = "server")]
+mod node;
 mod out;
 mod probe;
 mod repair;
@@ -14,6 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+#[cfg(feature = "server")]
+use forebay::node::control::Request;
 
 #[derive(Parser)]
 #[command(version, about = "Looks after a Forebay store", long_about = None)]
@@ -54,6 +58,24 @@ enum Command {
     Repair(repair::RepairArgs),
     /// Measure a disk: its writes and flushes, whether its flush looks real, and what each setting can have of it
     Probe(probe::ProbeArgs),
+    /// Make the store of a node, if there is none, and print its id
+    #[cfg(feature = "server")]
+    Init(node::ConfigArgs),
+    /// Run a node: a store that exchanges blocks with other sites, until SIGTERM or Ctrl-C
+    #[cfg(feature = "server")]
+    Serve(node::ConfigArgs),
+    /// Print a node's role, marks and links; of a store that no node has open, its role
+    #[cfg(feature = "server")]
+    Status(node::NodeArgs),
+    /// Make a node the active one, under a term above every one that it knows
+    #[cfg(feature = "server")]
+    Promote(node::NodeArgs),
+    /// Make a node a standby; nobody is active then until another is promoted
+    #[cfg(feature = "server")]
+    Demote(node::NodeArgs),
+    /// Make an authority and a certificate for each site, for links over TLS
+    #[cfg(feature = "server")]
+    Certs(node::CertsArgs),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +89,18 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Probe(args) => probe::run(&args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "server")]
+        Command::Init(args) => node::init(&args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "server")]
+        Command::Serve(args) => node::serve(&args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "server")]
+        Command::Status(args) => node::ask_node(&args, Request::Status).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "server")]
+        Command::Promote(args) => node::ask_node(&args, Request::Promote).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "server")]
+        Command::Demote(args) => node::ask_node(&args, Request::Demote).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "server")]
+        Command::Certs(args) => node::make_certs(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         // Who reads the output may stop early.
