@@ -186,6 +186,23 @@ fn a_log_that_nobody_else_holds_is_there_for_the_follower_after_a_restart() {
 }
 
 #[test]
+fn a_store_that_accepts_follows_one_whose_log_has_let_go_of_its_blocks() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (mut site_a, site_b) = (Site::new(home.path(), "a", 1), Site::new(home.path(), "b", 1));
+    site_a.sink = "none";
+    let b = site_b.start("active", &[&site_a]);
+    let a = site_a.start("standby", &[&site_b]);
+    until("b has heard from a", || status(&b).refuses.is_none());
+    append(&b, &"x".repeat(20_000), 400);
+    until("a has let go of the first", || status(&a).shards.iter().any(|shard| shard.trimmed > 0));
+    // Each change of roles ends all links.
+    a.promote().expect("promoted");
+    until("b knows", || status(&b).term == 1 && status(&b).refuses.is_some());
+    append(&a, "from a", 20);
+    until("b has them", || count(&b) == 420);
+}
+
+#[test]
 fn a_third_site_starts_from_the_second() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let sites = ["a", "b", "c"].map(|name| Site::new(home.path(), name, 1));

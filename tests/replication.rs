@@ -201,8 +201,13 @@ impl Link {
             return;
         }
         for (stream, seq) in &rows {
+            // Of its own stream a store has a block under some of the seqs.
+            let of = |block: &&Block| block.stream == *stream && block.behind.seq <= *seq;
+            let Some(last) = site.shards.iter().flatten().filter(of).map(|block| block.behind.seq).max() else {
+                continue;
+            };
             let acked = site.acked.entry(*stream).or_default();
-            *acked = (*acked).max(*seq);
+            *acked = (*acked).max(last);
         }
         self.answers.push_back(Frame::Ack(rows).encode());
     }

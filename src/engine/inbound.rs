@@ -75,8 +75,8 @@ impl Inbound {
             let local = published?;
             let (header, payload) = (&frame.bytes[frame.entries[index].header.clone()], &frame.entries[index].payload);
             end = frame.then(end, index);
-            learn(inner.admission.as_deref(), header, &frame.bytes[payload.clone()]);
             receiver.took(frame.stream, end, local);
+            learn(inner.admission.as_deref(), header, &frame.bytes[payload.clone()]);
             last = Some(local);
         }
         want_synced(shard, last);

@@ -21,6 +21,8 @@ use crate::wal::entry::{Entry, EntryKind};
 const WINDOW_BYTES: usize = 16 << 20;
 /// Blocks of one shard before it is the next one's turn.
 const TURN_BLOCKS: usize = 256;
+/// Turns of one call: what the follower has already is read, too, and who calls has other things to do.
+const TURNS_MAX: usize = 16;
 
 /// The log, held for a follower from where that one has everything, within the options of retention, be it linked or
 /// not; until this is dropped.
@@ -129,8 +131,9 @@ impl Outbound {
     pub fn fill(&mut self, out: &mut Vec<Frame>, bytes_max: usize) -> Result<(), LinkError> {
         self.inner.not_forked()?;
         let upto = self.sender.bytes_unacked().saturating_add(bytes_max).min(WINDOW_BYTES);
-        let mut idle = 0;
-        while idle < self.readers.len() && self.sender.bytes_unacked() < upto {
+        let (mut idle, mut turns) = (0, 0);
+        while idle < self.readers.len() && turns < TURNS_MAX && self.sender.bytes_unacked() < upto {
+            turns += 1;
             let index = self.turn;
             self.turn = (self.turn + 1) % self.readers.len();
             let mut any = false;

@@ -10,7 +10,7 @@
 //!
 //! [replication]
 //! listen = "10.0.0.1:7811"            # where followers dial
-//! role = "active"                     # what a new store is; afterwards its ROLE says it
+//! role = "active"                     # what a new store is, by itself a standby; afterwards its ROLE says it
 //! start_alone = false                 # accept before any peer was heard
 //! insecure_plaintext = false          # no TLS beyond loopback
 //!
@@ -120,7 +120,7 @@ engine_options! {
 pub struct Replication {
     /// Where followers dial; nowhere if left out.
     pub listen: Option<SocketAddr>,
-    /// What a new store is; default active.
+    /// What a new store is; default a standby, or active where there are no peers.
     #[serde(default, deserialize_with = "from_text")]
     pub role: Option<Role>,
     /// An active store accepts before it has heard from a peer.

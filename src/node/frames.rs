@@ -128,13 +128,16 @@ impl Outgoing {
 
     /// All of it is with the connection.
     pub(super) fn is_empty(&self) -> bool {
-        self.sent == self.bytes.len()
+        self.bytes.is_empty()
     }
 
     /// Sends some of it. May be given up and asked again.
     pub(super) async fn send(&mut self) -> Result<(), Ended> {
-        self.sent += self.to.write(&self.bytes[self.sent..]).await?;
-        if self.is_empty() {
+        if self.sent < self.bytes.len() {
+            self.sent += self.to.write(&self.bytes[self.sent..]).await?;
+        }
+        if self.sent == self.bytes.len() {
+            // Given up here it goes on here.
             self.to.flush().await?;
             self.bytes.clear();
             self.sent = 0;

@@ -37,6 +37,8 @@ pub(super) struct Home {
     /// The log, for each peer, from what it has not got on.
     retained: HashMap<StoreId, Arc<Retained>>,
     last_session: Cell<u64>,
+    /// ROLE may say something else than what this store stands as.
+    unwritten: Cell<bool>,
 }
 
 impl Home {
@@ -64,6 +66,7 @@ impl Home {
             followers: RefCell::default(),
             retained,
             last_session: Cell::new(0),
+            unwritten: Cell::new(false),
         }
     }
 
@@ -124,9 +127,12 @@ impl Home {
         if accepts.is_err() {
             self.engine.set_active(accepts);
         }
+        let changed = changed || self.unwritten.get();
         if changed {
             let stand = self.stand();
+            self.unwritten.set(true);
             role_file::write(&self.dir, stand)?;
+            self.unwritten.set(false);
             tracing::info!("{} under term {}, active: {}", stand.role, stand.term, stand.active);
         }
         self.engine.set_active(accepts);
@@ -148,6 +154,14 @@ impl Home {
         let notify = Rc::new(Notify::new());
         followers.insert(follower, (session, Rc::clone(&notify)));
         Ok(notify)
+    }
+
+    /// The link that began so is over: what comes next counts whatever its clock says.
+    pub(super) fn end(&self, follower: StoreId, session: u64) {
+        let mut followers = self.followers.borrow_mut();
+        if followers.get(&follower).is_some_and(|(of, _)| *of == session) {
+            followers.remove(&follower);
+        }
     }
 
     /// A link to a peer that follows.

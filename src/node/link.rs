@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::split;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::engine::inbound::Inbound;
@@ -18,14 +18,22 @@ use crate::node::home::{Home, superseded};
 use crate::node::status::{LinkStatus, Way};
 use crate::node::tls::Names;
 use crate::repl::link_error::LinkError;
-use crate::repl::wire::{Bye, Entries, Frame, Heartbeat, Hello, Reason, TEXT_BYTES_MAX};
+use crate::repl::wire::{Bye, Entries, Frame, Heartbeat, Hello, Reason, Stand, TEXT_BYTES_MAX};
 use crate::types::StoreId;
 
 /// Bytes of frames that are made before they are sent.
 const FILL_BYTES: usize = 1 << 20;
 
 /// Serves whoever has dialled, until the link is over.
-pub(super) async fn serve(home: Rc<Home>, mut connection: Connection, names: Names, address: String) {
+pub(super) async fn serve(
+    home: Rc<Home>,
+    mut connection: Connection,
+    names: Names,
+    address: String,
+    greeted: Box<dyn FnOnce()>,
+) {
+    // From before it is said what this store stands as.
+    let stand = home.changes();
     let hello = match greet(&home, &mut connection, &names).await {
         Ok(hello) => hello,
         Err(why) => {
@@ -36,14 +44,19 @@ pub(super) async fn serve(home: Rc<Home>, mut connection: Connection, names: Nam
             return;
         }
     };
+    greeted();
     let peer = hello.opening.origin;
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing::new(writer));
     let why = match home.begin(peer, hello.session) {
-        Ok(newer) => match feed(&home, &hello, &newer, (&mut incoming, &mut outgoing), &address).await {
-            Err(why) => why,
-            Ok(never) => match never {},
-        },
+        Ok(newer) => {
+            let fed = feed(&home, &hello, (&newer, stand), (&mut incoming, &mut outgoing), &address).await;
+            home.end(peer, hello.session);
+            match fed {
+                Err(why) => why,
+                Ok(never) => match never {},
+            }
+        }
         Err(why) => why,
     };
     over(&home, (peer, Way::Out), &address, outgoing, &why).await;
@@ -68,12 +81,11 @@ async fn greet(home: &Home, connection: &mut Connection, names: &Names) -> Resul
 async fn feed(
     home: &Home,
     hello: &Hello,
-    newer: &Notify,
+    (newer, mut stand): (&Notify, watch::Receiver<Stand>),
     (incoming, outgoing): (&mut Incoming, &mut Outgoing),
     address: &str,
 ) -> Result<Never, Ended> {
     let peer = hello.opening.origin;
-    let mut stand = home.changes();
     let mut outbound = home.outbound(hello.opening)?;
     let mut tick = interval(HEARTBEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -214,7 +226,8 @@ async fn take(
             },
             _ = tick.tick() => {
                 if owes_nothing {
-                    outgoing.push(&heartbeat(0, 0));
+                    let rows = inbound.acks();
+                    outgoing.push(&if rows.is_empty() { heartbeat(0, 0) } else { Frame::Ack(rows) });
                 }
             }
             _ = stand.changed() => return Err(changed(home)),

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -76,9 +77,9 @@ pub(super) async fn run(
 }
 
 async fn listen(home: Rc<Home>, listener: TcpListener, tls: Tls) {
-    let unknown = Rc::new(tokio::sync::Semaphore::new(UNKNOWN_MAX));
+    let unknown = Arc::new(tokio::sync::Semaphore::new(UNKNOWN_MAX));
     loop {
-        let permit = Rc::clone(&unknown);
+        let permit = Arc::clone(&unknown);
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -89,14 +90,16 @@ async fn listen(home: Rc<Home>, listener: TcpListener, tls: Tls) {
         };
         let (home, tls) = (Rc::clone(&home), tls.clone());
         spawn_local(async move {
-            let Ok(permit) = permit.try_acquire() else {
+            let Ok(permit) = permit.try_acquire_owned() else {
                 tracing::warn!("{address}: more than {UNKNOWN_MAX} connections have not said who they are");
                 return;
             };
             let accepted = timeout(CONNECT, tls.accept(prepared(stream))).await;
-            drop(permit);
             match accepted {
-                Ok(Ok((connection, names))) => serve(home, connection, names, address.to_string()).await,
+                Ok(Ok((connection, names))) => {
+                    let greeted = Box::new(move || drop(permit));
+                    serve(home, connection, names, address.to_string(), greeted).await;
+                }
                 Ok(Err(error)) => tracing::warn!("{address}: {error}"),
                 Err(_) => tracing::warn!("{address}: no handshake within {CONNECT:?}"),
             }
@@ -116,6 +119,7 @@ async fn dial(home: Rc<Home>, peer: Peer, tls: Tls) {
     let mut nap = REDIAL.0;
     let mut said = String::new();
     loop {
+        let began = Instant::now();
         let connected = timeout(CONNECT, async {
             let stream = prepared(TcpStream::connect(&address).await?);
             tls.connect(stream, peer.store).await
@@ -125,14 +129,13 @@ async fn dial(home: Rc<Home>, peer: Peer, tls: Tls) {
             Ok(Err(error)) => Ended::Io(error),
             Err(_) => Ended::Silent(CONNECT.as_millis()),
         };
-        let was_up =
-            home.status().links.iter().any(|link| link.way == Way::In && link.is_up && link.address == address);
+        let has_lived = began.elapsed() > REDIAL.1;
         home.ended(peer.store, Way::In, &address, &why);
-        if was_up || why.to_string() != said {
+        if has_lived || why.to_string() != said {
             tracing::warn!("no link from {} at {address}: {why}", peer.store);
             said = why.to_string();
         }
-        nap = if was_up || why.is_of_roles() { REDIAL.0 } else { (nap * 2).min(REDIAL.1) };
+        nap = if has_lived || why.is_of_roles() { REDIAL.0 } else { (nap * 2).min(REDIAL.1) };
         sleep(nap).await;
     }
 }

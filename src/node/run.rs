@@ -54,7 +54,7 @@ impl Node {
         let stand = match role_file::read(&config.dir)? {
             Some(stand) => stand,
             None => {
-                let role = replication.role.unwrap_or(Role::Active);
+                let role = replication.role.unwrap_or(if has_peers { Role::Standby } else { Role::Active });
                 let active = if role == Role::Active { store } else { Stand::default().active };
                 let stand = Stand { role, active, ..Stand::default() };
                 role_file::write(&config.dir, stand)?;

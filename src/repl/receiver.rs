@@ -48,15 +48,17 @@ struct Taken {
     /// Up to where it was given to a shard.
     end: StreamEnd,
     /// Up to where that is synced.
-    synced: Seq,
+    synced: StreamEnd,
 }
 
 /// What the streams of a store have come to.
 #[derive(Debug)]
 pub struct Receiver {
     store: StoreId,
-    /// By local shard: what was given to it and is not synced yet, as (its seq, stream, seq in that).
-    waiting: Vec<VecDeque<(Seq, Stream, Seq)>>,
+    /// By local shard: what was given to it and is not synced yet, as (its seq, stream, where that stands behind it).
+    waiting: Vec<VecDeque<(Seq, Stream, StreamEnd)>>,
+    /// By local shard: up to where it is synced.
+    own_synced: Vec<Seq>,
     taken: HashMap<Stream, Taken>,
     /// The vector as it was when the store was opened; folded rows are looked up here.
     opened: StreamEnds,
@@ -68,8 +70,15 @@ impl Receiver {
     /// For a store that was just opened, all of which is synced: its vector, and the streams that it accepts now, by shard.
     #[must_use]
     pub fn new(store: StoreId, opened: StreamEnds, own: Vec<Stream>) -> Self {
-        let taken = opened.iter().map(|(stream, end)| (*stream, Taken { end: *end, synced: end.seq })).collect();
-        Self { store, waiting: vec![VecDeque::new(); own.len()], taken, opened, own }
+        let taken = opened.iter().map(|(stream, end)| (*stream, Taken { end: *end, synced: *end })).collect();
+        Self {
+            store,
+            waiting: vec![VecDeque::new(); own.len()],
+            own_synced: vec![Seq(0); own.len()],
+            taken,
+            opened,
+            own,
+        }
     }
 
     /// The local shard that a stream goes to, all of it: its own one, or one by its origin and shard.
@@ -82,10 +91,12 @@ impl Receiver {
         ShardId((mix64(stream.origin.mixed(), u64::from(stream.shard.0)) % shards) as u16)
     }
 
-    /// What is held, but for what this opening accepts itself: frames of a vector, the last one marked.
+    /// What is held and synced, but for what this opening accepts itself: frames of a vector, the last one marked. Who
+    /// is told of it lets go of it.
     #[must_use]
     pub fn vector(&self) -> Vec<Vector> {
-        let ends: BTreeMap<Stream, StreamEnd> = self.taken.iter().map(|(stream, taken)| (*stream, taken.end)).collect();
+        let synced = self.taken.iter().map(|(stream, taken)| (*stream, taken.synced));
+        let ends: BTreeMap<Stream, StreamEnd> = synced.filter(|(_, end)| end.seq > Seq(0)).collect();
         let ends: Vec<_> = ends.into_iter().collect();
         let mut frames: Vec<Vector> =
             ends.chunks(ROWS_MAX).map(|ends| Vector { last: false, ends: ends.to_vec(), gaps: Vec::new() }).collect();
@@ -152,18 +163,20 @@ impl Receiver {
         taken.end = end;
         let waiting = &mut self.waiting[shard];
         assert!(waiting.back().is_none_or(|(last, ..)| *last < local), "a shard's seqs go up");
-        waiting.push_back((local, stream, end.seq));
+        waiting.push_back((local, stream, end));
     }
 
     /// A shard has synced everything up to this seq. Whether any stream moved.
     pub fn synced(&mut self, shard: ShardId, upto: Seq) -> bool {
+        let own = &mut self.own_synced[usize::from(shard.0)];
+        *own = upto.max(*own);
         let waiting = &mut self.waiting[usize::from(shard.0)];
         let mut moved = false;
-        while let Some(&(local, stream, seq)) = waiting.front()
+        while let Some(&(local, stream, end)) = waiting.front()
             && local <= upto
         {
             waiting.pop_front();
-            self.taken.entry(stream).or_default().synced = seq;
+            self.taken.entry(stream).or_default().synced = end;
             moved = true;
         }
         moved
@@ -188,7 +201,7 @@ impl Receiver {
         if crate::planted::is_planted(crate::planted::Mutant::AcksUnsynced) {
             return self.taken.get(&stream).map_or(Seq(0), |taken| taken.end.seq);
         }
-        self.taken.get(&stream).map_or(Seq(0), |taken| taken.synced)
+        self.taken.get(&stream).map_or(Seq(0), |taken| taken.synced.seq)
     }
 }
 
@@ -197,13 +210,15 @@ impl Receiver {
 pub struct Source {
     /// The streams that it was told of or that it sent, and up to where each was acknowledged to it.
     acked: BTreeMap<Stream, Seq>,
+    /// The same of what this store accepts itself.
+    own: BTreeMap<Stream, Seq>,
 }
 
 impl Source {
     /// One that is told the receiver's vector now: what that says is held is not sent, and acknowledged all the same.
     #[must_use]
     pub fn new(receiver: &Receiver) -> Self {
-        Self { acked: receiver.taken.keys().map(|stream| (*stream, Seq(0))).collect() }
+        Self { acked: receiver.taken.keys().map(|stream| (*stream, Seq(0))).collect(), own: BTreeMap::new() }
     }
 
     /// It sent something of this stream, new or not.
@@ -220,6 +235,14 @@ impl Source {
     /// What is to be acknowledged to it now, at most a frame of it.
     pub fn acks(&mut self, receiver: &Receiver) -> Vec<(Stream, Seq)> {
         let mut rows = Vec::new();
+        // What this store accepts itself a source may have got from others, and holds for it like anything else.
+        for (stream, synced) in receiver.own.iter().zip(&receiver.own_synced) {
+            let told = self.own.entry(*stream).or_default();
+            if *synced > *told {
+                *told = *synced;
+                rows.push((*stream, *synced));
+            }
+        }
         for (stream, acked) in &mut self.acked {
             let synced = receiver.synced_upto(*stream);
             if synced > *acked && rows.len() < ROWS_MAX {

@@ -119,7 +119,8 @@ impl Sender {
     /// [`Stop::Diverged`].
     pub fn covers(&self, place: &StreamEnds) -> Result<bool, Stop> {
         let mut all = true;
-        for (stream, end) in place {
+        // What it accepts itself it has, and does not say.
+        for (stream, end) in place.iter().filter(|(stream, _)| Opening::of(stream) != self.follower) {
             match holds(&self.ends, *stream, *end) {
                 Holds::All => {}
                 Holds::Less => all = false,
@@ -138,7 +139,8 @@ impl Sender {
         let diverged = |at| Err(Stop::Diverged { stream, at });
         let is_its_own = Opening::of(&stream) == self.follower;
         let is_folded = || !self.ends.contains_key(&stream) && holds(&self.ends, stream, behind) == Holds::All;
-        let is_old = is_its_own || is_folded();
+        let is_folded = !is_its_own && is_folded();
+        let is_old = is_its_own || is_folded;
         let held = self.ends.get(&stream).copied().unwrap_or_default();
         #[cfg(feature = "sim")]
         let held = if held == before
@@ -182,7 +184,7 @@ impl Sender {
         self.shown(block.shard, block.local);
         let entry = Unacked { local: block.local, of: stream, seq: behind.seq, bytes };
         self.unacked[usize::from(block.shard.0)].push_back(entry);
-        self.settle(usize::from(block.shard.0), is_old);
+        self.settle(usize::from(block.shard.0), is_folded);
         Ok(())
     }
 
@@ -201,8 +203,10 @@ impl Sender {
     /// The follower has synced these.
     pub fn acked(&mut self, rows: &[(Stream, Seq)]) {
         for (stream, seq) in rows {
-            let acked = self.acked.entry(*stream).or_default();
-            *acked = (*acked).max(*seq);
+            if self.acked.len() < STREAMS_MAX || self.acked.contains_key(stream) {
+                let acked = self.acked.entry(*stream).or_default();
+                *acked = (*acked).max(*seq);
+            }
         }
         (0..self.shipped.len()).for_each(|shard| self.settle(shard, false));
     }
