@@ -344,6 +344,8 @@ impl Scan {
     fn take(&mut self, header: &SegmentHeader, batch: &BatchHeader, place: Place, bytes: &[u8]) {
         // The log begins here, and says so where there is anything to be said.
         self.progress.knows_ends |= self.progress.batches == 0 && self.pauses.is_empty();
+        // Behind the lost beginning more is lost.
+        let lost_again = self.pauses.len() > 1;
         let progress = &mut self.progress;
         let end = place.offset + batch.length;
         match progress.segments.last_mut() {
@@ -381,8 +383,9 @@ impl Scan {
                 if progress.batches > 1 {
                     for (stream, end) in &ends {
                         let known = progress.ends.get(stream);
-                        // Where the beginning is lost, one that was not met since may have stood there before.
-                        if progress.knows_ends || known.is_some() {
+                        // Where the beginning is lost, one that was not met since may have ended before it; but where it is
+                        // not the only loss, what of it is missing may be in the other.
+                        if progress.knows_ends || known.is_some() || lost_again {
                             progress.holes.extend(Hole::between(known, *stream, *end, batch.first_seq));
                         }
                     }
