@@ -3,6 +3,8 @@
 //! store holds the same blocks of each stream, each once and in order (P8); what was acknowledged to a source was
 //! never lost by a power cut of the follower.
 
+mod links;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::catch_unwind;
 
@@ -10,10 +12,11 @@ use forebay::io::chance::Chance;
 use forebay::planted::{Mutant, plant};
 use forebay::repl::receiver::{Receiver, Refused, Source};
 use forebay::repl::sender::{Offered, Sender, Stop};
-use forebay::repl::wire::{Frame, HEADER_BYTES};
+use forebay::repl::wire::Frame;
 use forebay::types::{BlockKind, Epoch, Nonce, Opening, Seq, ShardId, StoreId, Stream};
 use forebay::wal::batch::{StreamEnd, StreamEnds};
 use forebay::wal::entry::{Entry, EntryKind};
+use links::{frame, meddle};
 
 const SITES: usize = 3;
 /// Blocks from one place to the next at which a shard says its vector, as segments do.
@@ -126,11 +129,6 @@ struct Link {
     frames: VecDeque<Vec<u8>>,
     /// On their way back.
     answers: VecDeque<Vec<u8>>,
-}
-
-fn frame(bytes: &[u8]) -> Frame {
-    let (header, payload) = bytes.split_at(HEADER_BYTES);
-    Frame::decode(header.try_into().expect("a header"), payload.to_vec()).expect("a frame")
 }
 
 impl Link {
@@ -265,14 +263,7 @@ fn history(seed: u64) -> (usize, usize) {
             14..=16 => {
                 let index = chance.below(links.len() as u64) as usize;
                 let link = &mut links[index];
-                if chance.percent(5) && link.frames.len() > 1 {
-                    link.frames.swap(0, 1);
-                }
-                if chance.percent(5)
-                    && let Some(first) = link.frames.front().cloned()
-                {
-                    link.frames.push_back(first);
-                }
+                meddle(&mut chance, &mut link.frames);
                 let Some(bytes) = link.frames.pop_front() else { continue };
                 let to = link.to;
                 if let Err(refused) = link.take(&mut sites[to], &bytes) {

@@ -5,6 +5,8 @@
 //!
 //! `FOREBAY_HISTORIES` sets how many run (default 20), `FOREBAY_HISTORY_SEED` the first seed.
 
+mod links;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::panic::catch_unwind;
@@ -19,11 +21,12 @@ use forebay::io::chance::Chance;
 use forebay::planted::{Mutant, plant};
 use forebay::repl::link_error::LinkError;
 use forebay::repl::receiver::Refused;
-use forebay::repl::wire::{Entries, Frame, HEADER_BYTES, Vector};
+use forebay::repl::wire::{Entries, Frame, Vector};
 use forebay::store::Hold;
 use forebay::types::{StoreId, Stream, Term};
 use forebay::wal::batch::StreamEnds;
 use forebay::{Block, Config, Cursor, Durability, Engine};
+use links::{frame, meddle};
 
 const SITES: usize = 3;
 
@@ -41,11 +44,6 @@ fn config(dir: &Path, shards: usize, level: u8) -> Config {
         .wal_bytes_max(128 << 20)
         .wal_level(level);
     if level == 2 { config.wal_fsync_period_ms(0) } else { config }
-}
-
-fn frame(bytes: &[u8]) -> Frame {
-    let (header, payload) = bytes.split_at(HEADER_BYTES);
-    Frame::decode(header.try_into().expect("a header"), payload.to_vec()).expect("a frame")
 }
 
 fn names(of: &Path) -> Vec<PathBuf> {
@@ -157,7 +155,7 @@ impl Link {
     fn open(sites: &[Site], from: usize, to: usize) -> Self {
         let (inbound, vector) = sites[to].engine().inbound().expect("an inbound link");
         let retained = sites[from].engine().retain().expect("the log is held");
-        let mut out = retained.outbound(inbound.opening()).expect("an outbound link");
+        let mut out = retained.outbound(sites[to].engine().opening()).expect("an outbound link");
         for part in vector {
             let Frame::Vector(part) = frame(&Frame::Vector(part).encode()) else { panic!("a vector") };
             out.vector(&part).expect("one history of each stream, and all of the log");
@@ -309,14 +307,7 @@ fn history(seed: u64, counts: &mut Counts) {
             (11..=14, Some(link)) => links[link].fill(),
             (15..=18, Some(index)) => {
                 let link = &mut links[index];
-                if chance.percent(5) && link.frames.len() > 1 {
-                    link.frames.swap(0, 1);
-                }
-                if chance.percent(5)
-                    && let Some(first) = link.frames.front().cloned()
-                {
-                    link.frames.push_back(first);
-                }
+                meddle(chance, &mut link.frames);
                 if let Err(error) = link.take() {
                     assert!(is_of_the_network(&error), "seed {seed}: {error}");
                     counts.refused += 1;
@@ -414,8 +405,8 @@ fn a_follower_that_is_behind_the_log_is_told_so() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let follower = Site::new(home.path().join("b"), 1, 1);
-    let (inbound, vector) = follower.engine().inbound().expect("an inbound link");
-    let mut out = engine.retain().and_then(|log| log.outbound(inbound.opening())).expect("an outbound link");
+    let (_inbound, vector) = follower.engine().inbound().expect("an inbound link");
+    let mut out = engine.retain().and_then(|log| log.outbound(follower.engine().opening())).expect("an outbound link");
     let told = vector.iter().try_for_each(|part: &Vector| out.vector(part)).expect_err("it is behind");
     assert!(matches!(told, LinkError::Store(forebay::Error::Behind { .. })), "{told}");
 }

@@ -154,8 +154,7 @@ impl Identity {
     /// The store's id.
     #[must_use]
     pub fn store(&self) -> StoreId {
-        let digits = |at: usize| u8::from_str_radix(&self.store[2 * at..2 * at + 2], 16).unwrap_or(0);
-        StoreId(std::array::from_fn(digits))
+        self.store.parse().unwrap_or_default()
     }
 
     fn check(&self, config: &mut Config) -> Result<(), Error> {

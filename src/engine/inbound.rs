@@ -1,6 +1,5 @@
 //! [`Inbound`]: what one source sends, taken into this store.
 
-use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use crate::repl::wire::{Entries, Vector};
 use crate::shard::handle::ShardHandle;
 use crate::shard::ring::{Closed, QueueTicket, Refused};
 use crate::shard::waiters::{Parked, Waited};
-use crate::types::{Block, BlockKind, Opening, Seq, Stream};
+use crate::types::{Block, BlockKind, Seq, Stream};
 use crate::wal::entry::{EncodedEntry, Entry, EntryKind, Identity, decode_entry};
 
 /// One source of blocks, from the beginning of a link to its end.
@@ -41,12 +40,6 @@ impl Inbound {
         (Self { inner, source, waits: None, parked }, vector)
     }
 
-    /// Who this store is: the opening whose blocks it need not be sent.
-    #[must_use]
-    pub fn opening(&self) -> Opening {
-        Opening::of(&self.inner.shards[0].own)
-    }
-
     /// Takes what is new of a frame, or waits for room in the ring; to be called with the same frame until it is
     /// ready. What it has taken so far stays.
     ///
@@ -61,22 +54,25 @@ impl Inbound {
         let mut end = new.start.checked_sub(1).map_or(frame.before, |last| frame.upto(frame.entries[last].seq).1);
         let mut last = None;
         for index in new {
-            let (seq, mut entry, payload) = carried(frame, index);
+            let at = &frame.entries[index];
+            let (header, payload) = (&frame.bytes[at.header.clone()], &frame.bytes[at.payload.clone()]);
+            let own = decode_entry(header).expect("checked when the frame was read");
+            let identity = Some(Identity { stream: frame.stream, seq: at.seq });
+            let mut entry = Entry { kind: EntryKind::Carried, identity, ..own }.encode();
             let bytes = payload.len() as u64;
             if bytes > inner.config.block_bytes_max {
                 let (stream, max) = (frame.stream, inner.config.block_bytes_max);
                 return Poll::Ready(Err(LinkError::TooLarge { stream, bytes, max }));
             }
-            let published = self.poll_publish(shard, (frame.stream, seq), &mut entry, &frame.bytes[payload], context);
+            let published = self.poll_publish(shard, (frame.stream, at.seq), &mut entry, payload, context);
             let Poll::Ready(published) = published else {
                 want_synced(shard, last);
                 return Poll::Pending;
             };
             let local = published?;
-            let (header, payload) = (&frame.bytes[frame.entries[index].header.clone()], &frame.entries[index].payload);
             end = frame.then(end, index);
             receiver.took(frame.stream, end, local);
-            learn(inner.admission.as_deref(), header, &frame.bytes[payload.clone()]);
+            learn(inner.admission.as_deref(), &own, payload);
             last = Some(local);
         }
         want_synced(shard, last);
@@ -185,18 +181,9 @@ fn want_synced(shard: &ShardHandle, last: Option<Seq>) {
     }
 }
 
-/// The entry of a frame as it stands here: its seq, its header, and where in the frame its payload is.
-fn carried(frame: &Entries, index: usize) -> (Seq, EncodedEntry, Range<usize>) {
-    let at = &frame.entries[index];
-    let own = decode_entry(&frame.bytes[at.header.clone()]).expect("checked when the frame was read");
-    let identity = Some(Identity { stream: frame.stream, seq: at.seq });
-    (at.seq, Entry { kind: EntryKind::Carried, identity, ..own }.encode(), at.payload.clone())
-}
-
 /// Shows a block of lines to whoever judges those of writers.
-fn learn(admission: Option<&dyn Admission>, header: &[u8], payload: &[u8]) {
-    let entry = decode_entry(header).filter(|entry| entry.block_kind == BlockKind::Lines);
-    if let (Some(admission), Some(entry)) = (admission, entry) {
+fn learn(admission: Option<&dyn Admission>, entry: &Entry<'_>, payload: &[u8]) {
+    if let (Some(admission), BlockKind::Lines) = (admission, entry.block_kind) {
         let block = Block {
             kind: entry.block_kind,
             table: entry.table.into(),

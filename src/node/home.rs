@@ -184,19 +184,9 @@ impl Home {
     /// The link is over.
     pub(super) fn ended(&self, peer: StoreId, way: Way, address: &str, why: &Ended) {
         let before = self.links.borrow().get(&(peer, way as u8)).cloned();
-        let (behind_blocks, behind_bytes) = before.map_or((0, 0), |link| (link.behind_blocks, link.behind_bytes));
-        let (address, ended) = (address.to_owned(), Some(why.to_string()));
-        let status = LinkStatus {
-            peer: peer.to_string(),
-            way,
-            address,
-            is_up: false,
-            behind_blocks,
-            behind_bytes,
-            behind_ms: 0,
-            ended,
-        };
-        self.report(peer, status);
+        let behind = before.map_or((0, 0), |link| (link.behind_blocks, link.behind_bytes));
+        let up = LinkStatus::up(peer, way, address, behind);
+        self.report(peer, LinkStatus { is_up: false, ended: Some(why.to_string()), ..up });
     }
 
     fn as_of_now(&self, key: &(StoreId, u8), link: &LinkStatus) -> LinkStatus {

@@ -1,5 +1,6 @@
 //! One link: to a follower, which has dialled, or to a source, which was.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -7,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::split;
 use tokio::sync::{Notify, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::engine::inbound::Inbound;
 use crate::engine::outbound::Outbound;
@@ -50,20 +51,16 @@ pub(super) async fn serve(
     let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing::new(writer));
     let why = match home.begin(peer, hello.session) {
         Ok(newer) => {
-            let fed = feed(&home, &hello, (&newer, stand), (&mut incoming, &mut outgoing), &address).await;
+            let Err(why) = feed(&home, &hello, (&newer, stand), (&mut incoming, &mut outgoing), &address).await;
             home.end(peer, hello.session);
-            match fed {
-                Err(why) => why,
-                Ok(never) => match never {},
-            }
+            why
         }
         Err(why) => why,
     };
-    over(&home, (peer, Way::Out), &address, outgoing, &why).await;
+    tracing::warn!("the link to {peer} at {address} is over: {why}");
+    home.ended(peer, Way::Out, &address, &why);
+    say_bye(&home, outgoing, &why).await;
 }
-
-/// A link runs until it fails.
-pub(super) enum Never {}
 
 async fn greet(home: &Home, connection: &mut Connection, names: &Names) -> Result<Hello, Ended> {
     let Frame::Hello(hello) = read_first(connection).await? else {
@@ -84,11 +81,10 @@ async fn feed(
     (newer, mut stand): (&Notify, watch::Receiver<Stand>),
     (incoming, outgoing): (&mut Incoming, &mut Outgoing),
     address: &str,
-) -> Result<Never, Ended> {
+) -> Result<Infallible, Ended> {
     let peer = hello.opening.origin;
     let mut outbound = home.outbound(hello.opening)?;
-    let mut tick = interval(HEARTBEAT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = beats();
     let mut frames = Vec::new();
     tracing::info!("{peer} at {address} follows");
     loop {
@@ -125,16 +121,7 @@ async fn feed(
 }
 
 fn out_status(outbound: &Outbound, peer: StoreId, address: &str) -> LinkStatus {
-    LinkStatus {
-        peer: peer.to_string(),
-        way: Way::Out,
-        address: address.to_owned(),
-        is_up: true,
-        behind_blocks: outbound.behind_blocks(),
-        behind_bytes: outbound.bytes_unacked() as u64,
-        behind_ms: 0,
-        ended: None,
-    }
+    LinkStatus::up(peer, Way::Out, address, (outbound.behind_blocks(), outbound.bytes_unacked() as u64))
 }
 
 /// Follows a source that was dialled, until the link is over; why it was.
@@ -157,15 +144,13 @@ pub(super) async fn follow(home: &Home, mut connection: Connection, peer: &Peer,
     let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing::new(writer));
     let why = match greeted {
         Ok(()) if stand.has_changed().unwrap_or(true) => changed(home),
-        Ok(()) => match take(home, peer.store, (&mut incoming, &mut outgoing), address).await {
-            Err(why) => why,
-            Ok(never) => match never {},
-        },
+        Ok(()) => {
+            let Err(why) = take(home, peer.store, (&mut incoming, &mut outgoing), address).await;
+            why
+        }
         Err(why) => why,
     };
-    if let Some(bye) = bye(home, &why) {
-        outgoing.end(&bye).await;
-    }
+    say_bye(home, outgoing, &why).await;
     why
 }
 
@@ -174,24 +159,14 @@ async fn take(
     peer: StoreId,
     (incoming, outgoing): (&mut Incoming, &mut Outgoing),
     address: &str,
-) -> Result<Never, Ended> {
+) -> Result<Infallible, Ended> {
     let mut stand = home.changes();
     let (mut inbound, vector) = home.engine.inbound()?;
     vector.into_iter().for_each(|part| outgoing.push(&Frame::Vector(part)));
-    let mut tick = interval(HEARTBEAT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = beats();
     let mut taking: Option<Entries> = None;
     tracing::info!("follows {peer} at {address}");
-    let status = |beat: Heartbeat| LinkStatus {
-        peer: peer.to_string(),
-        way: Way::In,
-        address: address.to_owned(),
-        is_up: true,
-        behind_blocks: beat.behind_blocks,
-        behind_bytes: beat.behind_bytes,
-        behind_ms: 0,
-        ended: None,
-    };
+    let status = |beat: Heartbeat| LinkStatus::up(peer, Way::In, address, (beat.behind_blocks, beat.behind_bytes));
     home.report(peer, status(Heartbeat::default()));
     loop {
         let owes_nothing = outgoing.is_empty();
@@ -259,6 +234,13 @@ fn poll_inbound(
     }
 }
 
+/// When something is said where there is nothing to say.
+fn beats() -> Interval {
+    let mut tick = interval(HEARTBEAT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
+}
+
 fn heartbeat(behind_blocks: u64, behind_bytes: u64) -> Frame {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let sent_ns = since.map_or(0, |since| since.as_nanos() as u64);
@@ -281,9 +263,7 @@ fn bye(home: &Home, why: &Ended) -> Option<Frame> {
     Some(Frame::Bye(Bye { reason, term: stand.term, active: stand.active, text }))
 }
 
-async fn over(home: &Home, (peer, way): (StoreId, Way), address: &str, outgoing: Outgoing, why: &Ended) {
-    tracing::warn!("the link to {peer} at {address} is over: {why}");
-    home.ended(peer, way, address, why);
+async fn say_bye(home: &Home, outgoing: Outgoing, why: &Ended) {
     if let Some(bye) = bye(home, why) {
         outgoing.end(&bye).await;
     }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use crate::types::StoreId;
+
 /// A node at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeStatus {
@@ -69,4 +71,20 @@ pub struct LinkStatus {
     pub behind_ms: u64,
     /// Why it was over last.
     pub ended: Option<String>,
+}
+
+impl LinkStatus {
+    /// A link that is up, and how many blocks and bytes its follower is behind.
+    pub(super) fn up(peer: StoreId, way: Way, address: &str, (behind_blocks, behind_bytes): (u64, u64)) -> Self {
+        Self {
+            peer: peer.to_string(),
+            way,
+            address: address.to_owned(),
+            is_up: true,
+            behind_blocks,
+            behind_bytes,
+            behind_ms: 0,
+            ended: None,
+        }
+    }
 }

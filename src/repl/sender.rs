@@ -138,8 +138,8 @@ impl Sender {
         let Offered { stream, before, behind, .. } = *block;
         let diverged = |at| Err(Stop::Diverged { stream, at });
         let is_its_own = Opening::of(&stream) == self.follower;
-        let is_folded = || !self.ends.contains_key(&stream) && holds(&self.ends, stream, behind) == Holds::All;
-        let is_folded = !is_its_own && is_folded();
+        let is_folded =
+            !is_its_own && !self.ends.contains_key(&stream) && holds(&self.ends, stream, behind) == Holds::All;
         let is_old = is_its_own || is_folded;
         let held = self.ends.get(&stream).copied().unwrap_or_default();
         #[cfg(feature = "sim")]

@@ -120,14 +120,48 @@ fn drain_all(mut consumer: Consumer, bell: &Bell, on: WakeOn) -> (Vec<(u8, u8)>,
     }
 }
 
-/// Writers with deadlines that may pass, one of whom drops a claim; what was accepted is drained.
-fn writers_and_shard(on: WakeOn) {
+type Drained = (Vec<(u8, u8)>, usize);
+
+/// A ring, and a shard that drains it.
+fn start(on: WakeOn) -> (Arc<Bell>, Arc<Ring>, thread::JoinHandle<Drained>) {
     let bell = Arc::new(Bell::default());
     let (ring, consumer) = Ring::over(Region::heap(&header()), Arc::clone(&bell) as Arc<dyn Wake>, false);
-    let shard = {
-        let bell = Arc::clone(&bell);
-        thread::spawn(move || drain_all(consumer, &bell, on))
+    let wakes = Arc::clone(&bell);
+    (bell, ring, thread::spawn(move || drain_all(consumer, &wakes, on)))
+}
+
+/// So many writers of two blocks each, which end as the ring is closed for this reason; what was accepted of them.
+fn writers_until(
+    ring: &Arc<Ring>,
+    writers: u8,
+    is_end: fn(&Closed) -> bool,
+) -> Vec<thread::JoinHandle<Vec<(Seq, (u8, u8))>>> {
+    let write = |writer: u8| {
+        let ring = Arc::clone(ring);
+        thread::spawn(move || {
+            let mut accepted = Vec::new();
+            for number in 0..2u8 {
+                let (mut entry, payload) = entry_of(writer, number, 150);
+                let was_closed = ring.closed().is_some();
+                match ring.publish_by(&mut entry, &payload, Instant::now() + Duration::from_secs(3600)) {
+                    Ok(seq) => {
+                        assert!(!was_closed, "accepted after the close");
+                        accepted.push((seq, (writer, number)));
+                    }
+                    Err(Refused::Deadline) => {}
+                    Err(Refused::Closed(why)) if is_end(&why) => return accepted,
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+            accepted
+        })
     };
+    (1..=writers).map(write).collect()
+}
+
+/// Writers with deadlines that may pass, one of whom drops a claim; what was accepted is drained.
+fn writers_and_shard(on: WakeOn) {
+    let (bell, ring, shard) = start(on);
     let writers: Vec<_> = (1..=3u8)
         .map(|writer| {
             let ring = Arc::clone(&ring);
@@ -169,34 +203,8 @@ fn writers_and_shard(on: WakeOn) {
 
 /// The ring is closed in the middle: nothing that is claimed afterwards, all that was claimed before.
 fn close_in_the_middle() {
-    let bell = Arc::new(Bell::default());
-    let (ring, consumer) = Ring::over(Region::heap(&header()), Arc::clone(&bell) as Arc<dyn Wake>, false);
-    let shard = {
-        let bell = Arc::clone(&bell);
-        thread::spawn(move || drain_all(consumer, &bell, WakeOn::Publication))
-    };
-    let writers: Vec<_> = (1..=3u8)
-        .map(|writer| {
-            let ring = Arc::clone(&ring);
-            thread::spawn(move || {
-                let mut accepted = Vec::new();
-                for number in 0..2u8 {
-                    let (mut entry, payload) = entry_of(writer, number, 150);
-                    let was_closed = ring.closed().is_some();
-                    match ring.publish_by(&mut entry, &payload, Instant::now() + Duration::from_secs(3600)) {
-                        Ok(seq) => {
-                            assert!(!was_closed, "accepted after the close");
-                            accepted.push((seq, (writer, number)));
-                        }
-                        Err(Refused::Deadline) => {}
-                        Err(Refused::Closed(Closed::Closing)) => return accepted,
-                        Err(other) => panic!("{other:?}"),
-                    }
-                }
-                accepted
-            })
-        })
-        .collect();
+    let (bell, ring, shard) = start(WakeOn::Publication);
+    let writers = writers_until(&ring, 3, |why| matches!(why, Closed::Closing));
     ring.close(Closed::Closing);
     bell.wake();
     let mut accepted: Vec<_> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
@@ -207,35 +215,9 @@ fn close_in_the_middle() {
 
 /// The ring is fenced in the middle: no client's block that is claimed afterwards, and all that are carried here.
 fn fence_in_the_middle() {
-    let bell = Arc::new(Bell::default());
-    let (ring, consumer) = Ring::over(Region::heap(&header()), Arc::clone(&bell) as Arc<dyn Wake>, false);
-    let shard = {
-        let bell = Arc::clone(&bell);
-        thread::spawn(move || drain_all(consumer, &bell, WakeOn::Publication))
-    };
+    let (bell, ring, shard) = start(WakeOn::Publication);
     let later = Instant::now() + Duration::from_secs(3600);
-    let writers: Vec<_> = (1..=2u8)
-        .map(|writer| {
-            let ring = Arc::clone(&ring);
-            thread::spawn(move || {
-                let mut accepted = Vec::new();
-                for number in 0..2u8 {
-                    let (mut entry, payload) = entry_of(writer, number, 150);
-                    let was_fenced = ring.closed().is_some();
-                    match ring.publish_by(&mut entry, &payload, later) {
-                        Ok(seq) => {
-                            assert!(!was_fenced, "accepted after the fence");
-                            accepted.push((seq, (writer, number)));
-                        }
-                        Err(Refused::Deadline) => {}
-                        Err(Refused::Closed(Closed::NotActive(_))) => return accepted,
-                        Err(other) => panic!("{other:?}"),
-                    }
-                }
-                accepted
-            })
-        })
-        .collect();
+    let writers = writers_until(&ring, 2, |why| matches!(why, Closed::NotActive(_)));
     let carrier = {
         let ring = Arc::clone(&ring);
         thread::spawn(move || {
