@@ -315,13 +315,16 @@ impl FilesModel {
             let lost = self.by_hand.get(path).cloned().unwrap_or_default();
             self.rows = self.rows.difference(&lost).copied().collect();
         }
+        // That rows of a file are not there which somebody removed says nothing about a transaction that was
+        // to remove them too.
+        let by_hand: BTreeSet<Row> = self.by_hand.values().flatten().copied().collect();
         for group in std::mem::take(&mut self.all_or_none) {
             let group: BTreeSet<Row> = group.intersection(&self.rows).copied().collect();
-            let there = group.iter().filter(|row| seen.contains_key(row)).count();
-            if there == 0 {
+            let (there, gone): (BTreeSet<Row>, BTreeSet<Row>) = group.iter().partition(|row| seen.contains_key(row));
+            if there.is_empty() {
                 self.rows = self.rows.difference(&group).copied().collect();
-            } else if there < group.len() {
-                return Err(format!("{there} of {} rows of one transaction are there", group.len()));
+            } else if !gone.is_subset(&by_hand) {
+                return Err(format!("{} of {} rows of one transaction are there", there.len(), group.len()));
             }
         }
         if let Some(row) = self.rows.iter().find(|row| !seen.contains_key(row)) {
