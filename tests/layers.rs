@@ -105,6 +105,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/shard/ring.rs",
             "src/shard/consumer.rs",
             "src/shard/waiters.rs",
+            "src/shard/shipping.rs",
             "src/shard/pace.rs",
             "src/shard/shared.rs",
             "src/shard/driver.rs",

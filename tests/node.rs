@@ -11,7 +11,7 @@ use forebay::node::control::{Request, ask};
 use forebay::node::{Node, NodeConfig, NodeStatus};
 use forebay::store::{Hold, Null};
 use forebay::types::Stream;
-use forebay::{Block, Config, Cursor, Engine};
+use forebay::{Block, Config, Cursor, Durability, Engine, Error, Status, Unknown};
 
 const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_bytes_max = 65536\n\
                       intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 134217728\n";
@@ -29,6 +29,8 @@ struct Site {
     level: u8,
     /// What takes blocks out of the log.
     sink: &'static str,
+    /// More options of the engine.
+    engine: &'static str,
     /// More of the configuration.
     tls: String,
 }
@@ -44,14 +46,14 @@ impl Site {
         engine.close().expect("it closes");
         // Free a moment ago, and used by nobody else in this process.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        Self { dir, store, port, level, sink: "log", tls: String::new() }
+        Self { dir, store, port, level, sink: "log", engine: "", tls: String::new() }
     }
 
     fn start(&self, role: &str, peers: &[&Self]) -> Node {
         let mut text = format!(
-            "dir = \"data\"\nstore = \"{}\"\n[engine]\nwal_level = {}\nwal_retention_period_s = 3600\n{ENGINE}\
+            "dir = \"data\"\nstore = \"{}\"\n[engine]\nwal_level = {}\nwal_retention_period_s = 3600\n{ENGINE}{}\
              [replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n",
-            self.sink, self.level, self.port
+            self.sink, self.level, self.engine, self.port
         );
         text += &self.tls;
         for peer in peers {
@@ -329,4 +331,55 @@ fn a_node_is_asked_and_told_over_its_socket_and_at_rest() {
     engine.close().expect("it closes");
     let told = ask(home.path(), Request::Status).expect_err("no store");
     assert!(told.to_string().contains("holds no store"), "{told}");
+}
+
+#[test]
+fn an_acknowledgement_can_wait_for_followers() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (mut site_a, site_b) = (Site::new(home.path(), "a", 1), Site::new(home.path(), "b", 1));
+    site_a.engine = "shipped_deadline_ms = 300\n";
+    let b = site_b.start("standby", &[&site_a]);
+    let a = site_a.start("active", &[&site_b]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    let writer = a.engine().writer("plant7").expect("a writer");
+    let block = |text: &'static str| Block::raw("blobs", text.as_bytes());
+    // Each asks for what it needs.
+    let shipped = writer.append_with(block("one"), Durability::Shipped(1)).expect("b has it");
+    assert_eq!(a.engine().status_of(&shipped).expect("known"), Status::Durable(Durability::Shipped(1)));
+    assert_eq!(count(&b), 1);
+    let told = writer.append_with(block("two"), Durability::Shipped(2)).expect_err("there is one follower");
+    assert_eq!(told.to_string(), "an acknowledgement by 2 followers was asked for, and 1 are configured");
+    b.stop().expect("it stops");
+
+    // Accepted, and in one place only.
+    let told = writer.append_with(block("three"), Durability::Shipped(1)).expect_err("b is away");
+    assert!(told.to_string().starts_with("unknown outcome: 0 of 1 followers had it synced within 300 ms."), "{told}");
+    assert_eq!(told.exit_code(), 75);
+    let receipt = writer.append(block("four")).expect("who does not ask does not wait");
+    let told = a.engine().wait(&receipt, Durability::Shipped(1)).expect_err("b is away");
+    assert!(matches!(told, Error::OutcomeUnknown(Unknown::NotShipped { wanted: 1, has: 0, .. })), "{told}");
+    let b = site_b.start("standby", &[&site_a]);
+    until("b is back", || a.engine().wait(&receipt, Durability::Shipped(1)).is_ok());
+    assert_eq!(count(&b), 3);
+
+    // A store whose every acknowledgement waits; receipts of an earlier opening can be asked about.
+    a.stop().expect("it stops");
+    site_a.engine = "shipped_deadline_ms = 300\nshipped_followers = 1\n";
+    let a = site_a.start("active", &[&site_b]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    a.engine().wait(&receipt, Durability::Shipped(1)).expect("b has had it");
+    let writer = a.engine().writer("plant7").expect("a writer");
+    writer.append(block("five")).expect("b has it");
+    assert_eq!(count(&b), 4);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(writer.append_async(block("six"))).expect("b has it");
+    writer.submit(block("seven")).expect("accepted").wait().expect("b has it");
+    assert_eq!(count(&b), 6);
+    b.stop().expect("it stops");
+    // No runtime keeps the time for this one: the shard's thread does.
+    let told = runtime.block_on(writer.append_async(block("eight"))).expect_err("b is away");
+    assert!(told.to_string().starts_with("unknown outcome: 0 of 1"), "{told}");
+    let told = writer.submit(block("nine")).expect("accepted").wait().expect_err("b is away");
+    assert!(told.to_string().starts_with("unknown outcome: 0 of 1"), "{told}");
+    a.stop().expect("it stops");
 }

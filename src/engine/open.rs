@@ -262,6 +262,7 @@ impl Engine {
             return Err(Error::UnknownReceipt);
         }
         Ok(Status::Durable(match receipt.seq {
+            seq if shard.shared.shipping.count(seq) > 0 => Durability::Shipped(shard.shared.shipping.count(seq)),
             seq if seq <= marks.flushed => Durability::Flushed,
             seq if seq <= marks.synced => Durability::Synced,
             seq if seq <= marks.written => Durability::Written,
@@ -272,7 +273,8 @@ impl Engine {
     /// Waits until a receipt's block is as safe as asked; waiting for `Synced` starts a sync.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] where its shard failed first, [`Error::UnknownReceipt`].
+    /// [`Error::OutcomeUnknown`] where its shard failed first, or too few followers had it within
+    /// `shipped_deadline_ms`; [`Error::UnknownReceipt`].
     pub fn wait(&self, receipt: &Receipt, durability: Durability) -> Result<(), Error> {
         self.inner.not_forked()?;
         let shard = self.inner.shard_of(receipt)?;
@@ -280,6 +282,10 @@ impl Engine {
             return shard.wait(receipt.seq, durability);
         }
         match self.status_of(receipt)? {
+            // It is somewhere in what was there at the open.
+            Status::Durable(_) if matches!(durability, Durability::Shipped(_)) => {
+                shard.wait(shard.marks().accepted, durability)
+            }
             Status::Durable(_) => Ok(()),
             Status::Lost => Err(Error::UnknownReceipt),
         }
@@ -533,6 +539,7 @@ impl Opening {
             folder: self.folder,
             before,
             gaps,
+            shipped_deadline: Duration::from_millis(config.shipped_deadline_ms),
         };
         let thread = ShardThread { shard: self.shard, core, disk, consumer, ring, shared, retention, cpu: None };
         Ok(Started { handle, thread, report, io })

@@ -37,6 +37,7 @@ impl Retained {
         let id = inner.next_reader.fetch_add(1, Ordering::Relaxed) as u64;
         for shard in inner.shards.iter() {
             shard.shared.hold(id, Some(Seq(0)));
+            shard.shared.shipping.shipped(id, Seq(0));
         }
         Self { inner, id }
     }
@@ -52,6 +53,7 @@ impl Retained {
 
     fn upto(&self, shard: &ShardHandle, seq: Seq) {
         shard.shared.hold(self.id, Some(seq));
+        shard.shared.shipping.shipped(self.id, seq);
     }
 }
 
@@ -62,6 +64,7 @@ impl Drop for Retained {
         }
         for shard in self.inner.shards.iter() {
             shard.shared.hold(self.id, None);
+            shard.shared.shipping.gone(self.id);
         }
     }
 }
