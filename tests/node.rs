@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use forebay::node::certs::{self, SiteFiles};
@@ -12,6 +13,8 @@ use forebay::node::{Node, NodeConfig, NodeStatus};
 use forebay::store::{Hold, Null};
 use forebay::types::Stream;
 use forebay::{Block, Config, Cursor, Durability, Engine, Error, Status, Unknown};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_bytes_max = 65536\n\
                       intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 134217728\n";
@@ -49,18 +52,21 @@ impl Site {
         Self { dir, store, port, level, sink: "log", engine: "", tls: String::new() }
     }
 
-    fn start(&self, role: &str, peers: &[&Self]) -> Node {
+    fn config(&self, role: &str, peers: &[&Self]) -> String {
         let mut text = format!(
             "dir = \"data\"\nstore = \"{}\"\n[engine]\nwal_level = {}\nwal_retention_period_s = 3600\n{ENGINE}{}\
-             [replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n",
-            self.sink, self.level, self.engine, self.port
+             [replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n{}",
+            self.sink, self.level, self.engine, self.port, self.tls
         );
-        text += &self.tls;
         for peer in peers {
-            text +=
-                &format!("[[replication.peers]]\nstore = \"{}\"\naddress = \"127.0.0.1:{}\"\n", peer.store, peer.port);
+            let (store, port) = (&peer.store, peer.port);
+            text += &format!("[[replication.peers]]\nstore = \"{store}\"\naddress = \"127.0.0.1:{port}\"\n");
         }
-        let config = NodeConfig::parse(&text, &self.dir).expect("a sound configuration");
+        text
+    }
+
+    fn start(&self, role: &str, peers: &[&Self]) -> Node {
+        let config = NodeConfig::parse(&self.config(role, peers), &self.dir).expect("a sound configuration");
         Node::start(&config).expect("it starts")
     }
 }
@@ -262,6 +268,23 @@ fn a_stranger_is_turned_away() {
     );
 }
 
+/// A certificate like this one, of the same authority, that was good until 2021.
+fn expired(folder: &Path, of: &SiteFiles) -> SiteFiles {
+    let text = |path: &Path| std::fs::read_to_string(path).expect("a file");
+    let authority = KeyPair::from_pem(&text(&folder.join("ca.key"))).expect("a key");
+    let mut signer = CertificateParams::default();
+    signer.distinguished_name = DistinguishedName::new();
+    signer.distinguished_name.push(DnType::CommonName, "forebay authority");
+    let issuer = Issuer::new(signer, authority);
+    let mut params = CertificateParams::new(vec![format!("{}.forebay", of.store)]).expect("parameters");
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::from_pem(&text(&of.key)).expect("a key");
+    let cert = folder.join("expired.pem");
+    std::fs::write(&cert, params.signed_by(&key, &issuer).expect("signed").pem()).expect("written");
+    SiteFiles { cert, ..of.clone() }
+}
+
 #[test]
 fn links_over_tls_are_those_of_the_stores_that_the_certificates_name() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
@@ -295,6 +318,12 @@ fn links_over_tls_are_those_of_the_stores_that_the_certificates_name() {
     until("another store's certificate is refused", || {
         ended(&b, "is not a peer of this store") || ended(&a, "certificate")
     });
+    assert!(status(&a).refuses.is_some(), "a has heard from nobody");
+    b.stop().expect("it stops");
+    let expired = expired(&folder, &files[1]);
+    site_b.tls = tls(&expired);
+    let b = site_b.start("standby", &[&site_a]);
+    until("one that has expired is refused", || ended(&b, "xpired") || ended(&a, "xpired"));
     assert!(status(&a).refuses.is_some(), "a has heard from nobody");
     b.stop().expect("it stops");
     site_b.tls = tls(&files[1]);
@@ -382,4 +411,36 @@ fn an_acknowledgement_can_wait_for_followers() {
     let told = writer.submit(block("nine")).expect("accepted").wait().expect_err("b is away");
     assert!(told.to_string().starts_with("unknown outcome: 0 of 1"), "{told}");
     a.stop().expect("it stops");
+}
+
+#[test]
+fn a_node_whose_shard_has_stopped_ends_with_an_error_and_goes_on_when_started_again() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (site_a, site_b) = (Site::new(home.path(), "a", 1), Site::new(home.path(), "b", 1));
+    let a = site_a.start("active", &[&site_b]);
+    let config = site_b.dir.join("node.toml");
+    std::fs::write(&config, site_b.config("standby", &[&site_a])).expect("written");
+    let serve = || {
+        // The signal that comes with the limit would kill it.
+        let line = format!("trap '' XFSZ; exec {} serve --config \"$0\"", env!("CARGO_BIN_EXE_forebay"));
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]).arg(&config).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().expect("it starts")
+    };
+    let b = serve();
+    until("a has heard from b", || status(&a).refuses.is_none());
+    append(&a, "before", 10);
+    until("b has them", || status(&a).links.iter().any(|link| link.is_up && link.behind_blocks == 0));
+    // No file of it can be written beyond its first bytes.
+    let pid = Pid::from_child(&b);
+    prlimit(Some(pid), Resource::Fsize, Rlimit { current: Some(1), maximum: Some(1) }).expect("a limit");
+    append(&a, "behind", 10);
+    let ended = b.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(74), "{told}");
+    assert!(told.contains("fatal: ") && told.contains("Restart to recover"), "{told}");
+    let mut b = serve();
+    until("b has all", || status(&a).links.iter().any(|link| link.is_up && link.behind_blocks == 0));
+    kill_process(Pid::from_child(&b), Signal::TERM).expect("told");
+    assert!(b.wait().expect("it ends").success());
 }

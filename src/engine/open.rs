@@ -14,7 +14,7 @@ use crate::engine::identity::{Identity, StoreLock, replace_file};
 use crate::engine::inner::Inner;
 use crate::engine::subscription::Subscription;
 use crate::engine::writer::Writer;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::io::clock::random_u64;
 use crate::io::disk::{Disk, is_no_space};
 use crate::io::folder::DirFolder;
@@ -223,6 +223,12 @@ impl Engine {
     #[must_use]
     pub fn marks(&self) -> Vec<Marks> {
         self.inner.shards.iter().map(|shard| shard.marks()).collect()
+    }
+
+    /// Why a shard has stopped, if one has: it acknowledges nothing more until the store is opened again.
+    #[must_use]
+    pub fn fault(&self) -> Option<Arc<Fault>> {
+        self.inner.shards.iter().find_map(|shard| shard.shared.fault())
     }
 
     /// Counters since open.

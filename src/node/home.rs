@@ -112,6 +112,10 @@ impl Home {
         self.change(Roles::demote)
     }
 
+    pub(super) fn share(&self) -> Result<(), Error> {
+        self.change(Roles::share)
+    }
+
     fn change(&self, change: fn(&mut Roles)) -> Result<(), Error> {
         let before = self.roles.borrow().clone();
         change(&mut self.roles.borrow_mut());
@@ -156,12 +160,15 @@ impl Home {
         Ok(notify)
     }
 
-    /// The link that began so is over: what comes next counts whatever its clock says.
-    pub(super) fn end(&self, follower: StoreId, session: u64) {
+    /// The link that began so is over: what comes next counts whatever its clock says. False where a newer one has
+    /// begun already.
+    pub(super) fn end(&self, follower: StoreId, session: u64) -> bool {
         let mut followers = self.followers.borrow_mut();
-        if followers.get(&follower).is_some_and(|(of, _)| *of == session) {
+        let was_last = followers.get(&follower).is_some_and(|(of, _)| *of == session);
+        if was_last {
             followers.remove(&follower);
         }
+        was_last
     }
 
     /// A link to a peer that follows.
@@ -209,6 +216,7 @@ impl Home {
             term: stand.term.0,
             active: (stand.active != StoreId::default()).then(|| stand.active.to_string()),
             refuses: accepts.err().map(|why| why.to_string()),
+            fault: self.engine.fault().map(|fault| fault.to_string()),
             listen: self.listen,
             shards: self.engine.marks().into_iter().map(marks).collect(),
             links: self.links.borrow().iter().map(|(key, link)| self.as_of_now(key, link)).collect(),

@@ -19,7 +19,9 @@ use crate::node::home::{Home, superseded};
 use crate::node::status::{LinkStatus, Way};
 use crate::node::tls::Names;
 use crate::repl::link_error::LinkError;
-use crate::repl::wire::{Bye, Entries, Frame, Heartbeat, Hello, Reason, Stand, TEXT_BYTES_MAX};
+use crate::repl::wire::{
+    Bye, Entries, FOLLOWER_BYTES_MAX, Frame, Heartbeat, Hello, Reason, Stand, TEXT_BYTES_MAX, payload_bytes_max,
+};
 use crate::types::StoreId;
 
 /// Bytes of frames that are made before they are sent.
@@ -48,17 +50,18 @@ pub(super) async fn serve(
     greeted();
     let peer = hello.opening.origin;
     let (reader, writer) = split(connection);
-    let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing::new(writer));
+    let (mut incoming, mut outgoing) = (Incoming::new(reader, FOLLOWER_BYTES_MAX), Outgoing::new(writer));
     let why = match home.begin(peer, hello.session) {
         Ok(newer) => {
             let Err(why) = feed(&home, &hello, (&newer, stand), (&mut incoming, &mut outgoing), &address).await;
-            home.end(peer, hello.session);
+            if home.end(peer, hello.session) {
+                home.ended(peer, Way::Out, &address, &why);
+            }
             why
         }
         Err(why) => why,
     };
     tracing::warn!("the link to {peer} at {address} is over: {why}");
-    home.ended(peer, Way::Out, &address, &why);
     say_bye(&home, outgoing, &why).await;
 }
 
@@ -141,7 +144,8 @@ pub(super) async fn follow(home: &Home, mut connection: Connection, peer: &Peer,
     };
     let greeted = greeted.await;
     let (reader, writer) = split(connection);
-    let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing::new(writer));
+    let (mut incoming, mut outgoing) =
+        (Incoming::new(reader, payload_bytes_max(home.engine.block_bytes_max() as usize)), Outgoing::new(writer));
     let why = match greeted {
         Ok(()) if stand.has_changed().unwrap_or(true) => changed(home),
         Ok(()) => {

@@ -32,6 +32,7 @@ pub(super) enum Command {
     Status(oneshot::Sender<NodeStatus>),
     Promote(oneshot::Sender<Result<(), Error>>),
     Demote(oneshot::Sender<Result<(), Error>>),
+    Share(oneshot::Sender<Result<(), Error>>),
     Stop,
 }
 
@@ -70,6 +71,7 @@ pub(super) async fn run(
             Command::Status(answer) => drop(answer.send(home.status())),
             Command::Promote(answer) => drop(answer.send(home.promote())),
             Command::Demote(answer) => drop(answer.send(home.demote())),
+            Command::Share(answer) => drop(answer.send(home.share())),
             Command::Stop => break,
         }
     }

@@ -19,6 +19,8 @@ pub struct NodeStatus {
     pub active: Option<String>,
     /// Why clients' blocks are not accepted; `null` where they are.
     pub refuses: Option<String>,
+    /// Why a shard has stopped; `null` where none has.
+    pub fault: Option<String>,
     /// Where followers dial.
     pub listen: Option<SocketAddr>,
     /// By shard.

@@ -69,7 +69,7 @@ enum Command {
     Status(node::NodeArgs),
     /// Make a node the active one, under a term above every one that it knows
     #[cfg(feature = "server")]
-    Promote(node::NodeArgs),
+    Promote(node::PromoteArgs),
     /// Make a node a standby; nobody is active then until another is promoted
     #[cfg(feature = "server")]
     Demote(node::NodeArgs),
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "server")]
         Command::Status(args) => node::ask_node(&args, Request::Status).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "server")]
-        Command::Promote(args) => node::ask_node(&args, Request::Promote).map(|()| ExitCode::SUCCESS),
+        Command::Promote(args) => node::promote(&args).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "server")]
         Command::Demote(args) => node::ask_node(&args, Request::Demote).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "server")]
