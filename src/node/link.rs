@@ -11,7 +11,6 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::engine::inbound::Inbound;
-use crate::engine::outbound::Outbound;
 use crate::node::config::Peer;
 use crate::node::ended::Ended;
 use crate::node::frames::{Connection, HEARTBEAT, Incoming, Outgoing, read_first, write};
@@ -108,23 +107,23 @@ async fn feed(
             more = poll_fn(|context| outbound.poll_more(context)), if outgoing.is_empty() => {
                 more?;
                 outbound.fill(&mut frames, FILL_BYTES)?;
-                frames.drain(..).for_each(|frame| outgoing.push(&frame));
-                home.report(peer, out_status(&outbound, peer, address));
+                for frame in frames.drain(..) {
+                    if let Frame::Entries(entries) = &frame {
+                        home.moved(peer, Way::Out, entries.bytes.len());
+                    }
+                    outgoing.push(&frame);
+                }
+                let _ = outbound.behind();
             }
             _ = tick.tick() => {
-                home.report(peer, out_status(&outbound, peer, address));
-                if outgoing.is_empty() {
-                    outgoing.push(&heartbeat(outbound.behind_blocks(), outbound.bytes_unacked() as u64));
-                }
+                let (behind_blocks, behind_bytes) = (outbound.behind().blocks, outbound.bytes_unacked() as u64);
+                home.report(peer, LinkStatus { behind_blocks, behind_bytes, ..LinkStatus::up(peer, Way::Out, address) });
+                outgoing.push(&heartbeat(behind_blocks, behind_bytes));
             }
             _ = stand.changed() => return Err(changed(home)),
             () = newer.notified() => return Err(superseded()),
         }
     }
-}
-
-fn out_status(outbound: &Outbound, peer: StoreId, address: &str) -> LinkStatus {
-    LinkStatus::up(peer, Way::Out, address, (outbound.behind_blocks(), outbound.bytes_unacked() as u64))
 }
 
 /// Follows a source that was dialled, until the link is over; why it was.
@@ -170,13 +169,19 @@ async fn take(
     let mut tick = beats();
     let mut taking: Option<Entries> = None;
     tracing::info!("follows {peer} at {address}");
-    let status = |beat: Heartbeat| LinkStatus::up(peer, Way::In, address, (beat.behind_blocks, beat.behind_bytes));
+    let status = |beat: Heartbeat| {
+        let Heartbeat { behind_blocks, behind_bytes, .. } = beat;
+        LinkStatus { behind_blocks, behind_bytes, ..LinkStatus::up(peer, Way::In, address) }
+    };
     home.report(peer, status(Heartbeat::default()));
     loop {
         let owes_nothing = outgoing.is_empty();
         tokio::select! {
             frame = incoming.next(), if taking.is_none() => match frame? {
-                Frame::Entries(entries) => taking = Some(entries),
+                Frame::Entries(entries) => {
+                    home.moved(peer, Way::In, entries.bytes.len());
+                    taking = Some(entries);
+                }
                 Frame::Heartbeat(beat) => home.report(peer, status(beat)),
                 Frame::Gap { stream, before, behind } => {
                     let text = format!(

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::node::config::Peer;
 use crate::node::control;
 use crate::node::ended::Ended;
+use crate::node::frames::HEARTBEAT;
 use crate::node::home::Home;
 use crate::node::link::{follow, serve};
 use crate::node::status::{NodeStatus, Way};
@@ -65,6 +66,13 @@ pub(super) async fn run(
     for peer in home.peers.iter().filter(|peer| peer.address.is_some()) {
         tasks.push(spawn_local(dial(Rc::clone(&home), peer.clone(), tls.clone())));
     }
+    let looking = Rc::clone(&home);
+    tasks.push(spawn_local(async move {
+        loop {
+            sleep(HEARTBEAT).await;
+            looking.look();
+        }
+    }));
     // Who asks and does not wait for the answer is not answered.
     while let Some(command) = commands.recv().await {
         match command {
@@ -138,7 +146,11 @@ async fn dial(home: Rc<Home>, peer: Peer, tls: Tls) {
             said = why.to_string();
         }
         nap = if has_lived || why.is_of_roles() { REDIAL.0 } else { (nap * 2).min(REDIAL.1) };
-        sleep(nap).await;
+        // Who has dialled can be dialled.
+        tokio::select! {
+            () = sleep(nap) => {}
+            () = home.has_dialled(peer.store) => {}
+        }
     }
 }
 
