@@ -203,6 +203,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/bin/forebay/rehearse/record.rs",
             "src/bin/forebay/rehearse/site.rs",
             "src/bin/forebay/rehearse/rehearsal.rs",
+            "src/bin/forebay/rehearse/command.rs",
             "src/bin/forebay/rehearse/mod.rs",
             "src/bin/forebay/main.rs",
             "src/bin/load-test/input.rs",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::node::certs::{self, SiteFiles};
@@ -22,6 +23,18 @@ const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_by
 fn small(dir: &Path) -> Config {
     let config = Config::new(dir).shards(2).segment_bytes(1 << 20).block_bytes_max(64 << 10);
     config.batch_bytes_max(64 << 10).intake_bytes(128 << 10).intake_slots(1024).wal_bytes_max(128 << 20)
+}
+
+/// A port that nobody has, of those that no connection is made from, and of which this process gives each once.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (std::process::id().wrapping_mul(101) as u16).wrapping_add(next) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A site: its folder, its store's id, where it listens.
@@ -47,8 +60,7 @@ impl Site {
         let engine = Engine::open_with(config, Box::new(Null)).expect("it opens");
         let store = engine.opening().origin.to_string();
         engine.close().expect("it closes");
-        // Free a moment ago, and used by nobody else in this process.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let port = free_port();
         Self { dir, store, port, level, sink: "log", engine: "", tls: String::new() }
     }
 

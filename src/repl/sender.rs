@@ -181,10 +181,11 @@ impl Sender {
             self.ends.insert(stream, behind);
         }
         self.bytes += bytes;
-        self.shown(block.shard, block.local);
-        let entry = Unacked { local: block.local, of: stream, seq: behind.seq, bytes };
-        self.unacked[usize::from(block.shard.0)].push_back(entry);
-        self.settle(usize::from(block.shard.0), is_folded);
+        let shard = usize::from(block.shard.0);
+        // Before it counts as shown: what was shown and is not waited for is shipped.
+        self.unacked[shard].push_back(Unacked { local: block.local, of: stream, seq: behind.seq, bytes });
+        self.shown[shard] = self.shown[shard].max(block.local);
+        self.settle(shard, is_folded);
         Ok(())
     }
 

@@ -77,7 +77,7 @@ enum Command {
     Demote(node::NodeArgs),
     /// Run two sites on this machine under load, lose one, take over, come back, and say what it cost
     #[cfg(feature = "server")]
-    Rehearse(rehearse::RehearseArgs),
+    Rehearse(rehearse::command::RehearseArgs),
     /// One site of a rehearsal
     #[cfg(feature = "server")]
     #[command(hide = true)]
@@ -109,7 +109,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "server")]
         Command::Demote(args) => node::ask_node(&args, Request::Demote).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "server")]
-        Command::Rehearse(args) => rehearse::run(&args),
+        Command::Rehearse(args) => rehearse::command::run(&args),
         #[cfg(feature = "server")]
         Command::RehearseSite(args) => rehearse::site::run(&args).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "server")]

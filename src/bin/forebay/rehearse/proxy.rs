@@ -1,8 +1,8 @@
-//! A connection between two sites that can be cut.
+//! A way to a site that can be cut.
 
 use std::io::{self, copy};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
@@ -19,26 +19,33 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
+    /// Where the site listens; 0 before that is known.
+    port: AtomicU16,
     is_cut: AtomicBool,
     is_over: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
 
 impl Proxy {
-    /// One in front of this port.
-    pub fn new(port: u16) -> io::Result<Self> {
+    /// One that leads nowhere yet.
+    pub fn new() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
-        let thread = spawn(move || serve(&listener, port, &shared));
+        let thread = spawn(move || serve(&listener, &shared));
         Ok(Self { address, state, thread: Some(thread) })
     }
 
     /// Where it is dialled.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The site listens at this port now.
+    pub fn leads_to(&self, port: u16) {
+        self.state.port.store(port, Ordering::SeqCst);
     }
 
     /// Cuts what is connected and takes no more, or lets it be connected again.
@@ -69,24 +76,24 @@ impl State {
     }
 }
 
-fn serve(listener: &TcpListener, port: u16, state: &State) {
+fn serve(listener: &TcpListener, state: &State) {
     while !state.is_over.load(Ordering::SeqCst) {
         let Ok((near, _)) = listener.accept() else {
             sleep(LOOK);
             continue;
         };
         // Who dials where nobody listens, or the way is cut, sees the connection end.
-        let _ = connect(near, port, state);
+        let _ = connect(near, state);
     }
 }
 
-fn connect(near: TcpStream, port: u16, state: &State) -> io::Result<()> {
+fn connect(near: TcpStream, state: &State) -> io::Result<()> {
     let mut streams = state.streams.lock().unwrap_or_else(PoisonError::into_inner);
     if state.is_cut.load(Ordering::SeqCst) || state.is_over.load(Ordering::SeqCst) {
         return Ok(());
     }
     near.set_nonblocking(false)?;
-    let far = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let far = TcpStream::connect((Ipv4Addr::LOCALHOST, state.port.load(Ordering::SeqCst)))?;
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;
         streams.push(stream.try_clone()?);

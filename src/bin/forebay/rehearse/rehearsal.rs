@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,12 +124,12 @@ impl Outcome {
 /// Rehearses it once in this folder, which is new.
 pub fn rehearse(folder: &Path, setting: Setting, load: Load, moment: Moment) -> Result<Outcome> {
     let places = [Place::new(folder, "a", setting)?, Place::new(folder, "b", setting)?];
-    let ways = [Proxy::new(places[0].port)?, Proxy::new(places[1].port)?];
+    let ways = [Proxy::new()?, Proxy::new()?];
     let [a, b] = &places;
     a.configure("active", b, &ways[1])?;
     b.configure("standby", a, &ways[0])?;
-    let mut site_b = Site::start(b, (1, 0), load, 0)?;
-    let mut site_a = Site::start(a, (0, 0), load, setting.shipped)?;
+    let mut site_b = Site::start((b, &ways[1]), (1, 0), load, 0)?;
+    let mut site_a = Site::start((a, &ways[0]), (0, 0), load, setting.shipped)?;
     until("the first site accepts", || Ok(site_a.told().first_ack.is_some()))?;
 
     let (lost_ns, shown) = lose(&mut site_a, &a.store_dir(), &ways, moment)?;
@@ -147,7 +147,7 @@ pub fn rehearse(folder: &Path, setting: Setting, load: Load, moment: Moment) -> 
 
     // What the first site will lack is what the second has acknowledged, or is about to.
     let (before, began) = (moved(&b.store_dir())?, Instant::now());
-    let mut again = Site::start(a, (0, 1), load, 0)?;
+    let mut again = Site::start((a, &ways[0]), (0, 1), load, 0)?;
     site_b.tell("quiet")?;
     until("both have everything", || Ok(again.is_up()? && again.held()? == site_b.held()?))?;
     let return_ms = began.elapsed().as_secs_f64() * 1e3;
@@ -290,7 +290,6 @@ fn contents(place: &Place) -> Result<BTreeMap<(Stream, Seq), Vec<u8>>> {
 struct Place {
     folder: PathBuf,
     store: String,
-    port: u16,
     engine: String,
 }
 
@@ -305,8 +304,7 @@ impl Place {
         let text = format!("dir = \"data\"\nstore = \"log\"\n{engine}");
         let config = NodeConfig::parse(&text, &folder).map_err(anyhow::Error::msg)?;
         let store = make_store(&config)?.to_string();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        Ok(Self { folder, store, port, engine })
+        Ok(Self { folder, store, engine })
     }
 
     fn config(&self) -> PathBuf {
@@ -319,10 +317,9 @@ impl Place {
 
     fn configure(&self, role: &str, peer: &Self, way: &Proxy) -> Result<()> {
         let text = format!(
-            "dir = \"data\"\nstore = \"log\"\n{}[replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n\
+            "dir = \"data\"\nstore = \"log\"\n{}[replication]\nlisten = \"127.0.0.1:0\"\nrole = \"{role}\"\n\
              [[replication.peers]]\nstore = \"{}\"\naddress = \"{}\"\n",
             self.engine,
-            self.port,
             peer.store,
             way.address()
         );
@@ -351,7 +348,8 @@ struct Site {
 }
 
 impl Site {
-    fn start(place: &Place, (site, life): (u8, u8), load: Load, shipped: u8) -> Result<Self> {
+    /// Starts it, and leads the way there.
+    fn start((place, way): (&Place, &Proxy), (site, life): (u8, u8), load: Load, shipped: u8) -> Result<Self> {
         let log = std::fs::File::create(place.folder.join(format!("site-{life}.log")))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["rehearse-site", "--config"]).arg(place.config());
@@ -383,7 +381,16 @@ impl Site {
             shared.1.notify_all();
             listened
         });
-        Ok(Self { child, commands, told, listener: Some(listener), dir: place.store_dir() })
+        let this = Self { child, commands, told, listener: Some(listener), dir: place.store_dir() };
+        until("a site listens", || {
+            ensure!(!this.told().is_over, "a site of {} did not start; its log is beside it", this.dir.display());
+            // Another process's answer is from before.
+            let status = ask(&this.dir, Request::Status).unwrap_or_default();
+            let port = status["listen"].as_str().and_then(|address| address.parse::<SocketAddr>().ok());
+            port.iter().for_each(|address| way.leads_to(address.port()));
+            Ok(port.is_some())
+        })?;
+        Ok(this)
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
