@@ -154,11 +154,9 @@ pub fn rehearse(folder: &Path, setting: Setting, load: Load, moment: Moment) -> 
     let after = moved(&b.store_dir())?;
     let all = site_b.held()?;
     let entry = load.block_bytes as u64 + BESIDE_BYTES;
-    let at_first = acked.len() as u64 + site_a.told().unknown;
-    let lacked = [
-        all.iter().filter(|id| id.site == 1).count() as u64,
-        (all.len() as u64).saturating_sub(held.len() as u64).min(at_first),
-    ];
+    let by_first = |id: &&Id| (id.site, id.life) == (0, 0);
+    let lacked =
+        [all.iter().filter(|id| id.site == 1).count() as u64, all.difference(&held).filter(by_first).count() as u64];
 
     let began = now_ns();
     ask(&a.store_dir(), Request::Promote)?;
