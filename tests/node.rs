@@ -11,7 +11,7 @@ use forebay::node::control::{Request, ask};
 use forebay::node::{Node, NodeConfig, NodeStatus};
 use forebay::store::{Hold, Null};
 use forebay::types::Stream;
-use forebay::{Block, Config, Cursor, Engine};
+use forebay::{Block, Config, Cursor, Engine, OnDamage};
 
 const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_bytes_max = 65536\n\
                       intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 134217728\n";
@@ -329,4 +329,43 @@ fn a_node_is_asked_and_told_over_its_socket_and_at_rest() {
     engine.close().expect("it closes");
     let told = ask(home.path(), Request::Status).expect_err("no store");
     assert!(told.to_string().contains("holds no store"), "{told}");
+}
+
+#[test]
+fn what_is_behind_blocks_that_a_source_has_lost_is_followed() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let [site_a, site_b, site_c] = ["a", "b", "c"].map(|name| Site::new(home.path(), name, 1));
+    let a = site_a.start("active", &[&site_b]);
+    let b = site_b.start("standby", &[&site_a]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    b.stop().expect("it stops");
+    append(&a, "from a", 100);
+    a.stop().expect("it stops");
+    let data = site_a.dir.join("data");
+    let is_damaged = |path: PathBuf| {
+        let mut bytes = std::fs::read(&path).expect("a segment");
+        let at = bytes.windows(9).position(|window| window == b"from a 42")?;
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).expect("a damaged segment");
+        Some(at)
+    };
+    let shards = (0..2).map(|shard| data.join(format!("shard-{shard:04}")));
+    let files =
+        shards.flat_map(|shard| std::fs::read_dir(shard).expect("a shard").map(|file| file.expect("one").path()));
+    let segments = files.filter(|path| path.extension().is_some_and(|name| name == "wal"));
+    assert_eq!(segments.filter_map(is_damaged).count(), 1);
+    let salvage = small(&data).on_damage(OnDamage::Salvage);
+    Engine::open_with(salvage, Box::new(Hold)).expect("it is salvaged").close().expect("it closes");
+
+    let a = site_a.start("active", &[&site_b]);
+    let b = site_b.start("standby", &[&site_a, &site_c]);
+    let c = site_c.start("standby", &[&site_b]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    append(&a, "more from a", 20);
+    until("b and c have what is left", || count(&b) == 119 && count(&c) == 119);
+    equal(&a, &b);
+    equal(&a, &c);
+    until("the links are even", || {
+        [&a, &b].iter().all(|node| status(node).links.iter().all(|link| link.is_up && link.behind_blocks == 0))
+    });
 }

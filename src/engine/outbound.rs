@@ -7,15 +7,15 @@ use std::task::{Context, Poll};
 use crate::config::SyncPolicy;
 use crate::engine::inner::Inner;
 use crate::error::Error;
-use crate::reader::{LogReader, Logged};
+use crate::reader::{LogReader, Logged, LoggedBlock, Missing};
 use crate::repl::link_error::LinkError;
-use crate::repl::sender::{Offered, Sender};
+use crate::repl::sender::{Lost, Offered, Sender};
 use crate::repl::wire::{Frame, Vector};
 use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::{Parked, Waited};
-use crate::types::{Opening, Seq, Stream};
+use crate::types::{Opening, Receipt, Seq, Stream};
 use crate::wal::batch::StreamEnd;
-use crate::wal::entry::{Entry, EntryKind};
+use crate::wal::entry::{Absent, Entry, EntryKind};
 
 /// Bytes that may be on their way to a follower and not acknowledged; a block more at most.
 const WINDOW_BYTES: usize = 16 << 20;
@@ -148,7 +148,16 @@ impl Outbound {
                     break;
                 };
                 any = true;
-                offer(&mut self.sender, &logged, out)?;
+                let from = out.len();
+                let shard = &self.inner.shards[index];
+                match &logged {
+                    Logged::Block(block) => offer(&mut self.sender, block, out)?,
+                    Logged::Missing(missing) => offer_lost(&mut self.sender, shard, missing, out)?,
+                }
+                let adopted = matches!(&logged, Logged::Missing(Missing { absent: Some(Absent::Lost), .. }));
+                if !adopted {
+                    out[from..].iter().try_for_each(|frame| is_lost(shard, frame))?;
+                }
             }
             idle = if any { 0 } else { idle + 1 };
         }
@@ -205,8 +214,30 @@ impl Drop for Outbound {
     }
 }
 
+/// Shows the sender what the log has not.
+fn offer_lost(
+    sender: &mut Sender,
+    shard: &ShardHandle,
+    missing: &Missing,
+    out: &mut Vec<Frame>,
+) -> Result<(), LinkError> {
+    let Missing { local, stream, before, behind, .. } = *missing;
+    Ok(sender.offer_lost(&Lost { shard: shard.shard, local, stream, before, behind }, out)?)
+}
+
+/// What a follower is told to be lost is named as lost here. Otherwise the store has it, and damage has taken it from the
+/// log only: a follower that lacks it must not go on without it.
+fn is_lost(shard: &ShardHandle, frame: &Frame) -> Result<(), LinkError> {
+    let Frame::Gap { stream, before, behind } = frame else { return Ok(()) };
+    let last = Receipt { stream: *stream, seq: behind.seq };
+    match shard.gaps.iter().any(|gap| gap.is_of(&last)) {
+        true => Ok(()),
+        false => Err(LinkError::NotInLog { stream: *stream, first: before.seq.next(), last: behind.seq }),
+    }
+}
+
 /// Shows a block of the log to the sender, with the header that it had where it was accepted.
-fn offer(sender: &mut Sender, logged: &Logged, out: &mut Vec<Frame>) -> Result<(), LinkError> {
+fn offer(sender: &mut Sender, logged: &LoggedBlock, out: &mut Vec<Frame>) -> Result<(), LinkError> {
     let delivered = &logged.delivered;
     let header = Entry {
         kind: EntryKind::Own,
