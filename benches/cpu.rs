@@ -172,8 +172,8 @@ fn build_batch(bytes: usize) -> Part {
     Part::new(format!("build_batch/{bytes}"), Throughput::Elements(BLOCKS), move || {
         let mut batch = begin(&mut log, spare.take().expect("the buffer came home"));
         fill(&mut batch, &payload);
-        let (buf, header, ends) = batch.finish(log.link(BatchNo(0), false));
-        log.ends = ends;
+        let (buf, header, after) = batch.finish(log.link(BatchNo(0), false));
+        log.ends = after.ends;
         black_box(header.chain);
         spare = Some(buf);
     })
@@ -226,8 +226,8 @@ fn scan(bytes: usize) -> Part {
     while image.len() < SCANNED_BYTES {
         let mut batch = begin(&mut log, spare.take().expect("the buffer came home"));
         fill(&mut batch, &payload);
-        let (buf, header, ends) = batch.finish(log.link(BatchNo(0), false));
-        log.appended(&header, ends);
+        let (buf, header, after) = batch.finish(log.link(BatchNo(0), false));
+        log.appended(&header, after);
         image.extend_from_slice(&buf);
         spare = Some(buf);
     }

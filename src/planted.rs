@@ -69,6 +69,12 @@ mutants! {
     /// Blocks that were carried here and follow damage in the intake ring are replayed, whatever is missing before
     /// them.
     CarriedBehindDamage = "carried-behind-damage",
+    /// An end that was adopted is hashed on like a block.
+    AdoptedHashedOn = "adopted-hashed-on",
+    /// An adopted end in the intake ring is not replayed.
+    AdoptedDropped = "adopted-dropped",
+    /// What is lost up to an adopted end is not named in the segments that follow.
+    AdoptedUnsaid = "adopted-unsaid",
     /// The epoch is taken from the wall clock.
     EpochFromWallClock = "epoch-from-wall-clock",
     /// The epoch stands above those of one shard only.

@@ -3,7 +3,7 @@
 //! Only bytes at or below the mark are read, so every batch is whole; a checksum that does not hold
 //! is damage that appeared since. Used by subscriptions and by the flusher.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,25 +18,48 @@ use crate::io::folder::DirFolder;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::shard::shared::{ReadableSegment, Shared};
 use crate::shard::waiters::{Mark, Parked, Waited};
-use crate::types::{Block, Position, Receipt, SegmentNo, Seq, ShardId};
+use crate::types::{Block, Position, Receipt, SegmentNo, Seq, ShardId, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds, decode_header};
-use crate::wal::entry::{EntryKind, decode_entry};
+use crate::wal::entry::{Absent, EntryKind, decode_entry};
 use crate::wal::read::{each_entry, stream_rows};
 use crate::wal::segment::{SegmentHeader, segment_name};
-use crate::wal::vector;
+use crate::wal::vector::{self, FOLDED};
 use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
 
 /// Bytes that are read at once, at least one batch.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 
+/// What a log has of a stream, one after the other.
+pub enum Logged {
+    /// A block.
+    Block(LoggedBlock),
+    /// Blocks that are not in it.
+    Missing(Missing),
+}
+
 /// A block of the log, with what its stream's chain is made of.
-pub struct Logged {
+pub struct LoggedBlock {
     /// The block; its chain is the one behind it.
     pub delivered: Delivered,
     /// Where its stream stood before it.
     pub before: StreamEnd,
     /// CRC-32 of its payload.
     pub payload_crc: u32,
+}
+
+/// Blocks of a stream that are not in the log, though its end says that they were.
+#[derive(Clone, Copy, Debug)]
+pub struct Missing {
+    /// The last seq of the log before which they stood, or that stands for them.
+    pub local: Seq,
+    /// The stream.
+    pub stream: Stream,
+    /// Where it stood before them.
+    pub before: StreamEnd,
+    /// Where it stands behind them.
+    pub behind: StreamEnd,
+    /// What the log says of them, where it took that over; else damage took them here.
+    pub absent: Option<Absent>,
 }
 
 /// A reader of one shard's log.
@@ -51,6 +74,8 @@ pub struct LogReader {
     /// What the buffer holds: the offset in the segment of its first byte, and how many.
     held: (u32, usize),
     ready: VecDeque<Logged>,
+    /// Where each stream stands behind what was read, for who asks what is missing of them.
+    follows: Option<StreamEnds>,
     position: Position,
     next_seq: Seq,
 }
@@ -74,7 +99,7 @@ impl LogReader {
     }
 
     /// A reader from the last segment on before which everything is `covered`: that is asked of where the streams
-    /// stood at its beginning.
+    /// stood at its beginning. It says what is missing of them from there on.
     ///
     /// # Errors
     /// [`Error::Behind`] where no segment is; what `covered` says.
@@ -95,6 +120,7 @@ impl LogReader {
             {
                 this.next_seq = first_seq;
                 this.position = Position { seq: first_seq.prev(), ..this.position };
+                this.follows = Some(ends);
                 return Ok(this);
             }
         }
@@ -118,6 +144,7 @@ impl LogReader {
             buf: AlignedBuf::new(READ_AHEAD_BYTES),
             held: (0, 0),
             ready: VecDeque::new(),
+            follows: None,
             position,
             next_seq: position.seq.next(),
         }
@@ -242,20 +269,32 @@ impl LogReader {
     /// # Errors
     /// As [`next_ready`](Self::next_ready).
     pub fn next_upto(&mut self, upto: Seq) -> Result<Option<Delivered>, Error> {
-        Ok(self.next_logged(upto)?.map(|logged| logged.delivered))
+        loop {
+            match self.next_logged(upto)? {
+                Some(Logged::Block(block)) => return Ok(Some(block.delivered)),
+                Some(Logged::Missing(_)) => {}
+                None => return Ok(None),
+            }
+        }
     }
 
-    /// The same, with what its stream's chain is made of.
+    /// The same, with what its stream's chain is made of, or what is missing before it.
     ///
     /// # Errors
     /// As [`next_ready`](Self::next_ready).
     pub fn next_logged(&mut self, upto: Seq) -> Result<Option<Logged>, Error> {
         loop {
-            if self.ready.front().is_some_and(|logged| logged.delivered.position.seq > upto) {
+            let at = self.ready.front().map(|logged| match logged {
+                Logged::Block(block) => block.delivered.position.seq,
+                Logged::Missing(missing) => missing.local,
+            });
+            if at > Some(upto) {
                 return Ok(None);
             }
             if let Some(logged) = self.ready.pop_front() {
-                self.position = logged.delivered.position;
+                if let Logged::Block(block) = &logged {
+                    self.position = block.delivered.position;
+                }
                 return Ok(Some(logged));
             }
             if self.next_seq > self.mark().at() {
@@ -401,10 +440,13 @@ impl LogReader {
         let mut seq = batch.first_seq;
         let image = &self.buf[(place.offset - self.held.0) as usize..][..batch.length as usize];
         let mut ends: StreamEnds = stream_rows(image, batch).into_iter().map(|row| (row.stream, row.prev)).collect();
-        let (shard, next_seq, ready) = (self.shard, self.next_seq, &mut self.ready);
+        let (shard, next_seq, ready, follows) = (self.shard, self.next_seq, &mut self.ready, &mut self.follows);
         each_entry(image, batch, &mut Vec::new(), |head, payload| {
             let entry = decode_entry(head).expect("an entry of a batch whose body holds");
             if entry.kind == EntryKind::Control {
+                if let (Some(known), true) = (&mut *follows, entry.payload_crc == crc32fast::hash(payload)) {
+                    ready.extend(missing_before(known, payload, seq.prev()).map(Logged::Missing));
+                }
                 return;
             }
             let here = seq;
@@ -418,8 +460,16 @@ impl LogReader {
             };
             let end = ends.entry(receipt.stream).or_default();
             let before = *end;
-            *end = end.then(receipt.seq, entry.length, entry.payload_crc);
-            if here < next_seq || in_part.has_lost(here) {
+            *end = end.behind(&entry, receipt.seq);
+            if here < next_seq {
+                return;
+            }
+            let adopted = entry.adopted();
+            if adopted.is_some() || in_part.has_lost(here) {
+                let (stream, absent) = (receipt.stream, adopted.map(|adopted| adopted.absent));
+                if follows.is_some() {
+                    put_missing(ready, Missing { local: here, stream, before, behind: *end, absent });
+                }
                 return;
             }
             let delivered = Delivered {
@@ -437,11 +487,39 @@ impl LogReader {
                     shapes: Box::default(),
                 },
             };
-            ready.push_back(Logged { delivered, before, payload_crc: entry.payload_crc });
+            ready.push_back(Logged::Block(LoggedBlock { delivered, before, payload_crc: entry.payload_crc }));
         });
+        if let Some(known) = follows {
+            known.extend(ends);
+        }
         self.next_seq = self.next_seq.max(seq);
         if let Some(at) = &mut self.at {
             at.offset += batch.length;
         }
+    }
+}
+
+/// What a vector at the beginning of a segment, if this is one, says of streams that is more than what was read before
+/// it: damage took their last blocks whole.
+fn missing_before(known: &mut StreamEnds, control: &[u8], local: Seq) -> impl Iterator<Item = Missing> {
+    let said: BTreeMap<_, _> = vector::decode(control).map(|(ends, _)| ends).unwrap_or_default().into_iter().collect();
+    said.into_iter().filter_map(move |(stream, behind)| {
+        let before = known.get(&stream).copied().unwrap_or_default();
+        (stream.nonce != FOLDED && before.seq < behind.seq).then(|| {
+            known.insert(stream, behind);
+            Missing { local, stream, before, behind, absent: None }
+        })
+    })
+}
+
+/// Blocks that were one behind the other are missing together.
+fn put_missing(ready: &mut VecDeque<Logged>, missing: Missing) {
+    match ready.back_mut() {
+        Some(Logged::Missing(last))
+            if (last.stream, last.behind, last.absent) == (missing.stream, missing.before, missing.absent) =>
+        {
+            (last.local, last.behind) = (missing.local, missing.behind);
+        }
+        _ => ready.push_back(Logged::Missing(missing)),
     }
 }

@@ -3,17 +3,20 @@
 //!
 //! `tests/golden/v1.segment` is the used part of a segment file (its header says 1 MiB; the rest is
 //! zero). `tests/golden/v1.txt` says what a scan finds in it, whole and after each kind of damage.
-//! `UPDATE_GOLDEN=1` writes both anew: only for a new format version.
+//! `v1-adopted.segment` and `v1-adopted.txt` are the same with adopted ends, which programs from before
+//! they were added call damage. `UPDATE_GOLDEN=1` writes all of them anew: only for a new format version.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use forebay::io::buf::AlignedBuf;
-use forebay::types::{BatchNo, BlockKind, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
+use forebay::types::{
+    BatchNo, BlockKind, Chain, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream,
+};
 use forebay::wal::batch::{BatchBuilder, Begin, Push, StreamEnds};
 use forebay::wal::breaks::Scanned;
-use forebay::wal::entry::{Control, Entry, EntryKind, Identity, void_entry};
+use forebay::wal::entry::{Absent, Adopted, Control, EncodedEntry, Entry, EntryKind, Identity, void_entry};
 use forebay::wal::log::{Log, UsedSegment};
 use forebay::wal::scan::Scan;
 use forebay::wal::segment::{LogEnd, SegmentHeader};
@@ -49,7 +52,7 @@ fn header() -> SegmentHeader {
     }
 }
 
-fn entry(kind: EntryKind, identity: Option<Identity>, payload: &[u8]) -> forebay::wal::entry::EncodedEntry {
+fn entry(kind: EntryKind, identity: Option<Identity>, payload: &[u8]) -> EncodedEntry {
     Entry {
         kind,
         block_kind: BlockKind::Raw,
@@ -64,8 +67,47 @@ fn entry(kind: EntryKind, identity: Option<Identity>, payload: &[u8]) -> forebay
     .encode()
 }
 
-/// The segment: four batches with every kind of entry, the last one a seal.
-fn build() -> Vec<u8> {
+/// Entries of a batch, each with its payload.
+type Entries = Vec<(EncodedEntry, Vec<u8>)>;
+
+/// The first segment: four batches with every kind of entry that there was then, the last one a seal.
+fn entries() -> [Entries; 4] {
+    let replayed = Identity { stream: Stream { epoch: Epoch(4), ..own() }, seq: Seq(401) };
+    let done = Control::IntakeDone(Epoch(4));
+    let long: Vec<u8> = (0..6000u32).map(|at| (at * at % 253) as u8).collect();
+    let short = [&b""[..], b"a", b"bc"].map(|payload| (entry(EntryKind::Own, None, payload), payload.to_vec()));
+    [
+        vec![
+            (entry(EntryKind::Carried, Some(replayed), b"replayed"), b"replayed".to_vec()),
+            (void_entry(), Vec::new()),
+            (done.entry(&done.encode()), done.encode()),
+        ],
+        vec![(entry(EntryKind::Own, None, &long), long)],
+        short.to_vec(),
+        Vec::new(),
+    ]
+}
+
+/// The second one: a stream of another store with blocks before, between and behind what is lost of it.
+fn entries_with_adopted() -> [Entries; 4] {
+    let of = |epoch, seq| {
+        let stream = Stream { origin: StoreId(*b"another store 01"), epoch: Epoch(epoch), ..own() };
+        Identity { stream, seq: Seq(seq) }
+    };
+    let carried = |epoch, seq| (entry(EntryKind::Carried, Some(of(epoch, seq)), b"carried"), b"carried".to_vec());
+    let adopted = |epoch, seq, absent| {
+        let adopted = Adopted { last: of(epoch, seq), chain: Chain(0xfedc_ba98_7654_3210 + seq), absent };
+        (adopted.entry(), Vec::new())
+    };
+    [
+        vec![carried(2, 3), adopted(2, 8, Absent::Lost), carried(2, 9)],
+        vec![adopted(2, 20, Absent::Lost), adopted(3, 5, Absent::InDataFiles), carried(3, 6)],
+        vec![(entry(EntryKind::Own, None, b"own"), b"own".to_vec())],
+        Vec::new(),
+    ]
+}
+
+fn build(entries: [Entries; 4]) -> Vec<u8> {
     let mut bytes = header().encode();
     bytes.resize(SEGMENT_BYTES, 0);
     let current =
@@ -82,7 +124,7 @@ fn build() -> Vec<u8> {
         says_vector: true,
         prev_end: pin.offset,
     };
-    for batch in 0..4u32 {
+    for (batch, entries) in entries.into_iter().enumerate() {
         let begin = Begin {
             vector: log.vector(),
             place: log.place(),
@@ -93,31 +135,14 @@ fn build() -> Vec<u8> {
             ends: std::mem::take(&mut log.ends),
         };
         let mut builder = BatchBuilder::new(begin, AlignedBuf::new(16384));
-        let mut push = |header: &[u8], payload: &[u8]| assert_eq!(builder.push(header, payload), Push::Taken);
-        match batch {
-            0 => {
-                let replayed = Identity { stream: Stream { epoch: Epoch(4), ..own() }, seq: Seq(401) };
-                push(entry(EntryKind::Carried, Some(replayed), b"replayed").bytes(), b"replayed");
-                push(void_entry().bytes(), b"");
-                let done = Control::IntakeDone(Epoch(4));
-                push(done.entry(&done.encode()).bytes(), &done.encode());
-            }
-            1 => {
-                let long: Vec<u8> = (0..6000u32).map(|at| (at * at % 253) as u8).collect();
-                push(entry(EntryKind::Own, None, &long).bytes(), &long);
-            }
-            2 => {
-                for payload in [&b""[..], b"a", b"bc"] {
-                    push(entry(EntryKind::Own, None, payload).bytes(), payload);
-                }
-            }
-            _ => {}
+        for (header, payload) in entries {
+            assert_eq!(builder.push(header.bytes(), &payload), Push::Taken);
         }
         let place = log.place();
-        let link = log.link(BatchNo(39 + u64::from(batch)), batch == 3);
-        let (image, header, ends) = builder.finish(link);
+        let link = log.link(BatchNo(39 + batch as u64), batch == 3);
+        let (image, header, after) = builder.finish(link);
         bytes[place.offset as usize..][..image.len()].copy_from_slice(&image);
-        log.appended(&header, ends);
+        log.appended(&header, after);
     }
     assert!(log.current.end as usize <= USED_BYTES, "{}", log.current.end);
     bytes
@@ -178,19 +203,54 @@ fn cases(sound: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// The segment with adopted ends, sound and damaged, and what is known of its streams.
+fn adopted_cases(sound: &[u8]) -> String {
+    let mut rotten = vec![("sound", sound.to_vec())];
+    for (name, at) in [
+        ("payload before an adopted end rotten", 8192 + 4 + 128 + 24 + 48 + 6 + 5),
+        ("adopted chain rotten", 8192 + 4 + 128 + 24 + 48 + 11 + 7 + 8),
+        ("second batch rotten", 12288 + 20),
+    ] {
+        let mut bytes = sound.to_vec();
+        bytes[at] ^= 1;
+        rotten.push((name, bytes));
+    }
+    let of = |(name, bytes): &(&str, Vec<u8>)| {
+        let (mut text, found) = (describe(name, bytes), scan(bytes));
+        for (stream, end) in found.ends.iter().collect::<BTreeMap<_, _>>() {
+            let _ = writeln!(text, "  epoch {}: seq {} chain {:016x}", stream.epoch, end.seq, end.chain.0);
+        }
+        for (_, gap) in &found.gaps {
+            if let Control::Gap { stream, from, to } = gap {
+                let _ = writeln!(text, "  gap in epoch {}: behind {from}, before {to}", stream.epoch);
+            }
+        }
+        text
+    };
+    rotten.iter().map(of).collect()
+}
+
+/// Compares with the golden files of this name.
+fn as_ever(name: &str, built: &[u8], describe: impl Fn(&[u8]) -> String) {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let (segment, text) = (dir.join(format!("{name}.segment")), dir.join(format!("{name}.txt")));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&segment, &built[..USED_BYTES]).expect("a segment");
+        std::fs::write(&text, describe(built)).expect("a text");
+    }
+    let mut golden = std::fs::read(&segment).expect("a segment");
+    golden.resize(SEGMENT_BYTES, 0);
+    assert!(golden == built, "this program writes version 1 differently: {name}");
+    let golden_text = std::fs::read_to_string(&text).expect("a text");
+    assert_eq!(describe(&golden), golden_text, "this program reads version 1 differently: {name}");
+}
+
 #[test]
 fn version_1_is_written_and_read_as_ever() {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let built = build();
-    let said: String = cases(&built).iter().map(|(name, bytes)| describe(name, bytes)).collect();
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(dir.join("v1.segment"), &built[..USED_BYTES]).expect("v1.segment");
-        std::fs::write(dir.join("v1.txt"), &said).expect("v1.txt");
-    }
-    let mut golden = std::fs::read(dir.join("v1.segment")).expect("v1.segment");
-    golden.resize(SEGMENT_BYTES, 0);
-    assert!(golden == built, "this program writes version 1 differently");
-    let golden_text = std::fs::read_to_string(dir.join("v1.txt")).expect("v1.txt");
-    let read: String = cases(&golden).iter().map(|(name, bytes)| describe(name, bytes)).collect();
-    assert_eq!(read, golden_text, "this program reads version 1 differently");
+    as_ever("v1", &build(entries()), |bytes| cases(bytes).iter().map(|(name, bytes)| describe(name, bytes)).collect());
+}
+
+#[test]
+fn adopted_ends_are_written_and_read_as_ever() {
+    as_ever("v1-adopted", &build(entries_with_adopted()), adopted_cases);
 }

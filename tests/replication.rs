@@ -1,7 +1,8 @@
 //! Histories of several sites, with the real sender, receiver and frames over logs that are plain lists: links that
-//! cut, repeat and swap frames, stores that lose what they had not synced. At the end all are connected, and every
-//! store holds the same blocks of each stream, each once and in order (P8); what was acknowledged to a source was
-//! never lost by a power cut of the follower.
+//! cut, repeat and swap frames, stores that lose what they had not synced, or blocks in the middle of their log to
+//! damage. At the end all are connected, and every store stands at the same end of each stream and holds its blocks,
+//! each once and in order (P8), but for those that it names as lost; what was acknowledged to a source was never lost
+//! by a power cut of the follower.
 
 mod links;
 
@@ -11,7 +12,7 @@ use std::panic::catch_unwind;
 use forebay::io::chance::Chance;
 use forebay::planted::{Mutant, plant};
 use forebay::repl::receiver::{Receiver, Refused, Source};
-use forebay::repl::sender::{Offered, Sender, Stop};
+use forebay::repl::sender::{Lost, Offered, Sender, Stop};
 use forebay::repl::wire::Frame;
 use forebay::types::{BlockKind, Epoch, Nonce, Opening, Seq, ShardId, StoreId, Stream};
 use forebay::wal::batch::{StreamEnd, StreamEnds};
@@ -27,8 +28,20 @@ struct Block {
     stream: Stream,
     before: StreamEnd,
     behind: StreamEnd,
-    header: Vec<u8>,
-    payload: Vec<u8>,
+    /// Its header and its payload; `None` where it stands for blocks that are lost.
+    held: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What was ever accepted: by stream and seq, header and payload.
+type Accepted = BTreeMap<(Stream, Seq), (Vec<u8>, Vec<u8>)>;
+
+/// What happened in a history.
+#[derive(Default)]
+struct Counts {
+    cuts: u64,
+    damaged: u64,
+    adopted: u64,
+    refused: u64,
 }
 
 struct Site {
@@ -40,6 +53,8 @@ struct Site {
     receiver: Receiver,
     /// What it acknowledged to its sources.
     acked: HashMap<Stream, Seq>,
+    /// What it has lost to damage, or sources of it before it had that: stream, behind and up to which seq.
+    gaps: Vec<(Stream, Seq, Seq)>,
 }
 
 impl Site {
@@ -53,6 +68,7 @@ impl Site {
             synced: vec![0; shards],
             receiver: Receiver::new(id, StreamEnds::new(), Vec::new()),
             acked: HashMap::new(),
+            gaps: Vec::new(),
         };
         this.open(chance);
         this
@@ -86,7 +102,26 @@ impl Site {
         self.open(chance);
     }
 
-    fn append(&mut self, shard: usize, chance: &mut Chance) {
+    /// Damage takes some blocks one behind the other, and the log goes on behind them: it is closed and salvaged. Where
+    /// only payloads are damaged what is left of the batch says that they were there.
+    fn damage(&mut self, shard: usize, chance: &mut Chance) {
+        let blocks = &mut self.shards[shard];
+        let first = chance.below(blocks.len() as u64) as usize;
+        let last = (first + chance.within(1, 4) as usize).min(blocks.len());
+        for block in &blocks[first..last] {
+            self.gaps.push((block.stream, block.before.seq, block.behind.seq));
+        }
+        match chance.percent(50) {
+            true => blocks[first..last].iter_mut().for_each(|block| block.held = None),
+            false => drop(blocks.drain(first..last)),
+        }
+        // Of a stream that had nothing behind them its sources are asked again.
+        let ends = self.ends();
+        self.acked.retain(|stream, seq| ends.get(stream).is_some_and(|end| end.seq >= *seq));
+        self.open(chance);
+    }
+
+    fn append(&mut self, shard: usize, accepted: &mut Accepted, chance: &mut Chance) {
         let payload: Vec<u8> = (0..chance.below(60)).map(|_| chance.below(256) as u8).collect();
         let entry = Entry {
             kind: EntryKind::Own,
@@ -100,16 +135,28 @@ impl Site {
             identity: None,
         };
         let seq = Seq(self.shards[shard].len() as u64 + 1);
-        self.put(self.own(shard), seq, shard, entry.encode().bytes().to_vec(), payload);
+        let header = entry.encode().bytes().to_vec();
+        accepted.insert((self.own(shard), seq), (header.clone(), payload.clone()));
+        self.put(self.own(shard), seq, shard, header, payload);
+    }
+
+    fn last_of(&self, stream: Stream, shard: usize) -> StreamEnd {
+        let last = self.shards[shard].iter().rfind(|block| block.stream == stream);
+        last.map(|block| block.behind).unwrap_or_default()
     }
 
     fn put(&mut self, stream: Stream, seq: Seq, shard: usize, header: Vec<u8>, payload: Vec<u8>) -> StreamEnd {
-        let last = self.shards[shard].iter().rfind(|block| block.stream == stream);
-        let before = last.map(|block| block.behind).unwrap_or_default();
+        let before = self.last_of(stream, shard);
         let chain = before.chain.then(seq, payload.len() as u32, crc32fast::hash(&payload));
         let behind = StreamEnd { seq, chain };
-        self.shards[shard].push(Block { stream, before, behind, header, payload });
+        self.shards[shard].push(Block { stream, before, behind, held: Some((header, payload)) });
         behind
+    }
+
+    fn adopt(&mut self, stream: Stream, behind: StreamEnd, shard: usize) {
+        let before = self.last_of(stream, shard);
+        self.gaps.push((stream, before.seq, behind.seq));
+        self.shards[shard].push(Block { stream, before, behind, held: None });
     }
 
     fn sync(&mut self, shard: usize) {
@@ -163,16 +210,14 @@ impl Link {
         for _ in 0..most {
             let Some(block) = site.shards[shard].get(self.next[shard]) else { break };
             self.next[shard] += 1;
-            let offered = Offered {
-                shard: ShardId(shard as u16),
-                local: Seq(self.next[shard] as u64),
-                stream: block.stream,
-                before: block.before,
-                behind: block.behind,
-                header: &block.header,
-                payload: &block.payload,
-            };
-            self.sender.offer(&offered, &mut out)?;
+            let Block { stream, before, behind, .. } = *block;
+            let (shard, local) = (ShardId(shard as u16), Seq(self.next[shard] as u64));
+            match &block.held {
+                Some((header, payload)) => {
+                    self.sender.offer(&Offered { shard, local, stream, before, behind, header, payload }, &mut out)?;
+                }
+                None => self.sender.offer_lost(&Lost { shard, local, stream, before, behind }, &mut out)?,
+            }
         }
         self.sender.flush(&mut out);
         self.frames.extend(out.iter().map(Frame::encode));
@@ -197,9 +242,23 @@ impl Link {
         }
     }
 
-    /// The follower takes in a frame.
-    fn take(&mut self, site: &mut Site, bytes: &[u8]) -> Result<(), Refused> {
-        let Frame::Entries(entries) = frame(bytes) else { panic!("only entries are sent") };
+    /// The follower takes in a frame; how many ends it adopts.
+    fn take(&mut self, site: &mut Site, bytes: &[u8]) -> Result<u64, Refused> {
+        let entries = match frame(bytes) {
+            Frame::Entries(entries) => entries,
+            Frame::Gap { stream, before, behind } => {
+                let lacks = site.receiver.lacks(stream, before, behind)?;
+                let shard = usize::from(site.receiver.shard_of(stream).0);
+                if let Some(held) = lacks {
+                    assert_eq!(held, site.last_of(stream, shard), "what is missing begins where the stream ends");
+                    site.adopt(stream, behind, shard);
+                    site.receiver.took(stream, behind, Seq(site.shards[shard].len() as u64));
+                }
+                self.source.sent(stream);
+                return Ok(lacks.is_some().into());
+            }
+            other => panic!("only blocks and gaps are sent: {other:?}"),
+        };
         let new = site.receiver.is_new(&entries)?;
         let shard = usize::from(site.receiver.shard_of(entries.stream).0);
         for entry in &entries.entries[new] {
@@ -208,7 +267,7 @@ impl Link {
             site.receiver.took(entries.stream, end, Seq(site.shards[shard].len() as u64));
         }
         self.source.sent(entries.stream);
-        Ok(())
+        Ok(0)
     }
 
     fn answer(&mut self, site: &mut Site) {
@@ -240,7 +299,7 @@ fn is_of_the_network(refused: Refused) -> bool {
     matches!(refused, Refused::Hole { .. })
 }
 
-fn history(seed: u64) -> (usize, usize) {
+fn history(seed: u64) -> Counts {
     let mut chance = Chance::new(seed);
     let mut sites: Vec<Site> = (0..SITES)
         .map(|number| {
@@ -249,12 +308,12 @@ fn history(seed: u64) -> (usize, usize) {
         })
         .collect();
     let mut links: Vec<Link> = Vec::new();
-    let (mut cuts, mut refusals) = (0, 0);
+    let (mut counts, mut accepted) = (Counts::default(), Accepted::new());
     for _ in 0..200 + chance.below(400) {
         let site = chance.below(SITES as u64) as usize;
         let shard = chance.below(sites[site].shards.len() as u64) as usize;
         match chance.below(20) {
-            0..=4 => sites[site].append(shard, &mut chance),
+            0..=4 => sites[site].append(shard, &mut accepted, &mut chance),
             5..=7 => sites[site].sync(shard),
             8 => {
                 let to = (site + 1 + chance.below(SITES as u64 - 1) as usize) % SITES;
@@ -262,8 +321,13 @@ fn history(seed: u64) -> (usize, usize) {
                 links.push(Link::open(&sites, site, to));
             }
             9 if chance.percent(30) => {
-                cuts += 1;
+                counts.cuts += 1;
                 sites[site].power_cut(&mut chance);
+                links.retain(|link| link.from != site && link.to != site);
+            }
+            9 if chance.percent(15) && !sites[site].shards[shard].is_empty() => {
+                counts.damaged += 1;
+                sites[site].damage(shard, &mut chance);
                 links.retain(|link| link.from != site && link.to != site);
             }
             _ if links.is_empty() => {}
@@ -285,10 +349,13 @@ fn history(seed: u64) -> (usize, usize) {
                 meddle(&mut chance, &mut link.frames);
                 let Some(bytes) = link.frames.pop_front() else { continue };
                 let to = link.to;
-                if let Err(refused) = link.take(&mut sites[to], &bytes) {
-                    assert!(is_of_the_network(refused), "{refused}");
-                    refusals += 1;
-                    links.swap_remove(index);
+                match link.take(&mut sites[to], &bytes) {
+                    Ok(adopted) => counts.adopted += adopted,
+                    Err(refused) => {
+                        assert!(is_of_the_network(refused), "{refused}");
+                        counts.refused += 1;
+                        links.swap_remove(index);
+                    }
                 }
             }
             17 | 18 => {
@@ -303,15 +370,12 @@ fn history(seed: u64) -> (usize, usize) {
             }
         }
     }
-    settle(&mut sites);
-    (cuts, refusals)
+    settle(&mut sites, &accepted, &mut counts);
+    counts
 }
 
-/// A block as it is compared between sites: its seq, its header, its payload.
-type Held = (Seq, Vec<u8>, Vec<u8>);
-
 /// Connects all with all, until nobody has anything to say.
-fn settle(sites: &mut [Site]) {
+fn settle(sites: &mut [Site], accepted: &Accepted, counts: &mut Counts) {
     for _ in 0..SITES {
         for (from, to) in (0..SITES).flat_map(|from| (0..SITES).map(move |to| (from, to))) {
             if from == to {
@@ -323,7 +387,7 @@ fn settle(sites: &mut [Site]) {
                 link.show(&sites[from], shard, usize::MAX).expect("one history of each stream");
             }
             while let Some(bytes) = link.frames.pop_front() {
-                link.take(&mut sites[to], &bytes).expect("it continues what is held");
+                counts.adopted += link.take(&mut sites[to], &bytes).expect("it continues what is held");
             }
             (0..sites[to].shards.len()).for_each(|shard| sites[to].sync(shard));
             link.answer(&mut sites[to]);
@@ -335,33 +399,43 @@ fn settle(sites: &mut [Site]) {
             assert_eq!(link.sender.bytes_unacked(), 0);
         }
     }
-    let blocks = |site: &Site| {
-        let mut streams: BTreeMap<Stream, Vec<Held>> = BTreeMap::new();
-        for block in site.shards.iter().flatten() {
-            let held = streams.entry(block.stream).or_default();
-            assert!(held.last().is_none_or(|(seq, ..)| *seq < block.behind.seq), "each once, and in order");
-            held.push((block.behind.seq, block.header.clone(), block.payload.clone()));
-        }
-        streams
-    };
-    let first = blocks(&sites[0]);
-    for site in &sites[1..] {
-        assert!(blocks(site) == first, "every site holds the same");
+    for site in sites.iter() {
         assert_eq!(site.ends(), sites[0].ends());
+        let (mut last, mut held) = (StreamEnds::new(), Accepted::new());
+        for block in site.shards.iter().flatten() {
+            let before = last.insert(block.stream, block.behind);
+            assert!(before.is_none_or(|before| before.seq < block.behind.seq), "each once, and in order");
+            held.extend(block.held.clone().map(|held| ((block.stream, block.behind.seq), held)));
+        }
+        for ((stream, seq), block) in accepted {
+            if last.get(stream).is_none_or(|end| end.seq < *seq) {
+                continue;
+            }
+            let is_named = site.gaps.iter().any(|(of, from, upto)| of == stream && from < seq && seq <= upto);
+            match held.get(&(*stream, *seq)) {
+                Some(held) => assert_eq!(held, block),
+                None => assert!(is_named, "{seq} of {stream:?} is not there, and no gap names it"),
+            }
+        }
+        assert!(held.keys().all(|key| accepted.contains_key(key)), "nothing else");
     }
 }
 
 #[test]
 fn sites_become_equal_after_any_cuts() {
     let histories = std::env::var("FOREBAY_HISTORIES").ok().map_or(2_000, |text| text.parse().expect("a number"));
-    let (mut cuts, mut refusals) = (0, 0);
+    let mut total = Counts::default();
     for seed in 0..histories {
-        let (of_power, of_frames) = history(seed);
-        cuts += of_power;
-        refusals += of_frames;
+        let Counts { cuts, damaged, adopted, refused } = history(seed);
+        total.cuts += cuts;
+        total.damaged += damaged;
+        total.adopted += adopted;
+        total.refused += refused;
     }
-    println!("{histories} histories, {cuts} power cuts, {refusals} links that ended at a frame");
-    assert!(cuts as u64 > histories / 4 && refusals as u64 > histories / 20, "{cuts} cuts, {refusals} refusals");
+    let Counts { cuts, damaged, adopted, refused } = total;
+    let counts = format!("{cuts} power cuts, {damaged} damages, {adopted} ends adopted, {refused} links refused");
+    println!("{histories} histories, {counts}");
+    assert!(cuts > histories / 4 && refused > histories / 20 && damaged.min(adopted) > histories / 20, "{counts}");
 }
 
 /// The first history in which this planted bug shows.

@@ -17,15 +17,16 @@ use std::time::{Duration, Instant};
 use forebay::engine::inbound::Inbound;
 use forebay::engine::outbound::Outbound;
 use forebay::error::NotActive;
+use forebay::inspect::{Access, ShardLine, StoreView, Where};
 use forebay::io::chance::Chance;
 use forebay::planted::{Mutant, plant};
 use forebay::repl::link_error::LinkError;
 use forebay::repl::receiver::Refused;
-use forebay::repl::wire::{Entries, Frame, Vector};
+use forebay::repl::wire::{Frame, Vector};
 use forebay::store::Hold;
 use forebay::types::{StoreId, Stream, Term};
 use forebay::wal::batch::StreamEnds;
-use forebay::{Block, Config, Cursor, Durability, Engine};
+use forebay::{Block, Config, Cursor, Durability, Engine, OnDamage};
 use links::{frame, meddle};
 
 const SITES: usize = 3;
@@ -100,6 +101,59 @@ impl Site {
         self.engine = Some(opened.expect("it opens"));
     }
 
+    /// Damage comes over the block with this text, or over the whole batch that it is in; it is salvaged.
+    fn lose(&mut self, text: &str, what: Loses) {
+        self.close();
+        self.damage(text, what);
+        let salvage = config(&self.dir, self.shards, self.level).on_damage(OnDamage::Salvage);
+        let engine = Engine::open_with(salvage, Box::new(Hold)).expect("it is salvaged");
+        assert!(engine.report().shards.iter().any(|shard| !shard.damage.is_empty()), "it is damaged");
+        self.engine = Some(engine);
+    }
+
+    fn damage(&self, text: &str, what: Loses) {
+        let segments = names(&self.dir).into_iter().filter(|path| path.extension().is_some_and(|name| name == "wal"));
+        let mut found = segments.filter_map(|path| {
+            let bytes = fs::read(&path).expect("a segment");
+            let at = bytes.windows(text.len()).position(|window| window == text.as_bytes())?;
+            Some((path, bytes, at))
+        });
+        let (path, mut bytes, at) = found.next().expect("the block is in the log");
+        let begin = (0..=at / 4096).rev().map(|page| page * 4096).find(|page| bytes[page + 4..].starts_with(b"FBB1"));
+        bytes[if what == Loses::Block { at } else { begin.expect("a batch") + 40 }] ^= 1;
+        fs::write(path, bytes).expect("a damaged segment");
+    }
+
+    /// Blocks, each in a batch of its own.
+    fn append_texts(&self, texts: impl Iterator<Item = String>) {
+        let writer = self.engine().writer("plant7").expect("a writer");
+        for text in texts {
+            writer.append(Block::raw("blobs", text.into_bytes())).expect("a receipt");
+            self.engine().sync().expect("it is synced");
+        }
+    }
+
+    /// What its log names as lost: behind and before which seq.
+    fn gaps(&mut self) -> Vec<(u64, Option<u64>)> {
+        self.close();
+        let at = Where { dir: self.dir.clone(), intake_dir: None, intake_rule: Default::default() };
+        let store = StoreView::read(&at, Access::Alone).expect("it reads");
+        let shards = store.shards().map(|shard| ShardLine::of(&store, &store.shard(shard).expect("a shard")));
+        let mut gaps: Vec<_> = shards.flat_map(|line| line.gaps).map(|gap| (gap.after, gap.before)).collect();
+        gaps.sort();
+        drop(store);
+        self.open();
+        // Those next to each other are one.
+        let mut merged: Vec<(u64, Option<u64>)> = Vec::new();
+        for (after, before) in gaps {
+            match merged.last_mut() {
+                Some((_, upto)) if *upto > Some(after) => *upto = before,
+                _ => merged.push((after, before)),
+            }
+        }
+        merged
+    }
+
     fn close(&mut self) {
         self.engine.take().expect("it is open").close().expect("it closes");
     }
@@ -142,6 +196,15 @@ impl Site {
     }
 }
 
+/// What a damage takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loses {
+    /// One block of a batch.
+    Block,
+    /// All that is known of a batch.
+    Batch,
+}
+
 struct Link {
     from: usize,
     to: usize,
@@ -149,6 +212,8 @@ struct Link {
     inbound: Inbound,
     frames: VecDeque<Vec<u8>>,
     acks: VecDeque<Vec<u8>>,
+    /// What the follower has given up: behind and up to which seq.
+    lost: Vec<(u64, u64)>,
 }
 
 impl Link {
@@ -160,7 +225,7 @@ impl Link {
             let Frame::Vector(part) = frame(&Frame::Vector(part).encode()) else { panic!("a vector") };
             out.vector(&part).expect("one history of each stream, and all of the log");
         }
-        Self { from, to, out, inbound, frames: VecDeque::new(), acks: VecDeque::new() }
+        Self { from, to, out, inbound, frames: VecDeque::new(), acks: VecDeque::new(), lost: Vec::new() }
     }
 
     fn fill(&mut self) {
@@ -172,8 +237,19 @@ impl Link {
     /// The follower takes in the next frame, if there is one.
     fn take(&mut self) -> Result<(), LinkError> {
         let Some(bytes) = self.frames.pop_front() else { return Ok(()) };
-        let Frame::Entries(entries) = frame(&bytes) else { panic!("only entries are sent") };
-        take_all(&mut self.inbound, &entries)
+        match frame(&bytes) {
+            Frame::Entries(entries) => until_ready(|context| self.inbound.poll_take(&entries, context)),
+            Frame::Gap { stream, before, behind } => {
+                let lost = until_ready(|context| self.inbound.poll_adopt((stream, before, behind), context))?;
+                match (self.lost.last_mut(), lost) {
+                    (_, None) => {}
+                    (Some((_, upto)), Some((held, last))) if *upto == held.0 => *upto = last.0,
+                    (_, Some((held, last))) => self.lost.push((held.0, last.0)),
+                }
+                Ok(())
+            }
+            other => panic!("only blocks and gaps are sent: {other:?}"),
+        }
     }
 
     fn ack(&mut self) {
@@ -216,10 +292,10 @@ impl Link {
     }
 }
 
-fn take_all(inbound: &mut Inbound, entries: &Entries) -> Result<(), LinkError> {
+fn until_ready<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<T, LinkError>>) -> Result<T, LinkError> {
     let mut context = Context::from_waker(Waker::noop());
     loop {
-        match inbound.poll_take(entries, &mut context) {
+        match poll(&mut context) {
             Poll::Ready(taken) => return taken,
             Poll::Pending => std::thread::sleep(Duration::from_micros(200)),
         }
@@ -409,4 +485,127 @@ fn a_follower_that_is_behind_the_log_is_told_so() {
     let mut out = engine.retain().and_then(|log| log.outbound(follower.engine().opening())).expect("an outbound link");
     let told = vector.iter().try_for_each(|part: &Vector| out.vector(part)).expect_err("it is behind");
     assert!(matches!(told, LinkError::Store(forebay::Error::Behind { .. })), "{told}");
+}
+
+fn texts(from: u32, upto: u32) -> impl Iterator<Item = String> {
+    (from..upto).map(|number| format!("block {number:05} of these"))
+}
+
+/// The texts of all its blocks, in the order of their streams.
+fn texts_of(site: &Site) -> Vec<String> {
+    let blocks = site.blocks().into_values().flatten();
+    blocks.map(|(.., payload)| String::from_utf8(payload).expect("a text")).collect()
+}
+
+#[test]
+fn blocks_that_a_source_has_lost_are_given_up_and_what_is_behind_them_is_taken() {
+    for what in [Loses::Block, Loses::Batch] {
+        let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let site = |name: &str, shards, level| Site::new(home.path().join(name), shards, level);
+        let mut sites = [site("a", 1, 2), site("b", 2, 1), site("c", 1, 2), site("d", 1, 2)];
+        sites[0].append_texts(texts(0, 10));
+        // One that had more before than its source has now.
+        Link::open(&sites, 0, 3).drain();
+        sites[0].append_texts(texts(10, 20));
+        let lost = ["block 00003", "block 00004", "block 00012"];
+        lost.iter().for_each(|text| sites[0].lose(text, what));
+        sites[0].append_texts(texts(20, 30));
+        let kept: Vec<String> = texts(0, 30).filter(|text| !lost.contains(&&text[..11])).collect();
+        assert_eq!(texts_of(&sites[0]), kept, "{what:?}");
+        let gaps = sites[0].gaps();
+        // The source's own openings, too, and a site behind it.
+        for (from, to, given_up) in
+            [(0, 1, vec![(3, 5), (12, 13)]), (1, 2, vec![(3, 5), (12, 13)]), (0, 3, vec![(12, 13)])]
+        {
+            let mut link = Link::open(&sites, from, to);
+            link.drain();
+            assert_eq!(link.lost, given_up, "{what:?}: {from} to {to}");
+            assert_eq!(sites[to].vector(), sites[from].vector(), "{what:?}: {from} to {to}");
+        }
+        assert_eq!((texts_of(&sites[1]), texts_of(&sites[2])), (kept.clone(), kept.clone()), "{what:?}");
+        assert_eq!(texts_of(&sites[3]).len(), 29, "{what:?}: it keeps what it had");
+        assert_eq!(sites[3].gaps(), [(12, Some(14))], "{what:?}");
+        for to in [1, 2] {
+            // Each opening begins a segment, and once more those before it are not needed for it.
+            assert_eq!(sites[to].gaps(), [(3, Some(6)), (12, Some(14))], "{what:?}");
+            assert_eq!(sites[to].gaps(), [(3, Some(6)), (12, Some(14))], "{what:?}");
+            assert_eq!(texts_of(&sites[to]), kept, "{what:?}");
+        }
+        assert!(gaps.len() >= 2, "{what:?}: {gaps:?}");
+        // Whoever has it all is sent nothing; what is new goes on.
+        sites[0].append_texts(texts(30, 32));
+        for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 3), (3, 0)] {
+            let mut link = Link::open(&sites, from, to);
+            link.drain();
+            assert_eq!((link.lost.len(), sites[to].vector()), (0, sites[from].vector()), "{what:?}: {from} to {to}");
+        }
+        assert_eq!(texts_of(&sites[2])[27..], ["block 00030 of these", "block 00031 of these"]);
+    }
+}
+
+#[test]
+fn blocks_that_a_source_has_lost_from_the_end_of_a_stream_are_given_up_where_its_end_is_known() {
+    for what in [Loses::Block, Loses::Batch] {
+        let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let site = |name: &str| Site::new(home.path().join(name), 1, 2);
+        let mut sites = [site("a"), site("b"), site("c")];
+        sites[0].append_texts(texts(0, 5));
+        // The next opening's segment says how far the stream went.
+        sites[0].close();
+        sites[0].open();
+        sites[0].append_texts(texts(5, 8));
+        sites[0].lose("block 00004", what);
+        let mut link = Link::open(&sites, 0, 1);
+        link.drain();
+        assert_eq!(link.lost, [(4, 5)], "{what:?}");
+        drop(link);
+        assert_eq!(sites[1].vector(), sites[0].vector(), "{what:?}");
+        // It holds all that there is, so nothing is read again, and it may serve others.
+        let mut link = Link::open(&sites, 1, 2);
+        link.drain();
+        assert_eq!((link.lost, sites[2].vector()), (vec![(4, 5)], sites[0].vector()), "{what:?}");
+        let kept: Vec<String> = texts(0, 8).filter(|text| !text.starts_with("block 00004")).collect();
+        assert_eq!((texts_of(&sites[1]), texts_of(&sites[2])), (kept.clone(), kept), "{what:?}");
+    }
+}
+
+#[test]
+fn the_end_of_a_stream_that_a_source_has_lost_comes_back_from_a_follower() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let site = |name: &str| Site::new(home.path().join(name), 1, 2);
+    let mut sites = [site("a"), site("b"), site("c")];
+    sites[0].append_texts(texts(0, 5));
+    Link::open(&sites, 0, 1).drain();
+    // Nothing behind it says that it was there.
+    sites[0].lose("block 00004", Loses::Batch);
+    let mut link = Link::open(&sites, 0, 2);
+    link.drain();
+    assert_eq!((link.lost.len(), texts_of(&sites[2]).len()), (0, 4));
+    drop(link);
+    for to in [0, 2] {
+        let mut link = Link::open(&sites, 1, to);
+        link.drain();
+        assert_eq!((link.lost.len(), texts_of(&sites[to]).len()), (0, 5), "{to}");
+        assert_eq!(sites[to].vector(), sites[1].vector());
+    }
+}
+
+/// What is damaged in the log and stands in data files is not lost.
+#[cfg(feature = "parquet")]
+#[test]
+fn blocks_that_a_source_has_in_data_files_only_are_not_given_up() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let dir = home.path().join("a");
+    let open = || Engine::open(config(&dir, 1, 2).hold_for_subscriber(true)).expect("it opens");
+    let mut sites = [Site::new(home.path().join("b"), 1, 2), Site::new(dir.clone(), 1, 2)];
+    sites[1].close();
+    sites[1].engine = Some(open());
+    sites[1].append_texts(texts(0, 5));
+    sites[1].close();
+    sites[1].damage("block 00003", Loses::Block);
+    sites[1].engine = Some(open());
+    sites[1].append_texts(texts(5, 8));
+    let mut link = Link::open(&sites, 1, 0);
+    let told = link.out.fill(&mut Vec::new(), usize::MAX).expect_err("it is in data files");
+    assert!(matches!(told, LinkError::NotInLog { first, last, .. } if (first.0, last.0) == (4, 4)), "{told}");
 }

@@ -16,7 +16,8 @@ use crate::shard::handle::ShardHandle;
 use crate::shard::ring::{Closed, QueueTicket, Refused};
 use crate::shard::waiters::{Parked, Waited};
 use crate::types::{Block, BlockKind, Seq, Stream};
-use crate::wal::entry::{EncodedEntry, Entry, EntryKind, Identity, decode_entry};
+use crate::wal::batch::StreamEnd;
+use crate::wal::entry::{Absent, Adopted, EncodedEntry, Entry, EntryKind, Identity, decode_entry};
 
 /// One source of blocks, from the beginning of a link to its end.
 ///
@@ -25,7 +26,7 @@ use crate::wal::entry::{EncodedEntry, Entry, EntryKind, Identity, decode_entry};
 pub struct Inbound {
     inner: Arc<Inner>,
     source: Source,
-    /// The block that waits for room in a ring.
+    /// The block, or the adopted end, that waits for room in a ring.
     waits: Option<(Stream, Seq, QueueTicket)>,
     parked: Vec<Parked>,
 }
@@ -77,7 +78,43 @@ impl Inbound {
         }
         want_synced(shard, last);
         self.source.sent(frame.stream);
+        self.waits = None;
         Poll::Ready(Ok(()))
+    }
+
+    /// Goes on behind blocks that the source has lost, where they are not here either: its end is adopted. Or waits for
+    /// room in the ring, to be called again as [`poll_take`](Self::poll_take) is. The numbers of what is lost here with
+    /// it, if anything is: behind the first and up to the last.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the link is over.
+    pub fn poll_adopt(
+        &mut self,
+        (stream, before, behind): (Stream, StreamEnd, StreamEnd),
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<(Seq, Seq)>, LinkError>> {
+        self.inner.not_forked().map_err(LinkError::from)?;
+        let inner = Arc::clone(&self.inner);
+        let mut receiver = lock(&inner);
+        let lacks = receiver.lacks(stream, before, behind)?;
+        if let Some(held) = lacks {
+            let shard = &inner.shards[usize::from(receiver.shard_of(stream).0)];
+            let last = Identity { stream, seq: behind.seq };
+            let mut entry = Adopted { last, chain: behind.chain, absent: Absent::Lost }.entry();
+            let Poll::Ready(published) = self.poll_publish(shard, (stream, behind.seq), &mut entry, &[], context)
+            else {
+                return Poll::Pending;
+            };
+            let local = published?;
+            receiver.took(stream, behind, local);
+            want_synced(shard, Some(local));
+            self.source.sent(stream);
+            return Poll::Ready(Ok(Some((held.seq, behind.seq))));
+        }
+        self.source.sent(stream);
+        // Another source has brought them meanwhile.
+        self.waits = None;
+        Poll::Ready(Ok(None))
     }
 
     /// Publishes a block at once, or takes its place in the line of those who wait for room.

@@ -1,7 +1,7 @@
 //! [`Outbound`]: what this store has for one follower, read from its log.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use crate::config::SyncPolicy;
 use crate::engine::inner::Inner;
 use crate::error::Error;
-use crate::reader::{LogReader, Logged};
+use crate::reader::{LogReader, Logged, LoggedBlock, Missing};
 use crate::repl::link_error::LinkError;
-use crate::repl::sender::{Offered, Sender};
+use crate::repl::sender::{Lost, Offered, Sender};
 use crate::repl::wire::{Frame, Vector};
 use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::{Parked, Waited};
-use crate::types::{Opening, Seq, Stream};
+use crate::types::{Opening, Receipt, Seq, Stream};
 use crate::wal::batch::StreamEnd;
-use crate::wal::entry::{Entry, EntryKind};
+use crate::wal::entry::{Absent, Entry, EntryKind};
 
 /// Bytes that may be on their way to a follower and not acknowledged; a block more at most.
 const WINDOW_BYTES: usize = 16 << 20;
@@ -35,6 +35,8 @@ const TURNS_MAX: usize = 16;
 pub struct Retained {
     inner: Arc<Inner>,
     id: u64,
+    /// By shard: up to where the follower has everything, synced or not.
+    had: Box<[AtomicU64]>,
     ages: Mutex<VecDeque<Age>>,
 }
 
@@ -47,7 +49,8 @@ struct Age {
 /// How far a follower is behind, linked or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Behind {
-    /// Blocks and voids that this store has accepted and that the follower has not acknowledged.
+    /// Blocks and voids that this store has accepted and that the follower has not acknowledged, without those that
+    /// the follower accepts itself.
     pub blocks: u64,
     /// Since when the oldest of them are there, within [`AGES_APART`] and as far as was looked.
     pub since: Option<Instant>,
@@ -61,7 +64,8 @@ impl Retained {
             shard.shared.hold(id, Some(Seq(0)));
             shard.shared.shipping.shipped(id, Seq(0));
         }
-        Self { inner, id, ages: Mutex::default() }
+        let had = inner.shards.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { inner, id, had, ages: Mutex::default() }
     }
 
     /// How far the follower is behind. To be called now and then: between two calls nobody knows how old a block is.
@@ -69,9 +73,9 @@ impl Retained {
     pub fn behind(&self) -> Behind {
         let shards = || self.inner.shards.iter();
         let (now, accepted) = (Instant::now(), shards().map(|shard| shard.marks().accepted).collect::<Box<[Seq]>>());
-        let shipped: Box<[Seq]> = shards().map(|shard| shard.shared.shipping.of(self.id)).collect();
+        let had: Box<[u64]> = self.had.iter().map(|had| had.load(Ordering::Relaxed)).collect();
         let missing = |accepted: &[Seq]| {
-            accepted.iter().zip(&shipped).map(|(accepted, shipped)| accepted.0.saturating_sub(shipped.0)).sum::<u64>()
+            accepted.iter().zip(&had).map(|(accepted, had)| accepted.0.saturating_sub(*had)).sum::<u64>()
         };
         let blocks = missing(&accepted);
         let mut ages = self.ages.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +172,8 @@ impl Outbound {
 
     /// Lets go of the log up to where the follower has everything.
     fn hold(&self) {
-        for shard in self.inner.shards.iter() {
+        for (shard, had) in self.inner.shards.iter().zip(&self.retained.had) {
+            had.fetch_max(self.sender.had(shard.shard).0, Ordering::Relaxed);
             let shipped = self.sender.shipped(shard.shard);
             if shipped > Seq(0) {
                 self.retained.upto(shard, shipped);
@@ -201,7 +206,16 @@ impl Outbound {
                     break;
                 };
                 any = true;
-                offer(&mut self.sender, &logged, out)?;
+                let from = out.len();
+                let shard = &self.inner.shards[index];
+                match &logged {
+                    Logged::Block(block) => offer(&mut self.sender, block, out)?,
+                    Logged::Missing(missing) => offer_lost(&mut self.sender, shard, missing, out)?,
+                }
+                let adopted = matches!(&logged, Logged::Missing(Missing { absent: Some(Absent::Lost), .. }));
+                if !adopted {
+                    out[from..].iter().try_for_each(|frame| is_lost(shard, frame))?;
+                }
             }
             idle = if any { 0 } else { idle + 1 };
         }
@@ -257,8 +271,30 @@ impl Drop for Outbound {
     }
 }
 
+/// Shows the sender what the log has not.
+fn offer_lost(
+    sender: &mut Sender,
+    shard: &ShardHandle,
+    missing: &Missing,
+    out: &mut Vec<Frame>,
+) -> Result<(), LinkError> {
+    let Missing { local, stream, before, behind, .. } = *missing;
+    Ok(sender.offer_lost(&Lost { shard: shard.shard, local, stream, before, behind }, out)?)
+}
+
+/// What a follower is told to be lost is named as lost here. Otherwise the store has it, and damage has taken it from the
+/// log only: a follower that lacks it must not go on without it.
+fn is_lost(shard: &ShardHandle, frame: &Frame) -> Result<(), LinkError> {
+    let Frame::Gap { stream, before, behind } = frame else { return Ok(()) };
+    let last = Receipt { stream: *stream, seq: behind.seq };
+    match shard.gaps.iter().any(|gap| gap.is_of(&last)) {
+        true => Ok(()),
+        false => Err(LinkError::NotInLog { stream: *stream, first: before.seq.next(), last: behind.seq }),
+    }
+}
+
 /// Shows a block of the log to the sender, with the header that it had where it was accepted.
-fn offer(sender: &mut Sender, logged: &Logged, out: &mut Vec<Frame>) -> Result<(), LinkError> {
+fn offer(sender: &mut Sender, logged: &LoggedBlock, out: &mut Vec<Frame>) -> Result<(), LinkError> {
     let delivered = &logged.delivered;
     let header = Entry {
         kind: EntryKind::Own,

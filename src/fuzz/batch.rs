@@ -7,7 +7,7 @@ use crate::fuzz::log::{Made, SEGMENT, any_ends, any_entry, make_right, plain_hea
 use crate::io::buf::AlignedBuf;
 use crate::limits::{PAGE_BYTES, SECTOR_BYTES, SEGMENT_HEADER_BYTES};
 use crate::types::{BatchNo, Chain, Generation, Seq};
-use crate::wal::batch::{BATCH, BatchBuilder, BatchHeader, Begin, Link, Place, Push, StreamEnds};
+use crate::wal::batch::{After, BATCH, BatchBuilder, BatchHeader, Begin, Link, Place, Push, StreamEnds};
 use crate::wal::entry::{Control, EntryKind, decode_entry};
 use crate::wal::read::{each_control, each_entry, stream_rows};
 use crate::wal::segment::SegmentHeader;
@@ -75,7 +75,7 @@ fn build(from: &mut Choices<'_>) -> Built {
         durable_upto: BatchNo(from.number()),
         seal: from.flag(),
     };
-    let (image, header, ends) = batch.finish(link);
+    let (image, header, After { ends, .. }) = batch.finish(link);
     let mut bytes = before.clone();
     bytes[..image.len()].copy_from_slice(&image);
     Built { segment, place, bytes, before, header, entries, ends }

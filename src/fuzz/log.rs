@@ -15,7 +15,7 @@ use crate::wal::batch::{
     BATCH, BatchBuilder, BatchHeader, Begin, Place, Push, STREAM, StreamEnd, StreamEnds, decode_header,
 };
 use crate::wal::codec::crc_before;
-use crate::wal::entry::{Control, EncodedEntry, Entry, EntryKind, Identity, void_entry};
+use crate::wal::entry::{Absent, Adopted, Control, EncodedEntry, Entry, EntryKind, Identity, void_entry};
 use crate::wal::log::{Log, UsedSegment};
 use crate::wal::read::{for_each_entry, pieces};
 use crate::wal::segment::{Handled, LogEnd, SegmentHeader};
@@ -97,17 +97,17 @@ pub fn any_entry(from: &mut Choices<'_>, len_max: usize) -> Made {
             assert_eq!(Control::decode(&payload), Some(control), "a control reads back");
             (control.entry(&payload), payload)
         }
+        7 => {
+            let last = any_identity(from);
+            let absent = if from.flag() { Absent::Lost } else { Absent::InDataFiles };
+            (Adopted { last, chain: Chain(from.number()), absent }.entry(), Vec::new())
+        }
         kind => {
             let len = if from.flag() { from.below(len_max + 1) } else { from.below(64.min(len_max) + 1) };
             let payload = from.bytes(len);
             let namespace = from.text(NAMES_BYTES_MAX);
             let table = from.text(NAMES_BYTES_MAX - namespace.len());
-            let stream = Stream {
-                origin: StoreId([from.byte(); 16]),
-                shard: ShardId(from.short()),
-                epoch: Epoch(from.number()),
-                nonce: Nonce(u64::from(from.byte() % 2)),
-            };
+            let identity = any_identity(from);
             let entry = Entry {
                 kind: if kind < 5 { EntryKind::Own } else { EntryKind::Carried },
                 block_kind: if from.flag() { BlockKind::Raw } else { BlockKind::Lines },
@@ -117,11 +117,21 @@ pub fn any_entry(from: &mut Choices<'_>, len_max: usize) -> Made {
                 received_at_ns: from.number() as i64,
                 rows: from.word(),
                 payload_crc: crc32fast::hash(&payload),
-                identity: (kind >= 5).then(|| Identity { stream, seq: Seq((from.number() & NUMBER_MAX).max(1)) }),
+                identity: (kind >= 5).then_some(identity),
             };
             (entry.encode(), payload)
         }
     }
+}
+
+fn any_identity(from: &mut Choices<'_>) -> Identity {
+    let stream = Stream {
+        origin: StoreId([from.byte(); 16]),
+        shard: ShardId(from.short()),
+        epoch: Epoch(from.number()),
+        nonce: Nonce(u64::from(from.byte() % 2)),
+    };
+    Identity { stream, seq: Seq((from.number() & NUMBER_MAX).max(1)) }
 }
 
 /// A log that is written batch by batch, and what was written.
@@ -233,8 +243,8 @@ impl Written {
             }
         }
         let place = self.log.place();
-        let (image, header, ends) = batch.finish(self.log.link(self.durable_upto, seal));
-        self.log.appended(&header, ends);
+        let (image, header, after) = batch.finish(self.log.link(self.durable_upto, seal));
+        self.log.appended(&header, after);
         let (_, bytes) = self.files.get_mut(&place.segment).expect("a file");
         bytes[place.offset as usize..][..image.len()].copy_from_slice(&image);
         self.batches.push((place, header));

@@ -204,7 +204,7 @@ fn compare(image: &Image, entries: &[Replay], open: &BTreeMap<u64, Option<Made>>
     assert!(entries.windows(2).all(|two| two[0].seq.next() == two[1].seq), "no seq twice, none left out");
     let mut scratch = Vec::new();
     for entry in entries {
-        let What::Block(span) = &entry.what else { continue };
+        let Some(span) = entry.what.span() else { continue };
         let (head, payload) = RingImage(Some(&image.bytes)).entry(&image.header, span, &mut scratch);
         let made = open.get(&entry.seq.0).and_then(Option::as_ref);
         let same = made.is_some_and(|(made, made_payload)| made.bytes() == head && made_payload == payload);
@@ -278,7 +278,7 @@ fn readable(image: &Image, verdict: &RingVerdict) {
     assert!(entries.first().is_none_or(|first| first.seq >= *from), "no entry before the first");
     let mut scratch = Vec::new();
     for entry in entries.iter().chain(later) {
-        let What::Block(span) = &entry.what else { continue };
+        let Some(span) = entry.what.span() else { continue };
         let (head, payload) = RingImage(Some(&image.bytes)).entry(header, span, &mut scratch);
         let read = decode_entry(head).expect("an entry that is replayed can be read");
         assert_eq!(read.length as usize, payload.len());

@@ -27,7 +27,7 @@ use crate::wal::verdict::{Stamp, Stamps, check, readable};
 const SEGMENTS_MAX: usize = 4;
 
 /// Where a salvage does not know it.
-const SALVAGED: Stream = Stream { origin: StoreId([0xee; 16]), shard: ShardId(0), epoch: Epoch(1), nonce: Nonce(1) };
+const SALVAGED: Stream = Stream { origin: StoreId([7; 16]), shard: ShardId(0), epoch: Epoch(1), nonce: Nonce(1) };
 
 type Files = BTreeMap<SegmentNo, Vec<u8>>;
 

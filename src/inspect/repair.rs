@@ -173,7 +173,7 @@ fn plan(log: &LogView, shard: ShardId) -> Result<Plan, Error> {
         |file: &&crate::inspect::read::FileView| file.role == Role::Log && file.copies.iter().flatten().count() == 1;
     plan.headers = log.files.iter().filter(halved).filter_map(|file| Some(file.segment?.0)).collect();
     if let RingVerdict::Replay { entries, .. } = &examined.ring {
-        plan.blocks_replayed = entries.iter().filter(|entry| entry.what != What::Void).count() as u64;
+        plan.blocks_replayed = entries.iter().filter(|entry| matches!(entry.what, What::Block(_))).count() as u64;
     }
     let read = examined.each_batch(&log.folder, |batch| {
         plan.batches_kept += 1;

@@ -6,11 +6,11 @@ use crate::inspect::read::{FileView, LogView, ManifestView, Role, ShardView, Sto
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::Folder;
 use crate::limits::PAGE_BYTES;
-use crate::recover::{Examined, LogBatch, OpenError};
-use crate::report::{Damage, TornTail};
+use crate::recover::{Examined, LogBatch, OpenError, gap_in_words};
+use crate::report::{Damage, Gap, TornTail};
 use crate::types::{BlockKind, SegmentNo, ShardId};
 use crate::wal::batch::Place;
-use crate::wal::entry::{Control, EntryKind, decode_entry};
+use crate::wal::entry::{Absent, Control, EntryKind, decode_entry};
 use crate::wal::intake::RingHeader;
 use crate::wal::read::each_entry;
 use crate::wal::ring::RingVerdict;
@@ -71,6 +71,8 @@ pub struct ShardLine {
     pub ring: RingLine,
     /// Up to which seq the data files hold it; `None` where there are none.
     pub flushed: Option<u64>,
+    /// What its log names as lost, here or at the store that it came from.
+    pub gaps: Vec<Gap>,
 }
 
 /// A file in a log's folder.
@@ -180,7 +182,7 @@ pub struct BatchLine {
 pub struct EntryLine {
     /// Its seq; controls have none.
     pub seq: Option<u64>,
-    /// `own`, `carried`, `void` or `control`.
+    /// `own`, `carried`, `void`, `control` or `adopted`.
     pub kind: &'static str,
     /// `raw` or `lines`.
     pub block: &'static str,
@@ -192,11 +194,11 @@ pub struct EntryLine {
     pub rows: u32,
     /// The payload's length in bytes.
     pub length: u32,
-    /// When it was accepted, in nanoseconds since 1970.
+    /// When it was accepted, in nanoseconds since 1970; 0 where nothing was.
     pub received_at_ns: i64,
-    /// Carried: the store, shard, epoch and seq of its acceptance.
+    /// Carried, adopted: the store, shard, epoch and seq of its acceptance.
     pub identity: Option<(String, u16, u64, u64)>,
-    /// What a control says.
+    /// What a control or an adopted end says.
     pub control: Option<String>,
     /// Its payload is damaged.
     pub damaged: bool,
@@ -239,12 +241,17 @@ impl ShardLine {
     /// What there is to say of a shard without its batches.
     #[must_use]
     pub fn of(store: &StoreView, shard: &ShardView) -> Self {
+        let examined = shard.log.examined.iter();
         Self {
             shard: shard.shard.0,
             files: file_lines(&shard.log),
             end: EndLine::of(&shard.log),
             ring: RingLine::of(store, shard),
             flushed: shard.progress.map(|at| at.seq.0),
+            gaps: examined
+                .flat_map(|examined| &examined.scanned.gaps)
+                .filter_map(|(_, gap)| gap_in_words(gap))
+                .collect(),
         }
     }
 }
@@ -418,7 +425,9 @@ impl EntryLine {
                 EntryKind::Carried => ("carried", true),
                 EntryKind::Void => ("void", true),
                 EntryKind::Control => ("control", false),
+                EntryKind::Adopted => ("adopted", true),
             };
+            let adopted = entry.adopted();
             let control = (!numbered).then(|| match Control::decode(payload) {
                 Some(Control::IntakeDone(epoch)) => format!("intake done up to epoch {epoch}"),
                 Some(Control::Gap { stream, from, to }) => {
@@ -431,6 +440,16 @@ impl EntryLine {
                     |(ends, gaps)| format!("vector of {} streams, {} gaps", ends.len(), gaps.len()),
                 ),
             });
+            let control = control.or(adopted.map(|adopted| {
+                let why = match adopted.absent {
+                    Absent::Lost => "are lost at their source",
+                    Absent::InDataFiles => "are in data files only",
+                };
+                format!(
+                    "blocks up to seq {} that were not here {why}; chain {:016x}",
+                    adopted.last.seq, adopted.chain.0
+                )
+            }));
             let identity = entry.identity.map(|identity| {
                 let stream = identity.stream;
                 (stream.origin.to_string(), stream.shard.0, stream.epoch.0, identity.seq.0)
@@ -441,9 +460,9 @@ impl EntryLine {
                 block: if entry.block_kind == BlockKind::Raw { "raw" } else { "lines" },
                 namespace: entry.namespace.to_owned(),
                 table: entry.table.to_owned(),
-                rows: entry.rows,
+                rows: if adopted.is_some() { 0 } else { entry.rows },
                 length: entry.length,
-                received_at_ns: entry.received_at_ns,
+                received_at_ns: if adopted.is_some() { 0 } else { entry.received_at_ns },
                 identity,
                 control,
                 damaged: entry.payload_crc != crc32fast::hash(payload),

@@ -24,7 +24,7 @@ use crate::wal::batch::StreamEnds;
 use crate::wal::entry::{EntryKind, decode_entry};
 use crate::wal::intake::SLOTS_AT;
 use crate::wal::read::{each_entry, stream_rows};
-use crate::wal::ring::RingVerdict;
+use crate::wal::ring::{RingVerdict, What};
 use crate::wal::segment::segment_name;
 
 /// What a finding is about.
@@ -276,7 +276,7 @@ impl Verified {
                 return;
             }
             RingVerdict::Replay { header, entries, damage, .. } => {
-                let blocks = entries.iter().filter(|entry| entry.what != crate::wal::ring::What::Void);
+                let blocks = entries.iter().filter(|entry| matches!(entry.what, What::Block(_)));
                 counts.ring_blocks = blocks.count() as u64;
                 if let Some(damage) = damage {
                     self.findings.push(Finding {
@@ -385,19 +385,17 @@ impl Chains {
             };
             let (stream, at) = match (entry.kind, entry.identity) {
                 (EntryKind::Own, _) => (batch.segment.stream(), seq),
-                (EntryKind::Carried, Some(identity)) => (identity.stream, identity.seq),
+                (EntryKind::Carried | EntryKind::Adopted, Some(identity)) => (identity.stream, identity.seq),
                 _ => {
                     seq.0 += u64::from(entry.kind == EntryKind::Void);
                     return;
                 }
             };
-            counts.blocks += u64::from(entry.payload_crc == crc32fast::hash(payload));
+            let is_block = entry.kind != EntryKind::Adopted;
+            counts.blocks += u64::from(is_block && entry.payload_crc == crc32fast::hash(payload));
             seq = seq.next();
             match now.get_mut(&stream) {
-                Some(end) => {
-                    end.chain = end.chain.then(at, entry.length, entry.payload_crc);
-                    end.seq = at;
-                }
+                Some(end) => *end = end.behind(&entry, at),
                 None => wrong = Some("a block of a stream that the batch's table does not name"),
             }
         });

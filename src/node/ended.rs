@@ -59,7 +59,7 @@ impl Ended {
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Link(LinkError::Refused(_) | LinkError::Stop(_)) => Some(Reason::Diverged),
-            Self::Link(LinkError::Store(Error::Behind { .. })) => Some(Reason::Behind),
+            Self::Link(LinkError::Store(Error::Behind { .. }) | LinkError::NotInLog { .. }) => Some(Reason::Behind),
             Self::Link(LinkError::Store(_)) => Some(Reason::Stop),
             Self::Link(LinkError::Wire(_) | LinkError::TooLarge { .. }) | Self::Stranger(_) => Some(Reason::Protocol),
             Self::Here { reason, .. } => Some(*reason),

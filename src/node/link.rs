@@ -21,7 +21,8 @@ use crate::repl::link_error::LinkError;
 use crate::repl::wire::{
     Bye, Entries, FOLLOWER_BYTES_MAX, Frame, Heartbeat, Hello, Reason, Stand, TEXT_BYTES_MAX, payload_bytes_max,
 };
-use crate::types::StoreId;
+use crate::types::{Seq, StoreId, Stream};
+use crate::wal::batch::StreamEnd;
 
 /// Bytes of frames that are made before they are sent.
 const FILL_BYTES: usize = 1 << 20;
@@ -167,7 +168,7 @@ async fn take(
     let (mut inbound, vector) = home.engine.inbound()?;
     vector.into_iter().for_each(|part| outgoing.push(&Frame::Vector(part)));
     let mut tick = beats();
-    let mut taking: Option<Entries> = None;
+    let mut taking: Option<Taking> = None;
     tracing::info!("follows {peer} at {address}");
     let status = |beat: Heartbeat| {
         let Heartbeat { behind_blocks, behind_bytes, .. } = beat;
@@ -180,16 +181,10 @@ async fn take(
             frame = incoming.next(), if taking.is_none() => match frame? {
                 Frame::Entries(entries) => {
                     home.moved(peer, Way::In, entries.bytes.len());
-                    taking = Some(entries);
+                    taking = Some(Taking::Blocks(entries));
                 }
                 Frame::Heartbeat(beat) => home.report(peer, status(beat)),
-                Frame::Gap { stream, before, behind } => {
-                    let text = format!(
-                        "blocks {}..={} of stream {}/{}/{} are lost at {peer}: what is behind them cannot be taken yet",
-                        before.seq.0 + 1, behind.seq, stream.origin, stream.shard, stream.epoch
-                    );
-                    return Err(Ended::Here { reason: Reason::Behind, text });
-                }
+                Frame::Gap { stream, before, behind } => taking = Some(Taking::Gap(stream, before, behind)),
                 Frame::Bye(bye) => {
                     home.meet_bye(peer, &bye)?;
                     return Err(Ended::Bye(bye));
@@ -201,6 +196,15 @@ async fn take(
             sent = outgoing.send(), if !owes_nothing => sent?,
             done = poll_fn(|context| poll_inbound(&mut inbound, taking.as_ref(), owes_nothing, context)) => match done? {
                 Done::Taken => taking = None,
+                Done::Adopted(stream, lost) => {
+                    taking = None;
+                    if let Some((held, last)) = lost {
+                        tracing::warn!(
+                            "blocks {}..{last} of stream {}/{}/{} are lost at {peer}, and here with it",
+                            held.next(), stream.origin, stream.shard, stream.epoch
+                        );
+                    }
+                }
                 Done::Synced => {
                     let rows = inbound.acks();
                     if !rows.is_empty() {
@@ -219,23 +223,37 @@ async fn take(
     }
 }
 
+/// The frame at hand.
+enum Taking {
+    Blocks(Entries),
+    /// Blocks of a stream that are lost, between these ends.
+    Gap(Stream, StreamEnd, StreamEnd),
+}
+
 enum Done {
     /// All that is new of the frame at hand.
     Taken,
+    /// What of it is lost here, behind the first number and up to the last; `None` where nothing is.
+    Adopted(Stream, Option<(Seq, Seq)>),
     /// Something that was taken is synced.
     Synced,
 }
 
 fn poll_inbound(
     inbound: &mut Inbound,
-    taking: Option<&Entries>,
+    taking: Option<&Taking>,
     acks: bool,
     context: &mut Context<'_>,
 ) -> Poll<Result<Done, LinkError>> {
-    if let Some(frame) = taking
-        && let Poll::Ready(taken) = inbound.poll_take(frame, context)
-    {
-        return Poll::Ready(taken.map(|()| Done::Taken));
+    let taken = match taking {
+        Some(Taking::Blocks(frame)) => inbound.poll_take(frame, context).map_ok(|()| Done::Taken),
+        Some(&Taking::Gap(stream, before, behind)) => {
+            inbound.poll_adopt((stream, before, behind), context).map_ok(|lost| Done::Adopted(stream, lost))
+        }
+        None => Poll::Pending,
+    };
+    if taken.is_ready() {
+        return taken;
     }
     match acks {
         true => inbound.poll_acks(context).map(|ready| ready.map(|()| Done::Synced)),

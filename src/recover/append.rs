@@ -185,8 +185,8 @@ impl Appender {
 
     fn write(&mut self, at: &mut Ground<'_>, batch: BatchBuilder) -> Result<(), OpenError> {
         let place = self.log.place();
-        let (image, header, ends) = batch.finish(self.log.link(self.durable_upto, false));
-        self.log.appended(&header, ends);
+        let (image, header, after) = batch.finish(self.log.link(self.durable_upto, false));
+        self.log.appended(&header, after);
         let name = segment_name(place.segment);
         at.folder
             .write(&name, u64::from(place.offset), &image)

@@ -154,7 +154,7 @@ pub fn carry_out(
     examined.report.gaps = now.iter().filter_map(gap_in_words).collect();
     let gaps: Vec<Control> = examined.scanned.gaps.iter().map(|(_, gap)| *gap).chain(now.iter().copied()).collect();
     let mut at = Ground { folder, maker };
-    let mut log = begin_epoch(&mut examined, beginning, &mut at, own, gaps.clone())?;
+    let mut log = begin_epoch(&mut examined, beginning, &mut at, own, gaps)?;
     for gap in now {
         let payload = gap.encode();
         log.push(&mut at, gap.entry(&payload).bytes(), &payload)?;
@@ -165,13 +165,17 @@ pub fn carry_out(
         let mut scratch = Vec::new();
         for entry in entries {
             let replayed = match &entry.what {
-                What::Block(span) => {
+                What::Block(span) | What::Adopted(span) => {
                     let (head, payload) = image.entry(header, span, &mut scratch);
                     replay(&mut log, &mut at, stream, entry, (head, payload))?
                 }
-                What::Void => log.push(&mut at, void_entry().bytes(), &[]).map(|()| false)?,
+                What::Void => log.push(&mut at, void_entry().bytes(), &[]).map(|()| EntryKind::Void)?,
             };
-            *(if replayed { &mut examined.report.replayed_blocks } else { &mut examined.report.voids }) += 1;
+            match replayed {
+                EntryKind::Carried => examined.report.replayed_blocks += 1,
+                EntryKind::Void => examined.report.voids += 1,
+                _ => {}
+            }
         }
     }
     let done = Control::IntakeDone(Epoch(own.epoch.0 - 1));
@@ -179,7 +183,10 @@ pub fn carry_out(
     log.push(&mut at, done.entry(&payload).bytes(), &payload)?;
     log.sync(&mut at)?;
     log.make_reserve(&mut at)?;
-    Ok(Opened { log: log.into_log(), gaps, partly: examined.scanned.partly, report: examined.report })
+    let log = log.into_log();
+    // With what the ring has adopted.
+    let gaps = log.gaps.clone();
+    Ok(Opened { log, gaps, partly: examined.scanned.partly, report: examined.report })
 }
 
 /// Gives back the segments that are not needed, oldest first.
@@ -196,17 +203,22 @@ fn give_back(examined: &mut Examined, folder: &dyn Folder, maker: &mut Maker) ->
     Ok(())
 }
 
-/// A block of the ring as `carried`, under the identity that it was accepted with; false for a void.
+/// An entry of the ring under the identity that it was accepted with, a block as `carried`; the kind that it has now.
 fn replay(
     log: &mut Appender,
     at: &mut Ground<'_>,
     stream: Stream,
     entry: &Replay,
     (head, payload): (&[u8], &[u8]),
-) -> Result<bool, OpenError> {
+) -> Result<EntryKind, OpenError> {
     let header = decode_entry(head).expect("an entry that the ring's recovery checked");
-    if header.kind == EntryKind::Void {
-        return log.push(at, void_entry().bytes(), &[]).map(|()| false);
+    #[cfg(feature = "sim")]
+    let is_dropped =
+        header.kind == EntryKind::Adopted && crate::planted::is_planted(crate::planted::Mutant::AdoptedDropped);
+    #[cfg(not(feature = "sim"))]
+    let is_dropped = false;
+    if header.kind == EntryKind::Void || is_dropped {
+        return log.push(at, void_entry().bytes(), &[]).map(|()| EntryKind::Void);
     }
     #[cfg(feature = "sim")]
     let stream = match crate::planted::is_planted(crate::planted::Mutant::ReplayUnderNewEpoch) {
@@ -214,8 +226,9 @@ fn replay(
         false => stream,
     };
     let identity = header.identity.unwrap_or(Identity { stream, seq: entry.seq });
-    let carried = Entry { kind: EntryKind::Carried, identity: Some(identity), ..header }.encode();
-    log.push(at, carried.bytes(), payload).map(|()| true)
+    let kind = if header.kind == EntryKind::Adopted { EntryKind::Adopted } else { EntryKind::Carried };
+    let carried = Entry { kind, identity: Some(identity), ..header }.encode();
+    log.push(at, carried.bytes(), payload).map(|()| kind)
 }
 
 /// Where the log goes on, and the segment that is already there, if it may be put to use again.

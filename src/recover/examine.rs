@@ -13,7 +13,7 @@ use crate::report::{Damage, Damaged, ShardReport, TornTail, repair_command};
 use crate::types::{BatchNo, Epoch, FileId, Nonce, SegmentNo, Seq};
 use crate::wal::breaks::{Scanned, Torn};
 use crate::wal::entry::{Identity, decode_entry};
-use crate::wal::ring::{CutBy, Expect, LastLog, RingImage, RingVerdict, What, recover_ring};
+use crate::wal::ring::{CutBy, Expect, LastLog, RingImage, RingVerdict, recover_ring};
 use crate::wal::scan::Scan;
 use crate::wal::segment::{FileName, Handled, SegmentHeader, parse_name, segment_name, spare_name};
 use crate::wal::vector;
@@ -233,13 +233,13 @@ fn from_its_pin(
             vector::fold(&mut ends, vector::rows_max(setup.segment_bytes).0);
             let mut scratch = Vec::new();
             for entry in entries.iter().take_while(|entry| entry.seq <= scanned.end.seq) {
-                let What::Block(span) = &entry.what else { continue };
+                let Some(span) = entry.what.span() else { continue };
                 let (head, _) = image.entry(&header, span, &mut scratch);
                 let block = decode_entry(head).expect("an entry that the ring's recovery checked");
                 let Identity { stream, seq } =
                     block.identity.unwrap_or(Identity { stream: header.stream(), seq: entry.seq });
                 let end = ends.entry(stream).or_default();
-                *end = end.then(seq, block.length, block.payload_crc);
+                *end = end.behind(&block, seq);
             }
             ends == scanned.ends && entries.last().is_some_and(|last| last.seq >= scanned.end.seq)
         }

@@ -17,8 +17,14 @@ use crate::wal::verdict::{InPart, Lost, Wrong};
 /// where a salvage has said all of what is lost in it. And where neither a gap names a block nor the store has it, a
 /// salvage had kept it, and it is damaged since: a break for each such place.
 pub(crate) fn compare_with_gaps(scanned: &mut Scanned, flushed: Seq) {
+    // What is not known to be of another store was numbered by this one.
+    let store = scanned.newest.as_ref().map(|newest| newest.store);
+    let is_own =
+        |(_, gap): &&(SegmentNo, Control)| matches!(gap, Control::Gap { stream, .. } if Some(stream.origin) == store);
+    let own_gaps: Vec<_> = scanned.gaps.iter().filter(is_own).copied().collect();
     let unsaid = |run: &Lost| {
-        let behind = run.numbers_behind(flushed).map(|numbers| unnamed(&scanned.gaps, run.stream, numbers));
+        let gaps = if run.stream.is_some() { &scanned.gaps } else { &own_gaps };
+        let behind = run.numbers_behind(flushed).map(|numbers| unnamed(gaps, run.stream, numbers));
         behind.unwrap_or_default()
     };
     let is_said = |run: &Lost| unsaid(run).is_empty();
@@ -235,7 +241,7 @@ pub(crate) fn gap_in_words(gap: &Control) -> Option<Gap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Epoch;
+    use crate::types::{Epoch, FileId, Generation, Nonce, ShardId, StoreId};
 
     fn gap(epoch: u64, from: u64, to: u64) -> (SegmentNo, Control) {
         let stream = Stream { epoch: Epoch(epoch), ..Stream::default() };
@@ -258,6 +264,37 @@ mod tests {
         assert_eq!(runs(one, 8, 8), [(8, 8)]);
         assert_eq!(runs(one, 30, 29), []);
         assert_eq!(runs(Some(Stream { epoch: Epoch(3), ..Stream::default() }), 2, 3), [(2, 3)]);
+    }
+
+    #[test]
+    fn what_is_lost_of_this_stores_numbers_is_not_named_by_a_gap_of_another_stores() {
+        let store = StoreId([7; 16]);
+        let run = Lost { stream: None, first: Seq(10), last: Seq(12), number: Seq(10) };
+        let newest = SegmentHeader {
+            store,
+            shard: ShardId(0),
+            segment: SegmentNo(1),
+            epoch: Epoch(1),
+            nonce: Nonce(2),
+            file_id: FileId(3),
+            generation: Generation(1),
+            filled_upto: 0,
+            segment_bytes: 1 << 20,
+            boot: [9; 16],
+            pin: None,
+            handled: Vec::new(),
+        };
+        for (origin, breaks) in [(store, 0), (StoreId([8; 16]), 1)] {
+            let stream = Stream { origin, ..Stream::default() };
+            let mut scanned = Scanned {
+                newest: Some(newest.clone()),
+                passed: vec![Passed { at: (SegmentNo(1), 0x2000), lost: run, range: Handled::default() }],
+                gaps: vec![(SegmentNo(1), Control::Gap { stream, from: Seq(3), to: Seq(900) })],
+                ..Scanned::default()
+            };
+            compare_with_gaps(&mut scanned, Seq(0));
+            assert_eq!(scanned.breaks.len(), breaks, "{origin}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::repl::receiver::Refused;
 use crate::repl::sender::Stop;
 use crate::repl::wire::WireError;
-use crate::types::Stream;
+use crate::types::{Seq, Stream};
 
 /// Why a link ends: what was said on it, or what happened to the store here.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,19 @@ pub enum LinkError {
         bytes: u64,
         /// The bound.
         max: u64,
+    },
+    /// Blocks that this store has in data files, and its log has lost to damage.
+    #[error(
+        "blocks {first}..{last} of stream {}/{}/{} are in data files here and no longer in the log, from which a follower \
+         is served: start it anew from a site whose log has them", .stream.origin, .stream.shard, .stream.epoch
+    )]
+    NotInLog {
+        /// Their stream.
+        stream: Stream,
+        /// The first of them.
+        first: Seq,
+        /// The last.
+        last: Seq,
     },
     /// The store here.
     #[error(transparent)]

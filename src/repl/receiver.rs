@@ -146,13 +146,46 @@ impl Receiver {
         Ok(first..frame.entries.len())
     }
 
+    /// Blocks of a stream are lost at a source, which stood at `before` and goes on behind `behind`. From where on they
+    /// are missing here, if they are: then that end is to be adopted. Blocks between that are held stay, though another
+    /// source may have more of them.
+    ///
+    /// # Errors
+    /// [`Refused`]: what is behind it cannot be taken either.
+    pub fn lacks(&self, stream: Stream, before: StreamEnd, behind: StreamEnd) -> Result<Option<StreamEnd>, Refused> {
+        let diverged = |at| Err(Refused::Diverged { stream, at });
+        if self.own.contains(&stream) {
+            return Ok(None);
+        }
+        let held = match self.taken.get(&stream) {
+            Some(taken) => taken.end,
+            None => match holds(&self.opened, stream, behind) {
+                Holds::All => return Ok(None),
+                Holds::Other => return diverged(behind.seq),
+                Holds::Less => StreamEnd::default(),
+            },
+        };
+        if before.seq > held.seq {
+            return Err(Refused::Hole { stream, held: held.seq, before: before.seq });
+        }
+        let is_other = |end: StreamEnd| held.seq == end.seq && held.chain != end.chain;
+        if is_other(before) || is_other(behind) {
+            return diverged(held.seq);
+        }
+        if held.seq >= behind.seq {
+            return Ok(None);
+        }
+        if self.has_room_for(stream) { Ok(Some(held)) } else { Err(Refused::TooMany) }
+    }
+
     /// There is room for this stream's origin.
     fn has_room_for(&self, new: Stream) -> bool {
         let origins: BTreeSet<_> = self.taken.keys().map(|stream| (stream.origin, stream.shard)).collect();
         origins.len() < ORIGINS_MAX || origins.contains(&(new.origin, new.shard))
     }
 
-    /// The stream has come to `end` here: its next block was given the seq `local` in its shard.
+    /// The stream has come to `end` here: its next block, or that end where it was adopted, was given the seq `local` in
+    /// its shard.
     ///
     /// # Panics
     /// Where it had come further, or the shard has given a later seq before.

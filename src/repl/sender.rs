@@ -50,6 +50,21 @@ pub struct Offered<'a> {
     pub payload: &'a [u8],
 }
 
+/// Blocks that a shard's log has not.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// The shard.
+    pub shard: ShardId,
+    /// The seq in its log that stands for them, or the last one before them.
+    pub local: Seq,
+    /// The stream.
+    pub stream: Stream,
+    /// Where it stood before them.
+    pub before: StreamEnd,
+    /// Where it stands behind them.
+    pub behind: StreamEnd,
+}
+
 /// What was shown and is not known to be synced at the follower.
 #[derive(Clone, Copy, Debug)]
 struct Unacked {
@@ -71,6 +86,8 @@ pub struct Sender {
     acked: HashMap<Stream, Seq>,
     /// By shard.
     unacked: Vec<VecDeque<Unacked>>,
+    /// By shard: of these, so many that come first the follower accepts itself.
+    own_first: Vec<usize>,
     /// By shard: up to where its log was shown.
     shown: Vec<Seq>,
     shipped: Vec<Seq>,
@@ -89,6 +106,7 @@ impl Sender {
             is_ready: false,
             acked: HashMap::new(),
             unacked: vec![VecDeque::new(); shards],
+            own_first: vec![0; shards],
             shown: vec![Seq(0); shards],
             shipped: vec![Seq(0); shards],
             bytes: 0,
@@ -137,9 +155,7 @@ impl Sender {
     pub fn offer(&mut self, block: &Offered<'_>, out: &mut Vec<Frame>) -> Result<(), Stop> {
         let Offered { stream, before, behind, .. } = *block;
         let diverged = |at| Err(Stop::Diverged { stream, at });
-        let is_its_own = Opening::of(&stream) == self.follower;
-        let is_folded =
-            !is_its_own && !self.ends.contains_key(&stream) && holds(&self.ends, stream, behind) == Holds::All;
+        let (is_its_own, is_folded) = self.has_anyway(stream, behind);
         let is_old = is_its_own || is_folded;
         let held = self.ends.get(&stream).copied().unwrap_or_default();
         #[cfg(feature = "sim")]
@@ -161,11 +177,8 @@ impl Sender {
             if before.seq == held.seq && before.chain != held.chain || held.seq > before.seq {
                 return diverged(held.seq);
             }
-            if before.seq > held.seq {
-                // The follower has all of what stood before the beginning: the log has lost it since.
-                self.flush(out);
-                out.push(Frame::Gap { stream, before: held, behind: before });
-            }
+            // The follower has all of what stood before the beginning: the log has lost it since.
+            self.pass_over(stream, before, out);
             bytes = block.header.len() + block.payload.len();
             if self.open.as_ref().is_some_and(|open| open.stream != stream) {
                 self.flush(out);
@@ -180,13 +193,54 @@ impl Sender {
             self.open = Some(open);
             self.ends.insert(stream, behind);
         }
-        self.bytes += bytes;
-        let shard = usize::from(block.shard.0);
-        // Before it counts as shown: what was shown and is not waited for is shipped.
-        self.unacked[shard].push_back(Unacked { local: block.local, of: stream, seq: behind.seq, bytes });
-        self.shown[shard] = self.shown[shard].max(block.local);
-        self.settle(shard, is_folded);
+        self.put(block.shard, Unacked { local: block.local, of: stream, seq: behind.seq, bytes }, is_folded);
         Ok(())
+    }
+
+    /// Shows blocks that a shard's log has not, where they stood; frames as with [`offer`](Self::offer).
+    ///
+    /// # Errors
+    /// [`Stop::Diverged`]: nothing of it is sent.
+    pub fn offer_lost(&mut self, lost: &Lost, out: &mut Vec<Frame>) -> Result<(), Stop> {
+        let Lost { stream, before, behind, .. } = *lost;
+        let (is_its_own, is_folded) = self.has_anyway(stream, behind);
+        if !is_its_own && !is_folded {
+            let held = self.ends.get(&stream).copied().unwrap_or_default();
+            let is_other = |end: StreamEnd| held.seq == end.seq && held.chain != end.chain;
+            if is_other(before) || is_other(behind) {
+                return Err(Stop::Diverged { stream, at: held.seq });
+            }
+            self.pass_over(stream, behind, out);
+        }
+        self.put(lost.shard, Unacked { local: lost.local, of: stream, seq: behind.seq, bytes: 0 }, is_folded);
+        Ok(())
+    }
+
+    /// Whether the follower accepts this stream itself, and whether it is one of those that it has folded.
+    fn has_anyway(&self, stream: Stream, behind: StreamEnd) -> (bool, bool) {
+        let is_its_own = Opening::of(&stream) == self.follower;
+        let is_told = is_its_own || self.ends.contains_key(&stream);
+        (is_its_own, !is_told && holds(&self.ends, stream, behind) == Holds::All)
+    }
+
+    /// Of what the follower lacks up to this end there is nothing here.
+    fn pass_over(&mut self, stream: Stream, behind: StreamEnd, out: &mut Vec<Frame>) {
+        let held = self.ends.get(&stream).copied().unwrap_or_default();
+        if held.seq < behind.seq {
+            self.flush(out);
+            out.push(Frame::Gap { stream, before: held, behind });
+            self.ends.insert(stream, behind);
+        }
+    }
+
+    /// This was shown; `is_folded`: it is of a stream that is held for long.
+    fn put(&mut self, shard: ShardId, entry: Unacked, is_folded: bool) {
+        self.bytes += entry.bytes;
+        let (shard, local) = (usize::from(shard.0), entry.local);
+        // Before it counts as shown: what was shown and is not waited for is shipped.
+        self.unacked[shard].push_back(entry);
+        self.shown[shard] = self.shown[shard].max(local);
+        self.settle(shard, is_folded);
     }
 
     /// A shard's log was shown up to here, be there blocks or not.
@@ -224,6 +278,11 @@ impl Sender {
             self.bytes -= first.bytes;
             self.shipped[shard] = first.local;
             unacked.pop_front();
+            self.own_first[shard] = self.own_first[shard].saturating_sub(1);
+        }
+        let own_first = &mut self.own_first[shard];
+        while unacked.get(*own_first).is_some_and(|entry| Opening::of(&entry.of) == self.follower) {
+            *own_first += 1;
         }
         if unacked.is_empty() {
             self.shipped[shard] = self.shipped[shard].max(self.shown[shard]);
@@ -234,6 +293,17 @@ impl Sender {
     #[must_use]
     pub fn shipped(&self, shard: ShardId) -> Seq {
         self.shipped[usize::from(shard.0)]
+    }
+
+    /// Up to which seq of a shard's log the follower has everything, as far as was shown: what it accepts itself it has,
+    /// synced or not.
+    #[must_use]
+    pub fn had(&self, shard: ShardId) -> Seq {
+        let shard = usize::from(shard.0);
+        match self.unacked[shard].get(self.own_first[shard]) {
+            Some(first) => first.local.prev(),
+            None => self.shown[shard],
+        }
     }
 
     /// Bytes that were sent and are not acknowledged.

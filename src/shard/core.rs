@@ -398,8 +398,8 @@ impl Core {
     fn write(&mut self, now: Instant, batch: BatchBuilder, seal: bool, effects: &mut Vec<Effect>) {
         let place = self.log.place();
         let link = self.log.link(self.commit.synced().0, seal);
-        let (buf, header, ends) = batch.finish(link);
-        self.log.appended(&header, ends);
+        let (buf, header, after) = batch.finish(link);
+        self.log.appended(&header, after);
         let op = self.op();
         let (segment, offset) = (place.segment, place.offset);
         self.overlap_after = now.plus_us(OVERLAP_AFTER_US + u64::from(header.length) / 1024);

@@ -1,5 +1,6 @@
 //! Blocks of the simulated writers: each is unlike every other, and can be made again from its name.
 
+use crate::sim::another::Sent;
 use crate::types::{BlockKind, mix64};
 use crate::wal::entry::{EncodedEntry, Entry, EntryKind, Identity, decode_entry};
 
@@ -42,6 +43,21 @@ impl BlockName {
             identity,
         }
         .encode()
+    }
+
+    /// What a writer makes of what another store has sent, if it brings that: the name, the payload in `out`, the header,
+    /// and when that says that it was accepted.
+    #[must_use]
+    pub fn made(self, sent: Option<Sent>, received_at_ns: i64, out: &mut Vec<u8>) -> (Self, EncodedEntry, i64) {
+        if let Some(Sent::Lost(adopted)) = sent {
+            return (Self { length: 0, ..self }, adopted.entry(), adopted.chain.0 as i64);
+        }
+        self.payload(out);
+        let identity = sent.map(|sent| match sent {
+            Sent::Block(identity) => identity,
+            Sent::Lost(adopted) => adopted.last,
+        });
+        (self, self.header(out, received_at_ns, identity), received_at_ns)
     }
 
     /// The name that stands in an entry, if the payload is that block's.

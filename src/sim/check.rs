@@ -14,11 +14,11 @@ use crate::sim::blocks::BlockName;
 use crate::types::{Chain, FileId, Receipt, SegmentNo, Seq, StoreId, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds};
 use crate::wal::breaks::Partly;
-use crate::wal::entry::{Control, EntryKind, decode_entry, decode_identity, entry_lengths};
+use crate::wal::entry::{Absent, Control, EntryKind, decode_entry, decode_identity, entry_lengths};
 use crate::wal::log::Log;
-use crate::wal::read::{each_control, each_entry, stream_rows};
+use crate::wal::read::{each_adopted, each_control, each_entry, stream_rows};
 use crate::wal::segment::segment_name;
-use crate::wal::vector::FOLDED;
+use crate::wal::vector::{self, FOLDED};
 use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
 
 /// A promise that did not hold.
@@ -85,6 +85,8 @@ pub struct Item {
     pub damaged: bool,
     /// When it was accepted, by the wall clock.
     pub received_at_ns: i64,
+    /// It is no block, but the end of a stream that is adopted, for this reason.
+    pub adopts: Option<Absent>,
 }
 
 impl Item {
@@ -97,7 +99,17 @@ impl Item {
     #[must_use]
     pub const fn new(stream: Stream, behind: StreamEnd, what: What) -> Self {
         let StreamEnd { seq: number, chain } = behind;
-        Self { stream, number, chain, what, acked: None, flushed: false, damaged: false, received_at_ns: 0 }
+        Self {
+            stream,
+            number,
+            chain,
+            what,
+            acked: None,
+            flushed: false,
+            damaged: false,
+            received_at_ns: 0,
+            adopts: None,
+        }
     }
 }
 
@@ -146,6 +158,8 @@ pub struct Model {
     vector: StreamEnds,
     /// The last block of each stream that the store has.
     in_store: HashMap<Stream, Seq>,
+    /// What was lost up to ends that were adopted, as far as it was found at the last recovery.
+    adopted: Vec<Receipt>,
     /// Damaged batches, and what cannot be told from them.
     rotten: HashSet<Place>,
     /// Damaged places of files, in whatever generation they are met.
@@ -262,7 +276,8 @@ impl Model {
                     continue;
                 };
                 skipping = false;
-                each_control(&bytes[at..], &batch, |control| gaps.extend(Control::decode(control)));
+                each_control(&bytes[at..], &batch, |control| gaps.extend(gaps_in(control)));
+                each_adopted(&bytes[at..], &batch, own, |adopted, before| gaps.extend(adopted.gap(before)));
                 self.check_link(link, (place, &batch), facts.synced, &mut found)?;
                 self.check_batch(&bytes[at..], &batch, (own, &lost, facts), (&mut seen, &mut scratch, &mut found))?;
                 self.check_rows(&bytes[at..], &batch, own, &mut ends, &mut scratch)?;
@@ -318,6 +333,13 @@ impl Model {
                 return Err(format!("the store has {stream:?} up to seq {seq}, and its end is {now:?}"));
             }
         }
+        let is_named = |lost: &Receipt| log.gaps.iter().any(|gap| gap.is_of(lost));
+        // Of very many the oldest are left out.
+        let (_, gaps_max) = vector::rows_max(log.current.header.segment_bytes);
+        if let Some(lost) = self.adopted.iter().find(|lost| undamaged && log.gaps.len() < gaps_max && !is_named(lost)) {
+            return Err(format!("{lost:?} is lost at its source, and no gap names it any more: {:?}", log.gaps));
+        }
+        self.adopted.retain(is_named);
         self.vector.clone_from(&log.ends);
         self.in_store.retain(|stream, _| log.ends.contains_key(stream));
         Ok(())
@@ -419,7 +441,9 @@ impl Model {
             found.last = seq;
             let identity = match kind {
                 Some(EntryKind::Own) => Some((own, seq)),
-                Some(EntryKind::Carried) => decode_identity(head).map(|identity| (identity.stream, identity.seq)),
+                Some(EntryKind::Carried | EntryKind::Adopted) => {
+                    decode_identity(head).map(|identity| (identity.stream, identity.seq))
+                }
                 _ => None,
             };
             let name = BlockName::read(head, body, &mut payload);
@@ -441,8 +465,10 @@ impl Model {
             };
             let agrees = match (item.what, identity) {
                 (What::Block(block) | What::Hole(block), Some(identity)) => {
-                    found.blocks += 1;
-                    name == Some(block)
+                    let is_adopted = kind == Some(EntryKind::Adopted);
+                    found.blocks += u64::from(!is_adopted);
+                    is_adopted == item.adopts.is_some()
+                        && (is_adopted || name == Some(block))
                         && identity == (item.stream, item.number)
                         && entry_received_at(head) == Some(item.received_at_ns)
                 }
@@ -481,10 +507,10 @@ impl Model {
         let mut running: Vec<(Stream, StreamEnd)> = rows.iter().map(|row| (row.stream, row.prev)).collect();
         let mut seq = batch.first_seq;
         let mut stray = false;
-        each_entry(bytes, batch, scratch, |head, body| {
+        each_entry(bytes, batch, scratch, |head, _| {
             let (stream, at) = match kind_of(head) {
                 Some(EntryKind::Own) => (own, seq),
-                Some(EntryKind::Carried) => {
+                Some(EntryKind::Carried | EntryKind::Adopted) => {
                     let identity = decode_identity(head).expect("a sound batch");
                     (identity.stream, identity.seq)
                 }
@@ -497,9 +523,7 @@ impl Model {
             seq = seq.next();
             match running.iter_mut().find(|(known, _)| *known == stream) {
                 Some((_, end)) => {
-                    let crc = entry_lengths(head).expect("a batch whose body holds").payload_crc;
-                    let chain: Chain = end.chain.then(at, body.len() as u32, crc);
-                    *end = StreamEnd { seq: at, chain };
+                    *end = end.behind(&decode_entry(head).expect("a batch whose body holds"), at);
                 }
                 None => stray = true,
             }
@@ -587,12 +611,16 @@ impl Model {
         for (index, item) in self.items.iter().enumerate() {
             let seq = Seq(self.before + 1 + index as u64);
             let receipt = Receipt { stream: item.stream, seq: item.number };
-            if let Some(gap) = gaps.iter().find(|gap| seen[index] == Seen::Block && gap.is_of(&receipt)) {
+            let is_there = seen[index] == Seen::Block;
+            if is_there && item.adopts == Some(Absent::Lost) && !gaps.iter().any(|gap| gap.is_of(&receipt)) {
+                return Err(format!("seq {seq} of {:?} {} is adopted, and no gap names it", item.stream, item.number));
+            }
+            if let Some(gap) = gaps.iter().find(|gap| is_there && item.adopts.is_none() && gap.is_of(&receipt)) {
                 return Err(format!("seq {seq} ({:?}) is there, and {gap:?} names it as lost", item.what));
             }
             let first = log.used.front().unwrap_or(&log.current).first_seq;
             let counts = first <= seq && (seq <= log.last_seq() || seq <= synced);
-            if seen[index] == Seen::Block || item.flushed || !counts || !matches!(item.what, What::Block(_)) {
+            if is_there || item.flushed || !counts || !matches!(item.what, What::Block(_)) {
                 continue;
             }
             // Of a stream that was lost whole nobody knows any more: its place is named all the same.
@@ -619,6 +647,10 @@ impl Model {
     /// What is not there is gone for ever; what is there must stay.
     fn settle(&mut self, seen: &[Seen], found: &Found) {
         for (index, item) in self.items.iter_mut().enumerate() {
+            let lost = Receipt { stream: item.stream, seq: item.number };
+            if item.adopts == Some(Absent::Lost) && seen[index] == Seen::Block && !self.adopted.contains(&lost) {
+                self.adopted.push(lost);
+            }
             item.what = match (item.what, seen[index]) {
                 (_, Seen::No) => What::Gap,
                 (What::Hole(name), Seen::Block) => What::Block(name),
@@ -636,6 +668,12 @@ impl Model {
             self.forget(found.first.prev());
         }
     }
+}
+
+/// The gaps that a control names, be it of one or all.
+fn gaps_in(control: &[u8]) -> Vec<Control> {
+    let of_vector = || vector::decode(control).map(|(_, gaps)| gaps).unwrap_or_default();
+    Control::decode(control).map_or_else(of_vector, |gap| vec![gap])
 }
 
 fn entry_received_at(head: &[u8]) -> Option<i64> {

@@ -19,14 +19,14 @@ use crate::planted::{Mutant, is_planted};
 use crate::shard::core::Core;
 use crate::shard::event::{Effect, Event, Sleep};
 use crate::shard::marks::Marks;
-use crate::sim::another::Another;
+use crate::sim::another::{Another, Sent};
 use crate::sim::blocks::BlockName;
 use crate::sim::check::{Item, Model, What};
 use crate::sim::plan::{LifePlan, Plan, Trouble, Wall};
 use crate::sim::ring::{Claim, SimRing, Upto};
 use crate::types::{Chain, Seq, Stream};
 use crate::wal::batch::StreamEnd;
-use crate::wal::entry::{EncodedEntry, EntryKind, Identity, void_entry};
+use crate::wal::entry::{EncodedEntry, EntryKind, void_entry};
 
 /// Turns after which a life counts as hung.
 const TURNS_MAX: u64 = 2_000_000;
@@ -517,17 +517,11 @@ impl<'a> Life<'a> {
             return false;
         }
         let void = self.chance.percent(1);
-        let identity = if void { None } else { self.another.next(writer) };
-        let length = self.chance.within(0, u64::from(self.ground.plan.block_bytes_max)) as u32;
-        let name = BlockName { writer: writer as u32, counter: self.ground.counters[writer], length };
+        let sent = if void { None } else { self.another.next(writer) };
         let mut payload = Vec::new();
-        let received_at_ns = self.received_at();
-        let header = if void {
-            void_entry()
-        } else {
-            name.payload(&mut payload);
-            name.header(&payload, received_at_ns, identity)
-        };
+        let (name, made, received_at_ns) = self.make(writer, sent, &mut payload);
+        let header = if void { void_entry() } else { made };
+        payload.truncate(if void { 0 } else { payload.len() });
         let Some(claim) = self.ground.ring.claim(header.bytes().len() + payload.len()) else {
             self.full_in_a_stall |= self.disk.is_stalled(now);
             self.writers[writer] = now.plus_us(self.chance.within(20, 2_000));
@@ -545,8 +539,8 @@ impl<'a> Life<'a> {
         }
         let seq = self.ground.ring.take_seq(claim);
         let what = if void { What::Void } else { What::Hole(name) };
-        let (stream, behind) = self.accepted(seq, identity, &payload);
-        self.ground.model.given(seq, Item { received_at_ns, ..Item::new(stream, behind, what) });
+        let item = self.accepted(seq, sent, &payload, what);
+        self.ground.model.given(seq, Item { received_at_ns, ..item });
         self.published += 1;
         let publication = Publication { due: now.plus_us(hold_us), seq, claim, header, payload };
         if hold && is_planted(Mutant::SequenceBeforeCopy) {
@@ -563,12 +557,18 @@ impl<'a> Life<'a> {
         true
     }
 
-    /// A block was given this seq: its stream, and where that stands behind it.
-    fn accepted(&mut self, seq: Seq, identity: Option<Identity>, payload: &[u8]) -> (Stream, StreamEnd) {
-        match identity {
-            Some(identity) => (identity.stream, self.another.sent(identity, payload)),
-            None => (self.own, StreamEnd { seq, chain: Chain(0) }),
-        }
+    /// A writer's next block, or what it brings of another store.
+    fn make(&mut self, writer: usize, sent: Option<Sent>, payload: &mut Vec<u8>) -> (BlockName, EncodedEntry, i64) {
+        let length = self.chance.within(0, u64::from(self.ground.plan.block_bytes_max)) as u32;
+        let name = BlockName { writer: writer as u32, counter: self.ground.counters[writer], length };
+        name.made(sent, self.received_at(), payload)
+    }
+
+    /// This was given a seq.
+    fn accepted(&mut self, seq: Seq, sent: Option<Sent>, payload: &[u8], what: What) -> Item {
+        let of_own = (self.own, StreamEnd { seq, chain: Chain(0) });
+        let (stream, behind) = sent.map_or(of_own, |sent| self.another.sent(sent, payload));
+        Item { adopts: sent.and_then(Sent::absent), ..Item::new(stream, behind, what) }
     }
 
     /// What the wall clock says; it goes forward and back as it likes.
@@ -620,7 +620,8 @@ impl<'a> Life<'a> {
             }
         }
         if !self.stopped {
-            let is_carried = |held: &Publication| held.header.bytes()[0] == EntryKind::Carried as u8;
+            let foreign = [EntryKind::Carried as u8, EntryKind::Adopted as u8];
+            let is_carried = |held: &Publication| foreign.contains(&held.header.bytes()[0]);
             if self.held.iter().any(is_carried) {
                 self.another.hold_up();
             }
@@ -665,13 +666,9 @@ impl<'a> Life<'a> {
             if self.chance.percent(50) {
                 continue;
             }
-            let length = self.chance.within(0, u64::from(self.ground.plan.block_bytes_max)) as u32;
-            let name = BlockName { writer: writer as u32, counter: self.ground.counters[writer], length };
+            let sent = self.another.next(writer);
             let mut payload = Vec::new();
-            name.payload(&mut payload);
-            let received_at_ns = self.received_at();
-            let identity = self.another.next(writer);
-            let header = name.header(&payload, received_at_ns, identity);
+            let (name, header, received_at_ns) = self.make(writer, sent, &mut payload);
             let all = header.bytes().len() + payload.len();
             let Some(claim) = self.ground.ring.claim(all) else { return };
             self.ground.counters[writer] += 1;
@@ -690,8 +687,8 @@ impl<'a> Life<'a> {
                 continue;
             }
             let seq = self.ground.ring.take_seq(claim);
-            let (stream, behind) = self.accepted(seq, identity, &payload);
-            self.ground.model.given(seq, Item { received_at_ns, ..Item::new(stream, behind, What::Hole(name)) });
+            let item = self.accepted(seq, sent, &payload, What::Hole(name));
+            self.ground.model.given(seq, Item { received_at_ns, ..item });
             let publication = Publication { due: Instant(0), seq, claim, header, payload };
             self.fill(&publication, if early { Upto::Tag } else { upto });
         }

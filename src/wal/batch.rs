@@ -9,7 +9,9 @@ use crate::io::buf::AlignedBuf;
 use crate::limits::{BATCH_ENTRIES_MAX, BATCH_STREAMS_MAX, PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES};
 use crate::types::{BatchNo, Chain, Epoch, FileId, Generation, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream, mix64};
 use crate::wal::codec::{FORMAT_VERSION, crc_before, layout};
-use crate::wal::entry::{ENTRY_BYTES, EntryKind, control_header, decode_identity, entry_lengths};
+use crate::wal::entry::{
+    Adopted, Control, ENTRY_BYTES, Entry, EntryKind, control_header, decode_entry, decode_identity, entry_lengths,
+};
 use crate::wal::segment::{SegmentHeader, stamp};
 
 const MAGIC: [u8; 4] = *b"FBB1";
@@ -139,6 +141,22 @@ impl StreamEnd {
     pub const fn then(self, seq: Seq, length: u32, payload_crc: u32) -> Self {
         Self { seq, chain: self.chain.then(seq, length, payload_crc) }
     }
+
+    /// The end behind this entry of the stream, which has the number `seq` in it.
+    #[must_use]
+    #[inline]
+    pub fn behind(self, entry: &Entry<'_>, seq: Seq) -> Self {
+        match entry.adopted() {
+            Some(adopted) => Self::adopted(&adopted),
+            None => self.then(seq, entry.length, entry.payload_crc),
+        }
+    }
+
+    /// The end that is taken over.
+    #[must_use]
+    pub const fn adopted(adopted: &Adopted) -> Self {
+        Self { seq: adopted.last.seq, chain: adopted.chain }
+    }
 }
 
 /// A stream's part of one batch.
@@ -178,6 +196,7 @@ pub struct BatchBuilder {
     hard_bytes: usize,
     body_crc: crc32fast::Hasher,
     ends: StreamEnds,
+    gaps: Vec<Control>,
     rows: Vec<StreamRow>,
     last_row: usize,
 }
@@ -222,6 +241,15 @@ impl Begin {
     }
 }
 
+/// What is known of the streams behind a batch.
+#[derive(Debug)]
+pub struct After {
+    /// Their ends.
+    pub ends: StreamEnds,
+    /// The gaps that are new in it.
+    pub gaps: Vec<Control>,
+}
+
 impl BatchBuilder {
     /// Begins a batch in this buffer.
     ///
@@ -244,6 +272,7 @@ impl BatchBuilder {
             hard_bytes: begin.hard_bytes.min(buf.capacity()),
             body_crc: crc32fast::Hasher::new(),
             ends: begin.ends,
+            gaps: Vec::new(),
             rows: Vec::new(),
             last_row: 0,
             buf: {
@@ -304,6 +333,7 @@ impl BatchBuilder {
                 let identity = decode_identity(header).expect("a carried entry has an identity");
                 self.follow(identity.stream, identity.seq, lengths.payload, lengths.payload_crc);
             }
+            EntryKind::Adopted => self.adopt(header),
             EntryKind::Void | EntryKind::Control => {}
         }
         if lengths.kind != EntryKind::Control {
@@ -323,6 +353,25 @@ impl BatchBuilder {
 
     #[inline]
     fn follow(&mut self, stream: Stream, seq: Seq, length: u32, payload_crc: u32) {
+        let last = self.last_of(stream);
+        *last = last.then(seq, length, payload_crc);
+    }
+
+    fn adopt(&mut self, header: &[u8]) {
+        let adopted = decode_entry(header).and_then(|entry| entry.adopted()).expect("an adopted entry says an end");
+        let last = self.last_of(adopted.last.stream);
+        let from = last.seq;
+        *last = StreamEnd::adopted(&adopted);
+        #[cfg(feature = "sim")]
+        if crate::planted::is_planted(crate::planted::Mutant::AdoptedHashedOn) {
+            last.chain = adopted.chain.then(adopted.last.seq, 0, 0);
+        }
+        self.gaps.extend(adopted.gap(from));
+    }
+
+    /// Where a stream stands behind what is in it so far.
+    #[inline]
+    fn last_of(&mut self, stream: Stream) -> &mut StreamEnd {
         if self.rows.get(self.last_row).is_none_or(|row| row.stream != stream) {
             self.last_row = self.rows.iter().position(|row| row.stream == stream).unwrap_or_else(|| {
                 let end = self.ends.get(&stream).copied().unwrap_or_default();
@@ -330,8 +379,7 @@ impl BatchBuilder {
                 self.rows.len() - 1
             });
         }
-        let last = &mut self.rows[self.last_row].last;
-        *last = last.then(seq, length, payload_crc);
+        &mut self.rows[self.last_row].last
     }
 
     #[inline]
@@ -346,12 +394,12 @@ impl BatchBuilder {
         }
     }
 
-    /// Ends the batch: the bytes to write, what its header says, and the streams' ends after it.
+    /// Ends the batch: the bytes to write, what its header says, and what is known of the streams after it.
     ///
     /// # Panics
     /// Where the batch outgrew its buffer, which [`push`](Self::push) rules out.
     #[must_use]
-    pub fn finish(mut self, link: Link) -> (AlignedBuf, BatchHeader, StreamEnds) {
+    pub fn finish(mut self, link: Link) -> (AlignedBuf, BatchHeader, After) {
         let entries_bytes = self.at - BATCH::BYTES;
         for row in std::mem::take(&mut self.rows) {
             let bytes = encode_row(&row);
@@ -384,7 +432,7 @@ impl BatchBuilder {
             chain: Chain(0),
         };
         header.chain = encode_header(&header, &self.place, &mut self.buf[4..4 + BATCH::BYTES]);
-        (self.buf, header, self.ends)
+        (self.buf, header, After { ends: self.ends, gaps: self.gaps })
     }
 
     /// Gives up a batch that stayed empty.

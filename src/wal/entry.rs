@@ -4,7 +4,7 @@
 //! intake ring and in the log.
 
 use crate::limits::{ENTRY_HEADER_BYTES_MAX, NAMES_BYTES_MAX, NUMBER_MAX};
-use crate::types::{BlockKind, Epoch, Nonce, Receipt, Seq, ShardId, StoreId, Stream};
+use crate::types::{BlockKind, Chain, Epoch, Nonce, Receipt, Seq, ShardId, StoreId, Stream};
 use crate::wal::codec::layout;
 
 layout!(ENTRY {
@@ -34,6 +34,8 @@ pub enum EntryKind {
     Void = 3,
     /// Not a block and without a number: the payload is a [`Control`].
     Control = 4,
+    /// Not a block: an end of a stream, taken over without the blocks up to it ([`Adopted`]).
+    Adopted = 5,
 }
 
 /// Where a carried entry was accepted, and as what.
@@ -43,6 +45,54 @@ pub struct Identity {
     pub stream: Stream,
     /// The number in it.
     pub seq: Seq,
+}
+
+/// Why the blocks up to an adopted end are not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Absent {
+    /// They are lost to damage where they came from.
+    Lost = 1,
+    /// Their rows are in data files that were taken over.
+    InDataFiles = 2,
+}
+
+/// What an adopted entry says: from here on its stream stands at this end, whatever it stood at before. It has the
+/// identity of the last block that is not here; `received_at` is the chain, `rows` the reason, and all else is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Adopted {
+    /// The stream, and the last number in it that is not here.
+    pub last: Identity,
+    /// The chain behind that.
+    pub chain: Chain,
+    /// Why.
+    pub absent: Absent,
+}
+
+impl Adopted {
+    /// The entry's header; it has no payload.
+    #[must_use]
+    pub fn entry(&self) -> EncodedEntry {
+        Entry {
+            kind: EntryKind::Adopted,
+            block_kind: BlockKind::Raw,
+            namespace: "",
+            table: "",
+            length: 0,
+            received_at_ns: self.chain.0 as i64,
+            rows: self.absent as u32,
+            payload_crc: crc32fast::hash(&[]),
+            identity: Some(self.last),
+        }
+        .encode()
+    }
+
+    /// What is lost, where the stream stood at `from` before.
+    #[must_use]
+    pub fn gap(&self, from: Seq) -> Option<Control> {
+        let Identity { stream, seq } = self.last;
+        (self.absent == Absent::Lost).then_some(Control::Gap { stream, from, to: seq.next() })
+    }
 }
 
 /// An entry without its payload.
@@ -64,7 +114,7 @@ pub struct Entry<'a> {
     pub rows: u32,
     /// CRC-32 of the payload.
     pub payload_crc: u32,
-    /// Carried entries: where it was accepted.
+    /// Carried and adopted entries: where it was accepted.
     pub identity: Option<Identity>,
 }
 
@@ -91,6 +141,18 @@ impl EncodedEntry {
 }
 
 impl Entry<'_> {
+    /// What it says of its stream, if it is of that kind.
+    #[must_use]
+    #[inline]
+    pub fn adopted(&self) -> Option<Adopted> {
+        let absent = match (self.kind, self.rows) {
+            (EntryKind::Adopted, 1) => Absent::Lost,
+            (EntryKind::Adopted, 2) => Absent::InDataFiles,
+            _ => return None,
+        };
+        Some(Adopted { last: self.identity?, chain: Chain(self.received_at_ns as u64), absent })
+    }
+
     /// The header as bytes.
     ///
     /// # Panics
@@ -151,13 +213,18 @@ pub fn entry_lengths(fixed: &[u8]) -> Option<EntryLengths> {
         2 => EntryKind::Carried,
         3 => EntryKind::Void,
         4 => EntryKind::Control,
+        5 => EntryKind::Adopted,
         _ => return None,
     };
     let names = usize::from(ENTRY::namespace_bytes.u8(fixed)) + usize::from(ENTRY::table_bytes.u8(fixed));
     if names > NAMES_BYTES_MAX {
         return None;
     }
-    let identity = if kind == EntryKind::Carried { IDENTITY::BYTES } else { 0 };
+    let is_adopted = kind == EntryKind::Adopted;
+    if is_adopted && (names > 0 || ENTRY::length.u32(fixed) > 0 || !matches!(ENTRY::rows.u32(fixed), 1 | 2)) {
+        return None;
+    }
+    let identity = if is_adopted || kind == EntryKind::Carried { IDENTITY::BYTES } else { 0 };
     Some(EntryLengths {
         kind,
         header: ENTRY_BYTES + identity + names,
@@ -166,7 +233,7 @@ pub fn entry_lengths(fixed: &[u8]) -> Option<EntryLengths> {
     })
 }
 
-/// Reads the identity of a carried entry from its header; `None` where it is none that a store gives.
+/// Reads the identity of a carried or adopted entry from its header; `None` where it is none that a store gives.
 #[must_use]
 pub fn decode_identity(header: &[u8]) -> Option<Identity> {
     let record = header.get(ENTRY_BYTES..ENTRY_BYTES + IDENTITY::BYTES)?;
@@ -195,7 +262,7 @@ pub fn decode_entry(header: &[u8]) -> Option<Entry<'_>> {
         _ => return None,
     };
     let identity = match lengths.kind {
-        EntryKind::Carried => Some(decode_identity(header)?),
+        EntryKind::Carried | EntryKind::Adopted => Some(decode_identity(header)?),
         _ => None,
     };
     let names = &header[lengths.header
@@ -363,6 +430,32 @@ mod tests {
         }
         assert_eq!(decode_entry(&[0; ENTRY_BYTES]), None);
         assert_eq!(decode_entry(&[1; 3]), None);
+    }
+
+    #[test]
+    fn adopted_ends_round_trip_and_have_nothing_else() {
+        let stream = Stream { origin: StoreId([3; 16]), shard: ShardId(2), epoch: Epoch(4), nonce: Nonce(5) };
+        let last = Identity { stream, seq: Seq(6) };
+        for absent in [Absent::Lost, Absent::InDataFiles] {
+            let adopted = Adopted { last, chain: Chain(u64::MAX - 1), absent };
+            let entry = adopted.entry();
+            let read = decode_entry(entry.bytes()).expect("an entry");
+            assert_eq!((read.adopted(), read.length, read.identity), (Some(adopted), 0, Some(last)));
+            let gap = Control::Gap { stream, from: Seq(2), to: Seq(7) };
+            assert_eq!(adopted.gap(Seq(2)), (absent == Absent::Lost).then_some(gap));
+            for (field, value) in [(ENTRY::rows, 0u32), (ENTRY::rows, 3), (ENTRY::length, 1)] {
+                let mut bytes = entry.bytes().to_vec();
+                field.put(&mut bytes, &value.to_le_bytes());
+                assert_eq!(entry_lengths(&bytes), None, "rows or length {value}");
+            }
+            for name in [ENTRY::namespace_bytes, ENTRY::table_bytes] {
+                let mut bytes = [entry.bytes(), b"x"].concat();
+                name.put(&mut bytes, &[1]);
+                assert_eq!(decode_entry(&bytes), None, "it has no name");
+            }
+        }
+        let unnumbered = Adopted { last: Identity { stream, seq: Seq(0) }, chain: Chain(1), absent: Absent::Lost };
+        assert_eq!(decode_entry(unnumbered.entry().bytes()), None);
     }
 
     #[test]

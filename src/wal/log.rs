@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD};
 use crate::types::{BatchNo, Chain, SegmentNo, Seq};
-use crate::wal::batch::{BatchHeader, Link, Place, StreamEnds};
+use crate::wal::batch::{After, BatchHeader, Link, Place, StreamEnds};
 use crate::wal::entry::Control;
 use crate::wal::segment::SegmentHeader;
 use crate::wal::vector;
@@ -102,10 +102,17 @@ impl Log {
     }
 
     /// A batch was built at [`place`](Self::place).
-    pub fn appended(&mut self, batch: &BatchHeader, ends: StreamEnds) {
+    pub fn appended(&mut self, batch: &BatchHeader, after: After) {
         self.number = batch.number;
         self.chain = batch.chain;
-        self.ends = ends;
+        self.ends = after.ends;
+        #[cfg(feature = "sim")]
+        let unsaid = crate::planted::is_planted(crate::planted::Mutant::AdoptedUnsaid);
+        #[cfg(not(feature = "sim"))]
+        let unsaid = false;
+        if !unsaid {
+            self.gaps.extend(after.gaps);
+        }
         self.prev_end = 0;
         self.current.last_seq = batch.last_seq();
         self.current.end += batch.length;

@@ -12,8 +12,12 @@
 //! batch     n x 4096; each 512 B sector = stamp u32 + 508 B of one byte stream:
 //!           batch header, entries, stream table, zero padding
 //! stamp     mix of store id, file id and generation; never 0
-//! entry     entry header, identity (carried only), namespace, table, payload; the first one of a segment is
+//! entry     entry header, identity (carried and adopted), namespace, table, payload; the first one of a segment is
 //!           a control: what the shard holds of each stream (`vector.rs`), if it holds any
+//! kind      1 own, 2 carried, 3 void, 4 control, 5 adopted (`entry.rs`); each but a control takes a seq. An adopted
+//!           one has no names and no payload: its identity's stream stands at its seq from there on, with the chain in
+//!           received_at, whatever it stood at before; rows says why blocks up to there are not here: 1 lost to
+//!           damage at their source, 2 in data files only. Programs from before it was added call it damage
 //! ring      header copy at 0, the same again at 4096, slots from 8192 on, byte area from the next
 //!           4096 on; at 2048 a u64: seqs freed since first_seq, and 16 bits of check
 //! slot      for seq % slots; its entry (as in a batch) stands from claim_unit % units on, in units

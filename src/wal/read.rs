@@ -1,8 +1,11 @@
 //! Taking the contents out of a batch's image: entries, control records and the stream table.
 
 use crate::limits::{SECTOR_BYTES, SECTOR_STREAM_BYTES};
+use std::collections::HashMap;
+
+use crate::types::{Seq, Stream};
 use crate::wal::batch::{BATCH, BatchHeader, STREAM, StreamRow, decode_row};
-use crate::wal::entry::{ENTRY_BYTES, EntryKind, entry_lengths};
+use crate::wal::entry::{Adopted, ENTRY_BYTES, EntryKind, Identity, decode_entry, entry_lengths};
 
 /// Takes the entries out of a sound batch, in order, as (header, payload), copying each into
 /// `scratch` (cleared for each entry).
@@ -24,6 +27,29 @@ pub fn each_control(bytes: &[u8], header: &BatchHeader, mut take: impl FnMut(&[u
             if crc32fast::hash(&record) == crc {
                 take(&record);
             }
+        }
+    });
+}
+
+/// Visits the ends of streams that a batch of a segment with the stream `own` takes over: each, and the last number that
+/// its stream had before.
+pub fn each_adopted(bytes: &[u8], header: &BatchHeader, own: Stream, mut take: impl FnMut(&Adopted, Seq)) {
+    let rows = stream_rows(bytes, header);
+    // They are of other streams than that, and most batches have none of those.
+    if rows.iter().all(|row| row.stream == own) {
+        return;
+    }
+    let mut last: HashMap<Stream, Seq> = rows.into_iter().map(|row| (row.stream, row.prev.seq)).collect();
+    for_each_entry(bytes, header, |kind, at, header_bytes, _| {
+        if !matches!(kind, EntryKind::Carried | EntryKind::Adopted) {
+            return;
+        }
+        let head = copied(bytes, at, header_bytes);
+        let Some(entry) = decode_entry(&head) else { return };
+        let Some(Identity { stream, seq }) = entry.identity else { return };
+        let before = last.insert(stream, seq).unwrap_or_default();
+        if let Some(adopted) = entry.adopted() {
+            take(&adopted, before);
         }
     });
 }

@@ -56,8 +56,21 @@ pub struct Expect {
 pub enum What {
     /// A block.
     Block(Span),
+    /// The end of a stream of another store that is taken over.
+    Adopted(Span),
     /// A number that was taken and never acknowledged, or whose block is damaged.
     Void,
+}
+
+impl What {
+    /// Where its entry stands, if it has one.
+    #[must_use]
+    pub const fn span(&self) -> Option<&Span> {
+        match self {
+            Self::Block(span) | Self::Adopted(span) => Some(span),
+            Self::Void => None,
+        }
+    }
 }
 
 /// One entry to replay.
@@ -430,6 +443,7 @@ impl Reader<'_> {
             && entry.payload_crc == record.slot.payload_crc;
         match entry.kind {
             EntryKind::Own | EntryKind::Carried if agrees => Some(What::Block(span)),
+            EntryKind::Adopted if agrees => Some(What::Adopted(span)),
             EntryKind::Void if agrees && span.length == 0 => Some(What::Void),
             _ => None,
         }
@@ -437,7 +451,7 @@ impl Reader<'_> {
 }
 
 impl<'a> RingImage<'a> {
-    /// Puts voids in the places of blocks that were carried here, behind damage that may have taken one of their stream:
+    /// Puts voids in the places of blocks that were carried here and of adopted ends, behind damage that may have taken one of their stream:
     /// what follows would be another history of it. The store's vector does not say that they are there, so their
     /// source sends them again.
     pub fn leave_out_carried(self, header: &RingHeader, entries: &mut [Replay]) {
@@ -447,7 +461,7 @@ impl<'a> RingImage<'a> {
         }
         let mut scratch = Vec::new();
         for entry in entries {
-            let What::Block(span) = &entry.what else { continue };
+            let Some(span) = entry.what.span() else { continue };
             let (head, _) = self.entry(header, span, &mut scratch);
             if decode_entry(head).is_some_and(|block| block.identity.is_some()) {
                 entry.what = What::Void;

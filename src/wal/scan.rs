@@ -14,7 +14,7 @@ use crate::wal::batch::{BatchHeader, Place, decode_header};
 use crate::wal::breaks::{Ending, Hole, Next, Passed, Pause, Progress, Scanned, Torn, judge, judged};
 use crate::wal::entry::Control;
 use crate::wal::log::UsedSegment;
-use crate::wal::read::{each_control, stream_rows};
+use crate::wal::read::{each_adopted, each_control, stream_rows};
 use crate::wal::segment::{Handled, LogEnd, SegmentHeader};
 use crate::wal::vector;
 use crate::wal::verdict::{Check, Lost, Stamp, Stamps, Wrong, check, partly};
@@ -399,6 +399,12 @@ impl Scan {
                 }
             }
         });
+        each_adopted(bytes, batch, header.stream(), |adopted, before| {
+            if let Some(gap) = adopted.gap(before) {
+                progress.gaps.retain(|(_, known)| *known != gap);
+                progress.gaps.push((header.segment, gap));
+            }
+        });
         for row in stream_rows(bytes, batch) {
             if row.stream != header.stream() {
                 let before = batch.first_seq;
@@ -582,9 +588,9 @@ mod tests {
     use super::*;
     use crate::io::buf::AlignedBuf;
     use crate::types::{Chain, FileId, Generation, ShardId, StoreId, Stream};
-    use crate::wal::batch::{BatchBuilder, Begin, Push, StreamEnds};
+    use crate::wal::batch::{BatchBuilder, Begin, Push, StreamEnd, StreamEnds};
     use crate::wal::breaks::Proof;
-    use crate::wal::entry::{Entry, EntryKind};
+    use crate::wal::entry::{Absent, Adopted, EncodedEntry, Entry, EntryKind, Identity};
     use crate::wal::log::Log;
     use crate::wal::verdict::InPart;
 
@@ -644,18 +650,7 @@ mod tests {
         }
 
         fn append(&mut self, blocks: u32, durable_upto: u64) {
-            let own = Stream { origin: StoreId([7; 16]), ..Stream::default() };
-            let begin = Begin {
-                vector: self.log.vector(),
-                place: self.log.place(),
-                own,
-                first_seq: self.log.last_seq().next(),
-                soft_bytes: 1 << 16,
-                hard_bytes: self.log.room(),
-                ends: std::mem::take(&mut self.log.ends),
-            };
-            let mut batch = BatchBuilder::new(begin, AlignedBuf::new(1 << 16));
-            for block in 0..blocks {
+            let block = |block: u32| {
                 let payload = [block as u8; 700];
                 let entry = Entry {
                     kind: EntryKind::Own,
@@ -668,11 +663,29 @@ mod tests {
                     payload_crc: crc32fast::hash(&payload),
                     identity: None,
                 };
-                assert_eq!(batch.push(entry.encode().bytes(), &payload), Push::Taken);
+                (entry.encode(), payload.to_vec())
+            };
+            self.append_all((0..blocks).map(block), durable_upto);
+        }
+
+        fn append_all(&mut self, entries: impl Iterator<Item = (EncodedEntry, Vec<u8>)>, durable_upto: u64) {
+            let own = Stream { origin: StoreId([7; 16]), ..Stream::default() };
+            let begin = Begin {
+                vector: self.log.vector(),
+                place: self.log.place(),
+                own,
+                first_seq: self.log.last_seq().next(),
+                soft_bytes: 1 << 16,
+                hard_bytes: self.log.room(),
+                ends: std::mem::take(&mut self.log.ends),
+            };
+            let mut batch = BatchBuilder::new(begin, AlignedBuf::new(1 << 16));
+            for (entry, payload) in entries {
+                assert_eq!(batch.push(entry.bytes(), &payload), Push::Taken);
             }
             let place = self.log.place();
-            let (image, header, ends) = batch.finish(self.log.link(BatchNo(durable_upto), false));
-            self.log.appended(&header, ends);
+            let (image, header, after) = batch.finish(self.log.link(BatchNo(durable_upto), false));
+            self.log.appended(&header, after);
             let (_, bytes) = self.files.get_mut(&place.segment).expect("a file");
             bytes[place.offset as usize..][..image.len()].copy_from_slice(&image);
             self.batches.push((place.segment, place.offset, header.length));
@@ -967,6 +980,35 @@ mod tests {
     }
 
     /// What stands before it goes to quarantine too, and is not blamed.
+    #[test]
+    fn an_end_that_is_adopted_is_the_streams_end_and_names_what_is_lost_in_this_segment_and_the_next() {
+        let stream = Stream { origin: StoreId([8; 16]), epoch: Epoch(3), ..Stream::default() };
+        let adopted = |seq, chain, absent| {
+            let adopted = Adopted { last: Identity { stream, seq: Seq(seq) }, chain: Chain(chain), absent };
+            (adopted.entry(), Vec::new())
+        };
+        let mut written = Written::new();
+        written.append(2, 0);
+        written.append_all([adopted(7, 70, Absent::Lost), adopted(9, 90, Absent::InDataFiles)].into_iter(), 1);
+        written.append_all([adopted(12, 120, Absent::Lost)].into_iter(), 2);
+        let gap = |from, to| Control::Gap { stream, from: Seq(from), to: Seq(to) };
+        let gaps = [gap(0, 8), gap(9, 13)];
+        let check = |written: &Written, segment: u64| {
+            let scanned = written.scan();
+            assert!(scanned.breaks.is_empty(), "{:?}", scanned.breaks);
+            assert_eq!(scanned.ends[&stream], StreamEnd { seq: Seq(12), chain: Chain(120) });
+            assert_eq!(scanned.gaps, gaps.map(|gap| (SegmentNo(segment), gap)));
+            assert_eq!((&written.log.gaps[..], &written.log.ends), (&gaps[..], &scanned.ends));
+        };
+        check(&written, 1);
+        written.rotate();
+        written.append(1, 3);
+        check(&written, 1);
+        // The segment is given back.
+        written.files.remove(&SegmentNo(1));
+        check(&written, 0);
+    }
+
     #[test]
     fn a_missing_segment_is_named_where_the_log_stopped_before_it() {
         let mut written = five([0, 0, 1, 2, 3]);

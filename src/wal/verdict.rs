@@ -218,7 +218,8 @@ pub fn partly(checked: &Check, bytes: &[u8], own: Stream) -> Option<(BatchHeader
                 (identity.stream, identity.seq)
             }
             EntryKind::Control => return all.controls = true,
-            EntryKind::Void => return,
+            // They have no payload: what they say is in their headers.
+            EntryKind::Void | EntryKind::Adopted => return,
         };
         let one = Lost { stream: Some(stream), first: seq, last: seq, number };
         match all.lost.last_mut() {
@@ -284,9 +285,9 @@ mod tests {
     use super::*;
     use crate::io::buf::AlignedBuf;
     use crate::types::{BatchNo, BlockKind, Chain, Epoch, FileId, Nonce, SegmentNo, Seq, ShardId, StoreId, Stream};
-    use crate::wal::batch::{BatchBuilder, Begin, Link, Push, StreamEnd, StreamEnds};
-    use crate::wal::entry::{Control, Entry, Identity, decode_entry, void_entry};
-    use crate::wal::read::{each_entry, stream_rows};
+    use crate::wal::batch::{After, BatchBuilder, Begin, Link, Push, StreamEnd, StreamEnds};
+    use crate::wal::entry::{Absent, Adopted, Control, Entry, Identity, decode_entry, void_entry};
+    use crate::wal::read::{each_adopted, each_entry, stream_rows};
 
     fn header(generation: u32) -> SegmentHeader {
         SegmentHeader {
@@ -349,7 +350,7 @@ mod tests {
         assert_eq!(builder.push(Control::IntakeDone(Epoch(4)).entry(&control).bytes(), &control), Push::Taken);
         let link =
             Link { number: BatchNo(7), prev_chain: Chain(70), prev_end: 0, durable_upto: BatchNo(5), seal: false };
-        let (image, written, ends) = builder.finish(link);
+        let (image, written, After { ends, .. }) = builder.finish(link);
         assert_eq!((written.numbered, written.last_seq()), (3, Seq(13)));
         assert_eq!(ends.len(), 2);
         let mut bytes = image.to_vec();
@@ -376,6 +377,46 @@ mod tests {
         assert_eq!(rows.len(), 2);
         assert_eq!((rows[0].prev.seq, rows[0].last.seq, rows[1].last.seq), (Seq(10), Seq(11), Seq(9)));
         assert_eq!(rows[0].prev.chain, Chain(99));
+    }
+
+    #[test]
+    fn an_adopted_end_stands_in_a_damaged_batch_as_in_a_sound_one() {
+        let segment = header(1);
+        let place = Place::new(&segment, 8192);
+        let (soft_bytes, hard_bytes) = (1 << 16, 1 << 16);
+        let (first_seq, ends, vector) = (Seq(11), StreamEnds::new(), Vec::new());
+        let begin = Begin { place, own: own(), first_seq, soft_bytes, hard_bytes, ends, vector };
+        let mut builder = BatchBuilder::new(begin, AlignedBuf::new(1 << 16));
+        let stream = Stream { origin: StoreId([8; 16]), ..own() };
+        let carried = |seq| entry(Some(Identity { stream, seq: Seq(seq) }), b"carried");
+        let adopted =
+            Adopted { last: Identity { stream, seq: Seq(6) }, chain: Chain(u64::MAX - 5), absent: Absent::Lost };
+        assert_eq!(builder.push(carried(2).bytes(), b"carried"), Push::Taken);
+        assert_eq!(builder.push(adopted.entry().bytes(), b""), Push::Taken);
+        assert_eq!(builder.push(carried(9).bytes(), b"carried"), Push::Taken);
+        let link =
+            Link { number: BatchNo(7), prev_chain: Chain(70), prev_end: 0, durable_upto: BatchNo(5), seal: false };
+        let (image, written, after) = builder.finish(link);
+        let behind = StreamEnd::adopted(&adopted).then(Seq(9), 7, crc32fast::hash(b"carried"));
+        assert_eq!((written.numbered, after.ends[&stream]), (3, behind));
+        assert_eq!(after.gaps, [Control::Gap { stream, from: Seq(2), to: Seq(7) }]);
+        let stamps = Stamps::new(&segment);
+        let mut bytes = image.to_vec();
+        let seen = |bytes: &[u8]| {
+            let mut seen = Vec::new();
+            each_adopted(bytes, &written, own(), |adopted, before| seen.push((*adopted, before)));
+            seen
+        };
+        assert_eq!(check(&bytes, &place, &stamps), Check::Sound(written));
+        assert_eq!(seen(&bytes), [(adopted, Seq(2))]);
+        // The payload of the block before it.
+        let at = bytes.windows(7).position(|seven| seven == b"carried").expect("the payload");
+        bytes[at] ^= 1;
+        let checked = check(&bytes, &place, &stamps);
+        let (_, lost) = partly(&checked, &bytes, own()).expect("the rest holds");
+        let run = Lost { stream: Some(stream), first: Seq(11), last: Seq(11), number: Seq(2) };
+        assert_eq!(lost, InPart { lost: vec![run], controls: false });
+        assert_eq!(seen(&bytes), [(adopted, Seq(2))]);
     }
 
     #[test]

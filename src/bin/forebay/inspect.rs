@@ -132,6 +132,9 @@ fn shard_as_text(shard: &ShardLine, out: &mut impl Write) -> Result<()> {
         Some(seq) => writeln!(out, "  flushed up to seq {seq}")?,
         None => writeln!(out, "  flushed: not known here")?,
     }
+    for gap in &shard.gaps {
+        writeln!(out, "  lost: {gap}, shard {} of store {}", gap.shard, gap.origin)?;
+    }
     ring_as_text(&shard.ring, out)
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::types::BlockKind;
-use crate::wal::entry::{Entry, void_entry};
+use crate::wal::entry::{Absent, Adopted, Entry, Identity, void_entry};
 use crate::wal::intake::{SLOT, Slot, freed_word, slot_checksum, units_for};
 use proptest::prelude::*;
 
@@ -200,6 +200,29 @@ fn a_kill_loses_nothing_and_what_was_never_published_is_a_void() {
     let (head, payload) = RingImage(Some(&image.bytes)).entry(&header, &span, &mut scratch);
     assert_eq!(decode_entry(head).map(|entry| entry.table.to_owned()), Some("t".to_owned()));
     assert_eq!(payload, Image::payload_of(102, 300));
+}
+
+#[test]
+fn an_adopted_end_is_replayed_as_what_it_is_and_left_out_where_carried_blocks_are() {
+    let stream = crate::types::Stream { origin: StoreId([8; 16]), ..crate::types::Stream::default() };
+    let last = Identity { stream, seq: Seq(6) };
+    let adopted = Adopted { last, chain: crate::types::Chain(77), absent: Absent::Lost };
+    let mut image = Image::new();
+    image.publish(3);
+    image.put(adopted.entry().bytes(), &[]);
+    image.publish(3);
+    let RingVerdict::Replay { header, mut entries, damage: None, cut: None, .. } = image.verdict(&log_at(99)) else {
+        panic!("all of it is whole")
+    };
+    let kinds = |entries: &[Replay]| entries.iter().map(|entry| entry.what.span().is_some()).collect::<Vec<_>>();
+    assert_eq!(kinds(&entries), [true; 3]);
+    let What::Adopted(span) = entries[1].what else { panic!("an adopted end") };
+    let image = RingImage(Some(&image.bytes));
+    let mut scratch = Vec::new();
+    let (head, payload) = image.entry(&header, &span, &mut scratch);
+    assert_eq!((decode_entry(head).and_then(|entry| entry.adopted()), payload), (Some(adopted), &b""[..]));
+    image.leave_out_carried(&header, &mut entries);
+    assert_eq!(kinds(&entries), [true, false, true]);
 }
 
 #[test]
