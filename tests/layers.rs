@@ -144,6 +144,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/node/role_file.rs",
             "src/node/ended.rs",
             "src/node/status.rs",
+            "src/node/packed.rs",
             "src/node/frames.rs",
             "src/node/tls.rs",
             "src/node/home.rs",

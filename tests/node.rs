@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use forebay::node::certs::{self, SiteFiles};
 use forebay::node::control::{Request, ask};
+use forebay::node::status::{LinkStatus, Way};
 use forebay::node::{Node, NodeConfig, NodeStatus};
 use forebay::store::{Hold, Null};
 use forebay::types::Stream;
@@ -494,4 +495,33 @@ fn what_is_behind_blocks_that_a_source_has_lost_is_followed() {
     until("the links are even", || {
         [&a, &b].iter().all(|node| status(node).links.iter().all(|link| link.is_up && link.behind_blocks == 0))
     });
+}
+
+#[test]
+fn a_link_can_be_packed_and_bounded() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (mut site_a, mut site_b) = (Site::new(home.path(), "a", 1), Site::new(home.path(), "b", 1));
+    site_a.tls = "compress = \"lz4\"\n".to_owned();
+    site_b.tls = "rate_bytes_per_s = 1000000\n".to_owned();
+    let b = site_b.start("active", &[&site_a]);
+    let a = site_a.start("active", &[&site_b]);
+    until("b has heard from a", || status(&b).refuses.is_none());
+    let moved = |node: &Node, way| {
+        let of = |link: &&LinkStatus| link.way == way;
+        status(node).links.iter().find(of).map_or(0, |link| link.moved_bytes)
+    };
+    let (began, payload) = (Instant::now(), "x".repeat(20_000));
+    append(&b, &payload, 100);
+    equal(&a, &b);
+    assert!(began.elapsed() > Duration::from_millis(1500), "two megabytes in {:?}", began.elapsed());
+    assert!(moved(&b, Way::Out) > 2_000_000, "as they are");
+
+    a.promote().expect("promoted");
+    until("b knows", || status(&b).refuses.is_some());
+    append(&a, &payload, 100);
+    equal(&a, &b);
+    assert_eq!(count(&b), 200);
+    let (sent, got) = (moved(&a, Way::Out), moved(&b, Way::In));
+    assert_eq!(sent, got);
+    assert!(sent < 400_000, "{sent} bytes of 2,000,000");
 }

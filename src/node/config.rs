@@ -13,6 +13,8 @@
 //! role = "active"                     # what a new store is, by itself a standby; afterwards its ROLE says it
 //! start_alone = false                 # accept before any peer was heard
 //! insecure_plaintext = false          # no TLS beyond loopback
+//! compress = "none"                   # or "lz4": how blocks are packed on their way to followers
+//! rate_bytes_per_s = 10_000_000       # each is sent at most so much; left out: as much as goes
 //!
 //! [replication.tls]
 //! ca = "ca.pem"
@@ -38,6 +40,8 @@ use crate::types::StoreId;
 const BYTES_MAX: u64 = 1 << 20;
 /// Sites that a node exchanges blocks with, at most.
 const PEERS_MAX: usize = 64;
+/// A slower link than of so many bytes a second would say nothing for longer than a living peer may be silent.
+const RATE_MIN: u64 = 64 << 10;
 
 /// All of it.
 #[derive(Clone, Debug, Deserialize)]
@@ -131,11 +135,45 @@ pub struct Replication {
     /// Links beyond loopback go without TLS.
     #[serde(default)]
     pub insecure_plaintext: bool,
+    /// How blocks are packed on their way to followers; default not at all.
+    #[serde(default, deserialize_with = "from_text")]
+    pub compress: Option<Compress>,
+    /// Bytes of blocks a second that each follower is sent at most; default as many as go.
+    pub rate_bytes_per_s: Option<u64>,
     /// Certificates; without them links go over loopback only.
     pub tls: Option<TlsFiles>,
     /// The sites.
     #[serde(default)]
     pub peers: Vec<Peer>,
+}
+
+/// How blocks are packed on their way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compress {
+    /// Not at all.
+    #[default]
+    None,
+    /// With lz4, where that makes a frame shorter by an eighth at least.
+    Lz4,
+}
+
+impl std::str::FromStr for Compress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "lz4" => Ok(Self::Lz4),
+            _ => Err(format!("'{text}' is not one of none, lz4")),
+        }
+    }
+}
+
+/// How blocks are sent to followers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sending {
+    pub(super) compress: Compress,
+    pub(super) rate_bytes_per_s: Option<u64>,
 }
 
 /// Files in PEM; relative to the folder of the configuration.
@@ -216,7 +254,14 @@ impl NodeConfig {
 }
 
 impl Replication {
+    pub(super) fn sending(&self) -> Sending {
+        Sending { compress: self.compress.unwrap_or_default(), rate_bytes_per_s: self.rate_bytes_per_s }
+    }
+
     fn check(&self) -> Result<(), String> {
+        if let Some(rate) = self.rate_bytes_per_s.filter(|rate| *rate < RATE_MIN) {
+            return Err(format!("rate_bytes_per_s = {rate} is less than {RATE_MIN}"));
+        }
         if self.peers.len() > PEERS_MAX {
             return Err(format!("{} peers; at most {PEERS_MAX}", self.peers.len()));
         }
@@ -253,7 +298,7 @@ mod tests {
         let text = format!(
             "dir = \"data\"\nstore = \"none\"\n[engine]\nwal_level = 2\nwal_fsync_period_ms = 0\nio = \"pwrite\"\n\
              [replication]\nlisten = \"127.0.0.1:7811\"\nrole = \"active-active\"\nstart_alone = true\n\
-             [replication.tls]\nca = \"ca.pem\"\ncert = \"/etc/a.pem\"\nkey = \"a.key\"\n\
+             compress = \"lz4\"\nrate_bytes_per_s = 1000000\n[replication.tls]\nca = \"ca.pem\"\ncert = \"/etc/a.pem\"\nkey = \"a.key\"\n\
              [[replication.peers]]\nstore = \"{PEER}\"\naddress = \"127.0.0.1:7812\"\n"
         );
         let config = NodeConfig::parse(&text, Path::new("/srv")).expect("sound");
@@ -261,6 +306,7 @@ mod tests {
         assert_eq!(config.engine().sync_policy(), crate::config::SyncPolicy::Each);
         let replication = &config.replication;
         assert_eq!((replication.role, replication.start_alone), (Some(Role::ActiveActive), true));
+        assert_eq!((replication.compress, replication.rate_bytes_per_s), (Some(Compress::Lz4), Some(1_000_000)));
         let tls = replication.tls.as_ref().expect("files");
         assert_eq!((tls.ca.as_path(), tls.cert.as_path()), (Path::new("/srv/ca.pem"), Path::new("/etc/a.pem")));
         assert_eq!(replication.peers[0].store.to_string(), PEER);
@@ -275,6 +321,8 @@ mod tests {
             ("dir = \"d\"\n[engine]\nwal_level = 3".to_owned(), "wal_level = 3"),
             ("dir = \"d\"\n[engine]\nio = \"aio\"".to_owned(), "'aio' is not one of"),
             ("dir = \"d\"\n[replication]\nrole = \"boss\"".to_owned(), "'boss' is not one of"),
+            ("dir = \"d\"\n[replication]\ncompress = \"zip\"".to_owned(), "'zip' is not one of"),
+            ("dir = \"d\"\n[replication]\nrate_bytes_per_s = 9".to_owned(), "rate_bytes_per_s = 9 is less than"),
             ("dir = \"d\"\n[replication]\nlisten = \"0.0.0.0:1\"".to_owned(), "insecure_plaintext = true"),
             ("dir = \"d\"\n[[replication.peers]]\nstore = \"x\"".to_owned(), "'x' is no store's id"),
             (format!("dir = \"d\"\n{peer}address = \"192.0.2.1:1\""), "beyond loopback"),

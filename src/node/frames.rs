@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
 use crate::node::ended::Ended;
+use crate::node::packed::{PACKED, pack, unpack};
 use crate::repl::wire::{Frame, HEADER_BYTES, header};
 
 /// How often something is said where there is nothing to say.
@@ -30,11 +31,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
 /// Both ends of a connection.
 pub(super) type Connection = Box<dyn Carrier>;
 
-/// Reads one frame whose payload has at most so many bytes.
-async fn read(from: &mut (impl AsyncRead + Unpin), payload_max: usize) -> Result<Frame, Ended> {
+/// Reads one frame whose payload has at most so many bytes, and how many it took on its way.
+async fn read(from: &mut (impl AsyncRead + Unpin), payload_max: usize) -> Result<(Frame, usize), Ended> {
     let mut head = [0; HEADER_BYTES];
     fill(from, &mut head).await?;
-    let (_, length) = header(&head)?;
+    let (kind, length) = header(&head)?;
     if length > payload_max {
         let text = format!(
             "a frame of {length} bytes, where at most {payload_max} may come; if blocks of the source are larger than \
@@ -47,7 +48,8 @@ async fn read(from: &mut (impl AsyncRead + Unpin), payload_max: usize) -> Result
         Ok(filled) => filled?,
         Err(_) => return Err(Ended::Silent(FRAME.as_millis())),
     }
-    Ok(Frame::decode(&head, payload)?)
+    let frame = if kind == PACKED { unpack(&head, &payload, payload_max)? } else { Frame::decode(&head, payload)? };
+    Ok((frame, HEADER_BYTES + length))
 }
 
 async fn fill(from: &mut (impl AsyncRead + Unpin), mut bytes: &mut [u8]) -> Result<(), Ended> {
@@ -64,7 +66,7 @@ async fn fill(from: &mut (impl AsyncRead + Unpin), mut bytes: &mut [u8]) -> Resu
 /// The frame that a connection begins with, from whoever that is.
 pub(super) async fn read_first(from: &mut Connection) -> Result<Frame, Ended> {
     match timeout(SILENT, read(from, FIRST_BYTES_MAX)).await {
-        Ok(frame) => frame,
+        Ok(read) => read.map(|(frame, _)| frame),
         Err(_) => Err(Ended::Silent(SILENT.as_millis())),
     }
 }
@@ -82,7 +84,7 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> 
 
 /// What arrives, frame by frame. Dropping it ends the reading.
 pub(super) struct Incoming {
-    frames: mpsc::Receiver<Result<Frame, Ended>>,
+    frames: mpsc::Receiver<Result<(Frame, usize), Ended>>,
     task: JoinHandle<()>,
 }
 
@@ -102,8 +104,8 @@ impl Incoming {
         Self { frames, task }
     }
 
-    /// The next one. May be given up and asked again.
-    pub(super) async fn next(&mut self) -> Result<Frame, Ended> {
+    /// The next one, and how many bytes it took. May be given up and asked again.
+    pub(super) async fn next(&mut self) -> Result<(Frame, usize), Ended> {
         self.frames.recv().await.unwrap_or_else(|| Err(Ended::Io(io::ErrorKind::UnexpectedEof.into())))
     }
 }
@@ -119,15 +121,20 @@ pub(super) struct Outgoing {
     to: WriteHalf<Connection>,
     bytes: Vec<u8>,
     sent: usize,
+    packs: bool,
 }
 
 impl Outgoing {
-    pub(super) fn new(to: WriteHalf<Connection>) -> Self {
-        Self { to, bytes: Vec::new(), sent: 0 }
+    pub(super) fn new(to: WriteHalf<Connection>, packs: bool) -> Self {
+        Self { to, bytes: Vec::new(), sent: 0, packs }
     }
 
-    pub(super) fn push(&mut self, frame: &Frame) {
-        self.bytes.extend(frame.encode());
+    /// Adds a frame; how many bytes it takes.
+    pub(super) fn push(&mut self, frame: &Frame) -> usize {
+        let plain = frame.encode();
+        let bytes = if self.packs { pack(&plain).unwrap_or(plain) } else { plain };
+        self.bytes.extend(&bytes);
+        bytes.len()
     }
 
     /// All of it is with the connection.

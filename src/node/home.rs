@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::engine::Engine;
 use crate::engine::outbound::{Outbound, Retained};
 use crate::error::Error;
-use crate::node::config::Peer;
+use crate::node::config::{Peer, Sending};
 use crate::node::ended::Ended;
 use crate::node::role_file;
 use crate::node::status::{LinkStatus, NodeStatus, ShardMarks, Way};
@@ -27,6 +27,7 @@ pub(super) struct Home {
     pub(super) opening: Opening,
     pub(super) peers: Vec<Peer>,
     pub(super) listen: Option<SocketAddr>,
+    pub(super) way: Sending,
     dir: PathBuf,
     shards: u16,
     roles: RefCell<Roles>,
@@ -52,6 +53,7 @@ impl Home {
         roles: Roles,
         (peers, retained): (Vec<Peer>, HashMap<StoreId, Arc<Retained>>),
         listen: Option<SocketAddr>,
+        way: Sending,
     ) -> Self {
         let opening = engine.opening();
         let shards = engine.marks().len() as u16;
@@ -62,6 +64,7 @@ impl Home {
             opening,
             peers,
             listen,
+            way,
             dir,
             shards,
             roles: RefCell::new(roles),

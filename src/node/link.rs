@@ -4,14 +4,14 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::split;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::engine::inbound::Inbound;
-use crate::node::config::Peer;
+use crate::node::config::{Compress, Peer};
 use crate::node::ended::Ended;
 use crate::node::frames::{Connection, HEARTBEAT, Incoming, Outgoing, read_first, write};
 use crate::node::home::{Home, superseded};
@@ -50,7 +50,8 @@ pub(super) async fn serve(
     greeted();
     let peer = hello.opening.origin;
     let (reader, writer) = split(connection);
-    let (mut incoming, mut outgoing) = (Incoming::new(reader, FOLLOWER_BYTES_MAX), Outgoing::new(writer));
+    let (mut incoming, mut outgoing) =
+        (Incoming::new(reader, FOLLOWER_BYTES_MAX), Outgoing::new(writer, home.way.compress == Compress::Lz4));
     let why = match home.begin(peer, hello.session) {
         Ok(newer) => {
             let Err(why) = feed(&home, &hello, (&newer, stand), (&mut incoming, &mut outgoing), &address).await;
@@ -89,10 +90,11 @@ async fn feed(
     let mut outbound = home.outbound(hello.opening)?;
     let mut tick = beats();
     let mut frames = Vec::new();
+    let mut rate = Rate::new(home.way.rate_bytes_per_s);
     tracing::info!("{peer} at {address} follows");
     loop {
         tokio::select! {
-            frame = incoming.next() => match frame? {
+            frame = incoming.next() => match frame?.0 {
                 Frame::Vector(part) => outbound.vector(&part)?,
                 Frame::Ack(rows) => outbound.acked(&rows),
                 Frame::Heartbeat(_) => {}
@@ -105,14 +107,16 @@ async fn feed(
                 }
             },
             sent = outgoing.send(), if !outgoing.is_empty() => sent?,
-            more = poll_fn(|context| outbound.poll_more(context)), if outgoing.is_empty() => {
+            () = sleep_until(rate.from()), if outgoing.is_empty() && !rate.may() => {}
+            more = poll_fn(|context| outbound.poll_more(context)), if outgoing.is_empty() && rate.may() => {
                 more?;
-                outbound.fill(&mut frames, FILL_BYTES)?;
+                outbound.fill(&mut frames, rate.at_once(FILL_BYTES))?;
                 for frame in frames.drain(..) {
-                    if let Frame::Entries(entries) = &frame {
-                        home.moved(peer, Way::Out, entries.bytes.len());
+                    let bytes = outgoing.push(&frame);
+                    if let Frame::Entries(_) = &frame {
+                        home.moved(peer, Way::Out, bytes);
+                        rate.spent(bytes);
                     }
-                    outgoing.push(&frame);
                 }
                 let _ = outbound.behind();
             }
@@ -144,8 +148,10 @@ pub(super) async fn follow(home: &Home, mut connection: Connection, peer: &Peer,
     };
     let greeted = greeted.await;
     let (reader, writer) = split(connection);
-    let (mut incoming, mut outgoing) =
-        (Incoming::new(reader, payload_bytes_max(home.engine.block_bytes_max() as usize)), Outgoing::new(writer));
+    let (mut incoming, mut outgoing) = (
+        Incoming::new(reader, payload_bytes_max(home.engine.block_bytes_max() as usize)),
+        Outgoing::new(writer, false),
+    );
     let why = match greeted {
         Ok(()) if stand.has_changed().unwrap_or(true) => changed(home),
         Ok(()) => {
@@ -166,7 +172,9 @@ async fn take(
 ) -> Result<Infallible, Ended> {
     let mut stand = home.changes();
     let (mut inbound, vector) = home.engine.inbound()?;
-    vector.into_iter().for_each(|part| outgoing.push(&Frame::Vector(part)));
+    for part in vector {
+        outgoing.push(&Frame::Vector(part));
+    }
     let mut tick = beats();
     let mut taking: Option<Taking> = None;
     tracing::info!("follows {peer} at {address}");
@@ -179,17 +187,17 @@ async fn take(
         let owes_nothing = outgoing.is_empty();
         tokio::select! {
             frame = incoming.next(), if taking.is_none() => match frame? {
-                Frame::Entries(entries) => {
-                    home.moved(peer, Way::In, entries.bytes.len());
+                (Frame::Entries(entries), bytes) => {
+                    home.moved(peer, Way::In, bytes);
                     taking = Some(Taking::Blocks(entries));
                 }
-                Frame::Heartbeat(beat) => home.report(peer, status(beat)),
-                Frame::Gap { stream, before, behind } => taking = Some(Taking::Gap(stream, before, behind)),
-                Frame::Bye(bye) => {
+                (Frame::Heartbeat(beat), _) => home.report(peer, status(beat)),
+                (Frame::Gap { stream, before, behind }, _) => taking = Some(Taking::Gap(stream, before, behind)),
+                (Frame::Bye(bye), _) => {
                     home.meet_bye(peer, &bye)?;
                     return Err(Ended::Bye(bye));
                 }
-                Frame::Hello(_) | Frame::Vector(_) | Frame::Ack(_) => {
+                (Frame::Hello(_) | Frame::Vector(_) | Frame::Ack(_), _) => {
                     return Err(Ended::protocol("a source sends blocks"));
                 }
             },
@@ -258,6 +266,40 @@ fn poll_inbound(
     match acks {
         true => inbound.poll_acks(context).map(|ready| ready.map(|()| Done::Synced)),
         false => Poll::Pending,
+    }
+}
+
+/// How much may be sent when, so that a link takes no more than its share of the way.
+struct Rate {
+    per_s: Option<u64>,
+    /// From when on more may be sent.
+    from: Instant,
+}
+
+impl Rate {
+    fn new(per_s: Option<u64>) -> Self {
+        Self { per_s, from: Instant::now() }
+    }
+
+    fn from(&self) -> Instant {
+        self.from
+    }
+
+    fn may(&self) -> bool {
+        self.per_s.is_none() || self.from <= Instant::now()
+    }
+
+    /// No more at once than a twentieth of a second is worth, so that nothing waits for long behind it.
+    fn at_once(&self, most: usize) -> usize {
+        self.per_s.map_or(most, |per_s| most.min(per_s as usize / 20))
+    }
+
+    fn spent(&mut self, bytes: usize) {
+        if let Some(per_s) = self.per_s {
+            // What was not used is not saved up.
+            let took = Duration::from_secs_f64(bytes as f64 / per_s as f64);
+            self.from = self.from.max(Instant::now()) + took;
+        }
     }
 }
 

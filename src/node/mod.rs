@@ -9,6 +9,7 @@ mod frames;
 mod home;
 mod link;
 mod net;
+mod packed;
 mod role_file;
 mod run;
 pub mod status;

@@ -73,8 +73,9 @@ impl Node {
         let retained = peers.iter().map(|peer| Ok((peer.store, engine.retain()?)));
         let retained = retained.collect::<Result<HashMap<_, _>, Error>>()?;
         let for_links = retained.clone();
+        let way = replication.sending();
         let body = move || {
-            let home = Rc::new(Home::new(shared, dir, roles, (peers, for_links), listens));
+            let home = Rc::new(Home::new(shared, dir, roles, (peers, for_links), listens, way));
             if let Err(error) = block_on(run(home, listener, control, tls, receiver)) {
                 tracing::error!("the network thread cannot run: {error}");
             }

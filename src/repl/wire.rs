@@ -13,6 +13,7 @@
 //! 5 ack        count u32; count x (stream, seq u64)
 //! 6 heartbeat  sent u64 (nanoseconds since 1970), behind blocks u64, behind bytes u64
 //! 7 bye        reason u8, term u64, store 16, bytes u16; text
+//! 8 packed     another frame, on its way (`node/packed.rs`)
 //! ```
 //!
 //! An entry stands in a frame as its origin has it in its log: an entry header of the kind `own`, whose identity is
@@ -269,6 +270,32 @@ pub fn header(bytes: &[u8; HEADER_BYTES]) -> Result<(u8, usize), WireError> {
     Ok((bytes[4], length as usize))
 }
 
+/// Makes the header of a frame of this kind, whose payload stands behind the room for it.
+///
+/// # Panics
+/// Where it is longer than a frame may be.
+pub fn seal(frame: &mut [u8], kind: u8) {
+    let length = frame.len() - HEADER_BYTES;
+    assert!(length <= PAYLOAD_BYTES_MAX, "a frame of {length} bytes");
+    frame[..HEADER_BYTES].fill(0);
+    frame[..4].copy_from_slice(&MAGIC);
+    frame[4] = kind;
+    frame[8..12].copy_from_slice(&(length as u32).to_le_bytes());
+    let sum = checksum(&frame[..12], &frame[HEADER_BYTES..]);
+    frame[12..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// The kind of the frame with this header and payload, whose checksum holds.
+///
+/// # Errors
+/// [`WireError`].
+pub fn checked(header_bytes: &[u8; HEADER_BYTES], payload: &[u8]) -> Result<u8, WireError> {
+    let (kind, length) = header(header_bytes)?;
+    let sum = u32::from_le_bytes(header_bytes[12..].try_into().expect("4 bytes"));
+    let holds = length == payload.len() && checksum(&header_bytes[..12], payload) == sum;
+    if holds { Ok(kind) } else { Err(WireError::Checksum) }
+}
+
 impl Frame {
     const fn kind(&self) -> u8 {
         match self {
@@ -344,13 +371,7 @@ impl Frame {
                 out.extend(bye.text.as_bytes());
             }
         }
-        let length = out.len() - HEADER_BYTES;
-        assert!(length <= PAYLOAD_BYTES_MAX, "a frame of {length} bytes");
-        out[..4].copy_from_slice(&MAGIC);
-        out[4] = self.kind();
-        out[8..12].copy_from_slice(&(length as u32).to_le_bytes());
-        let sum = checksum(&out[..12], &out[HEADER_BYTES..]);
-        out[12..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+        seal(&mut out, self.kind());
         out
     }
 
@@ -359,11 +380,7 @@ impl Frame {
     /// # Errors
     /// [`WireError`].
     pub fn decode(header_bytes: &[u8; HEADER_BYTES], payload: Vec<u8>) -> Result<Self, WireError> {
-        let (kind, length) = header(header_bytes)?;
-        let sum = u32::from_le_bytes(header_bytes[12..].try_into().expect("4 bytes"));
-        if length != payload.len() || checksum(&header_bytes[..12], &payload) != sum {
-            return Err(WireError::Checksum);
-        }
+        let kind = checked(header_bytes, &payload)?;
         if kind == 3 {
             return decode_entries(payload).map(Self::Entries);
         }

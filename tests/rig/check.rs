@@ -32,7 +32,10 @@ impl Said {
     pub fn before(steps: &[Step], cut: usize, setting: Setting, earlier: &Self) -> Self {
         let mut said = earlier.clone();
         said.most.resize(WRITERS as usize, 0);
-        let now = steps[..cut].last().map_or(0, |step| step.at_ns);
+        // P6: a call that fails counts as a power cut for what was not synced.
+        let failed =
+            |step: &&Step| matches!(step.what, What::Written { failed: true, .. } | What::Flushed { failed: true, .. });
+        let now = steps[..cut].iter().find(failed).or(steps[..cut].last()).map_or(0, |step| step.at_ns);
         let window = window_ns(steps, setting);
         for step in &steps[..cut] {
             let What::Mark(mark) = step.what else { continue };
@@ -44,7 +47,8 @@ impl Said {
                 | MarkKind::Full
                 | MarkKind::Room
                 | MarkKind::LongestWrite
-                | MarkKind::LongestSync => {}
+                | MarkKind::LongestSync
+                | MarkKind::Waited => {}
                 // What a recovery gave back once is synced. One more may be on its way.
                 MarkKind::Opened => {
                     said.must.extend((0..counter).map(|counter| (writer, counter)));
@@ -99,7 +103,8 @@ fn window_ns(steps: &[Step], setting: Setting) -> u64 {
     let slowest = steps.iter().map(took).max().unwrap_or(0);
     // What a call may wait for: a commit of the journal that is on its way (its blocks, a flush, the record, a
     // flush), the same once more for its own, a segment's making (two writes and a flush).
-    let believed = 12 * slowest + 2 * stall + 100_000_000;
+    let waited = longest(MarkKind::Waited).unwrap_or(0);
+    let believed = 12 * slowest + 2 * stall + waited + 100_000_000;
     assert!(
         setting != Setting::Period || write.max(fsync) < believed,
         "the engine says that a write took {write} ns and a sync {fsync} ns, on a disk whose slowest call took {slowest} ns"

@@ -155,6 +155,8 @@ pub enum MarkKind {
     LongestWrite,
     /// So did the longest sync.
     LongestSync,
+    /// The shards' threads, and the kernel's that work for them, waited `counter` nanoseconds for a CPU, all in all.
+    Waited,
 }
 
 impl Mark {
@@ -172,10 +174,10 @@ impl Mark {
     }
 
     pub fn decode(bytes: &[u8; Self::BYTES]) -> Option<Self> {
-        use MarkKind::{Acked, Failed, Full, LongestSync, LongestWrite, Opened, Room, Stalled, Synced};
+        use MarkKind::{Acked, Failed, Full, LongestSync, LongestWrite, Opened, Room, Stalled, Synced, Waited};
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         Some(Self {
-            kind: *[Opened, Acked, Synced, Failed, Stalled, Full, Room, LongestWrite, LongestSync]
+            kind: *[Opened, Acked, Synced, Failed, Stalled, Full, Room, LongestWrite, LongestSync, Waited]
                 .get(usize::from(bytes[0]))?,
             shard: u16::from_le_bytes(bytes[2..4].try_into().expect("2 bytes")),
             writer: u32::from_le_bytes(bytes[4..8].try_into().expect("4 bytes")),

@@ -248,8 +248,24 @@ fn live(load: &Load, life: u32) -> Result<(), Error> {
         let counter = (longest_us.max() + 1) * 1_000;
         marker.mark(Mark { kind, writer: 0, counter, shard: 0, epoch: 0, seq: 0 });
     }
+    let counter = waited_for_cpu();
+    marker.mark(Mark { kind: MarkKind::Waited, writer: 0, counter, shard: 0, epoch: 0, seq: 0 });
     engine.close()?;
     failed.map_or(Ok(()), Err)
+}
+
+/// For how long the shards' threads, and the kernel's that carry out their calls, could have run and had no CPU.
+fn waited_for_cpu() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("this process's threads");
+    let waited = tasks.filter_map(|task| {
+        let task = task.ok()?.path();
+        let name = std::fs::read_to_string(task.join("comm")).ok()?;
+        let is_of_a_shard = name.starts_with("forebay-shard") || name.starts_with("iou-");
+        // Run, waited, times: nanoseconds, as the scheduler counts them.
+        let times = std::fs::read_to_string(task.join("schedstat")).ok()?;
+        is_of_a_shard.then(|| times.split(' ').nth(1)?.parse::<u64>().ok()).flatten()
+    });
+    waited.sum()
 }
 
 /// The period syncs all that was acknowledged, without being asked.
