@@ -365,7 +365,11 @@ fn what_is_behind_blocks_that_a_source_has_lost_is_followed() {
     until("b and c have what is left", || count(&b) == 119 && count(&c) == 119);
     equal(&a, &b);
     equal(&a, &c);
-    until("the links are even", || {
-        [&a, &b].iter().all(|node| status(node).links.iter().all(|link| link.is_up && link.behind_blocks == 0))
+    let is_even = |node: &Node, peer: &Site| {
+        status(node).links.iter().any(|link| link.is_up && link.peer == peer.store && link.behind_blocks == 0)
+    };
+    until("b and c are even", || is_even(&a, &site_b) && is_even(&b, &site_c));
+    until("no link has ended", || {
+        [&a, &b, &c].iter().all(|node| status(node).links.iter().all(|link| link.is_up && link.ended.is_none()))
     });
 }
