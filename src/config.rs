@@ -7,7 +7,7 @@ use std::{fmt, thread};
 use crate::error::Error;
 use crate::limits::{
     APPEND_DEADLINE_MS, FSYNC_PERIOD_MS, INTAKE_BYTES, INTAKE_SLOTS, SEGMENT_BYTES, SEGMENT_HEADER_BYTES,
-    SEGMENTS_AHEAD, SHARDS_MAX, SLOT_RESERVE_BYTES, VECTOR_SEGMENT_SHARE,
+    SEGMENTS_AHEAD, SHARDS_MAX, SHIPPED_DEADLINE_MS, SHIPPED_FOLLOWERS_MAX, SLOT_RESERVE_BYTES, VECTOR_SEGMENT_SHARE,
 };
 
 /// When an acknowledgement waits for fsync.
@@ -105,6 +105,8 @@ pub struct Config {
     pub(crate) batch_bytes_max: u64,
     pub(crate) wal_bytes_max: Option<u64>,
     pub(crate) append_deadline_ms: u64,
+    pub(crate) shipped_followers: u8,
+    pub(crate) shipped_deadline_ms: u64,
     pub(crate) buffer_bytes: u64,
     pub(crate) flush_period_ms: u64,
     pub(crate) hold_for_subscriber: bool,
@@ -143,6 +145,8 @@ impl Config {
             batch_bytes_max: 1 << 20,
             wal_bytes_max: None,
             append_deadline_ms: 30_000,
+            shipped_followers: 0,
+            shipped_deadline_ms: 10_000,
             buffer_bytes: 64 << 20,
             flush_period_ms: 30_000,
             hold_for_subscriber: false,
@@ -182,6 +186,10 @@ impl Config {
         wal_bytes_max: u64 => wal_bytes_max, Some;
         /// How long an append waits for room, in milliseconds; default 30,000.
         append_deadline_ms: u64 => append_deadline_ms;
+        /// Followers that have a block synced before it is acknowledged, at most 8; default 0: none is waited for.
+        shipped_followers: u8 => shipped_followers;
+        /// How long an acknowledgement waits for followers, in milliseconds; default 10,000.
+        shipped_deadline_ms: u64 => shipped_deadline_ms;
         /// Bytes after which a shard's blocks are handed to the store; default 64 MiB.
         buffer_bytes: u64 => buffer_bytes;
         /// Milliseconds after which a shard's blocks are handed to the store; default 30,000.
@@ -268,6 +276,8 @@ impl Config {
         within("intake_bytes", self.intake_bytes, INTAKE_BYTES)?;
         within("intake_slots", self.intake_slots, INTAKE_SLOTS)?;
         within("append_deadline_ms", self.append_deadline_ms, APPEND_DEADLINE_MS)?;
+        within("shipped_followers", self.shipped_followers.into(), 0..=SHIPPED_FOLLOWERS_MAX.into())?;
+        within("shipped_deadline_ms", self.shipped_deadline_ms, SHIPPED_DEADLINE_MS)?;
         within("block_bytes_max", self.block_bytes_max, 1..=self.segment_bytes / 4)?;
         within("batch_bytes_max", self.batch_bytes_max, 4096..=self.segment_bytes / 4)?;
         within("shards", self.shards_wanted() as u64, 1..=SHARDS_MAX as u64)?;

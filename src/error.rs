@@ -82,6 +82,14 @@ pub enum Why {
     /// The call came from a forked child.
     #[error("this process was forked after the store was opened; open it in the child's own process instead")]
     Forked,
+    /// More followers are to have it than there are.
+    #[error("an acknowledgement by {wanted} followers was asked for, and {known} are configured")]
+    TooFewFollowers {
+        /// How many are asked for.
+        wanted: u8,
+        /// How many there are.
+        known: usize,
+    },
     /// Larger than a block may be.
     #[error("a block of {bytes} bytes is larger than block_bytes_max = {max}")]
     TooLarge {
@@ -98,6 +106,30 @@ pub enum Why {
     NamesTooLong {
         /// Their length.
         bytes: usize,
+    },
+}
+
+/// Why it is not known what became of a block that was accepted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// Its shard failed first: it may or may not be there after the next open.
+    #[error(transparent)]
+    Fault(Arc<Fault>),
+    /// It is in this store's log, and too few followers had it in time.
+    #[error(
+        "{has} of {wanted} followers had it synced within {deadline_ms} ms. It is in the log of shard {shard} and goes to \
+         each as soon as it is linked; lost it can be with this site until then"
+    )]
+    NotShipped {
+        /// The shard.
+        shard: ShardId,
+        /// Followers that were asked for.
+        wanted: u8,
+        /// Those that had it.
+        has: u8,
+        /// The deadline that passed, in milliseconds.
+        deadline_ms: u64,
     },
 }
 
@@ -118,10 +150,9 @@ pub enum Error {
     /// The block was not taken.
     #[error(transparent)]
     Rejected(#[from] Box<Rejected>),
-    /// The block was accepted, and then its shard failed before it was as safe as asked: it may or
-    /// may not be there after the next open.
+    /// The block was accepted, and it did not become as safe as asked.
     #[error("unknown outcome: {0}")]
-    OutcomeUnknown(Arc<Fault>),
+    OutcomeUnknown(Unknown),
     /// An option is misplaced, unknown or out of its bounds.
     #[error("configuration: {0}")]
     Config(String),
@@ -195,7 +226,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::InUse { .. } => 73,
-            Self::Fault(_) | Self::OutcomeUnknown(_) | Self::Io { .. } => 74,
+            Self::Fault(_) | Self::OutcomeUnknown(Unknown::Fault(_)) | Self::Io { .. } => 74,
+            Self::OutcomeUnknown(Unknown::NotShipped { .. }) => 75,
             Self::Rejected(rejected) if matches!(rejected.why, Why::Fault(_)) => 74,
             Self::Rejected(rejected) if matches!(rejected.why, Why::NotActive(_)) => 75,
             Self::Config(_) => 2,

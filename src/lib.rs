@@ -36,7 +36,7 @@ pub mod wal;
 pub use config::{Config, IntakeRule, IoChoice, OnDamage, SyncPolicy};
 pub use data::store;
 pub use engine::{Engine, Status, Subscription, Ticket, Writer};
-pub use error::{Error, Fault, Rejected, Why};
+pub use error::{Error, Fault, Rejected, Unknown, Why};
 pub use recover::RecoveryReport;
 pub use shard::marks::Marks;
 pub use stats::Stats;

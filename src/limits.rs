@@ -40,6 +40,10 @@ pub const INTAKE_UNIT_BYTES: usize = 64;
 pub const FSYNC_PERIOD_MS: std::ops::RangeInclusive<u64> = 0..=180_000;
 /// The longest that an append waits for room: bounds of the option.
 pub const APPEND_DEADLINE_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
+/// Followers that an acknowledgement can wait for, at most.
+pub const SHIPPED_FOLLOWERS_MAX: u8 = 8;
+/// How long it waits for them, in milliseconds.
+pub const SHIPPED_DEADLINE_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
 
 /// Entry headers that one block may need at most, in bytes (fixed part, identity, names).
 pub const ENTRY_HEADER_BYTES_MAX: usize = 24 + 48 + NAMES_BYTES_MAX;

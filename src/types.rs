@@ -211,6 +211,10 @@ pub enum Durability {
     Synced,
     /// In the store's synced data: survives the log's deletion.
     Flushed,
+    /// Synced at so many followers (1 to 8): survives the loss of the site. Behind a power cut here a follower gives
+    /// back what only it has left, so this counts as more than the rest; where every acknowledgement waits for fsync
+    /// it is synced here, too.
+    Shipped(u8),
 }
 
 /// What the payload of a block is.

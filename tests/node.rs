@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::node::certs::{self, SiteFiles};
@@ -11,7 +13,9 @@ use forebay::node::control::{Request, ask};
 use forebay::node::{Node, NodeConfig, NodeStatus};
 use forebay::store::{Hold, Null};
 use forebay::types::Stream;
-use forebay::{Block, Config, Cursor, Engine, OnDamage};
+use forebay::{Block, Config, Cursor, Durability, Engine, Error, OnDamage, Status, Unknown};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_bytes_max = 65536\n\
                       intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 134217728\n";
@@ -19,6 +23,18 @@ const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_by
 fn small(dir: &Path) -> Config {
     let config = Config::new(dir).shards(2).segment_bytes(1 << 20).block_bytes_max(64 << 10);
     config.batch_bytes_max(64 << 10).intake_bytes(128 << 10).intake_slots(1024).wal_bytes_max(128 << 20)
+}
+
+/// A port that nobody has, of those that no connection is made from, and of which this process gives each once.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (std::process::id().wrapping_mul(101) as u16).wrapping_add(next) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A site: its folder, its store's id, where it listens.
@@ -29,6 +45,8 @@ struct Site {
     level: u8,
     /// What takes blocks out of the log.
     sink: &'static str,
+    /// More options of the engine.
+    engine: &'static str,
     /// More of the configuration.
     tls: String,
 }
@@ -42,23 +60,25 @@ impl Site {
         let engine = Engine::open_with(config, Box::new(Null)).expect("it opens");
         let store = engine.opening().origin.to_string();
         engine.close().expect("it closes");
-        // Free a moment ago, and used by nobody else in this process.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        Self { dir, store, port, level, sink: "log", tls: String::new() }
+        let port = free_port();
+        Self { dir, store, port, level, sink: "log", engine: "", tls: String::new() }
+    }
+
+    fn config(&self, role: &str, peers: &[&Self]) -> String {
+        let mut text = format!(
+            "dir = \"data\"\nstore = \"{}\"\n[engine]\nwal_level = {}\nwal_retention_period_s = 3600\n{ENGINE}{}\
+             [replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n{}",
+            self.sink, self.level, self.engine, self.port, self.tls
+        );
+        for peer in peers {
+            let (store, port) = (&peer.store, peer.port);
+            text += &format!("[[replication.peers]]\nstore = \"{store}\"\naddress = \"127.0.0.1:{port}\"\n");
+        }
+        text
     }
 
     fn start(&self, role: &str, peers: &[&Self]) -> Node {
-        let mut text = format!(
-            "dir = \"data\"\nstore = \"{}\"\n[engine]\nwal_level = {}\nwal_retention_period_s = 3600\n{ENGINE}\
-             [replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n",
-            self.sink, self.level, self.port
-        );
-        text += &self.tls;
-        for peer in peers {
-            text +=
-                &format!("[[replication.peers]]\nstore = \"{}\"\naddress = \"127.0.0.1:{}\"\n", peer.store, peer.port);
-        }
-        let config = NodeConfig::parse(&text, &self.dir).expect("a sound configuration");
+        let config = NodeConfig::parse(&self.config(role, peers), &self.dir).expect("a sound configuration");
         Node::start(&config).expect("it starts")
     }
 }
@@ -260,6 +280,23 @@ fn a_stranger_is_turned_away() {
     );
 }
 
+/// A certificate like this one, of the same authority, that was good until 2021.
+fn expired(folder: &Path, of: &SiteFiles) -> SiteFiles {
+    let text = |path: &Path| std::fs::read_to_string(path).expect("a file");
+    let authority = KeyPair::from_pem(&text(&folder.join("ca.key"))).expect("a key");
+    let mut signer = CertificateParams::default();
+    signer.distinguished_name = DistinguishedName::new();
+    signer.distinguished_name.push(DnType::CommonName, "forebay authority");
+    let issuer = Issuer::new(signer, authority);
+    let mut params = CertificateParams::new(vec![format!("{}.forebay", of.store)]).expect("parameters");
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::from_pem(&text(&of.key)).expect("a key");
+    let cert = folder.join("expired.pem");
+    std::fs::write(&cert, params.signed_by(&key, &issuer).expect("signed").pem()).expect("written");
+    SiteFiles { cert, ..of.clone() }
+}
+
 #[test]
 fn links_over_tls_are_those_of_the_stores_that_the_certificates_name() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
@@ -293,6 +330,12 @@ fn links_over_tls_are_those_of_the_stores_that_the_certificates_name() {
     until("another store's certificate is refused", || {
         ended(&b, "is not a peer of this store") || ended(&a, "certificate")
     });
+    assert!(status(&a).refuses.is_some(), "a has heard from nobody");
+    b.stop().expect("it stops");
+    let expired = expired(&folder, &files[1]);
+    site_b.tls = tls(&expired);
+    let b = site_b.start("standby", &[&site_a]);
+    until("one that has expired is refused", || ended(&b, "xpired") || ended(&a, "xpired"));
     assert!(status(&a).refuses.is_some(), "a has heard from nobody");
     b.stop().expect("it stops");
     site_b.tls = tls(&files[1]);
@@ -372,4 +415,87 @@ fn what_is_behind_blocks_that_a_source_has_lost_is_followed() {
     until("no link has ended", || {
         [&a, &b, &c].iter().all(|node| status(node).links.iter().all(|link| link.is_up && link.ended.is_none()))
     });
+}
+
+#[test]
+fn an_acknowledgement_can_wait_for_followers() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (mut site_a, site_b) = (Site::new(home.path(), "a", 1), Site::new(home.path(), "b", 1));
+    site_a.engine = "shipped_deadline_ms = 300\n";
+    let b = site_b.start("standby", &[&site_a]);
+    let a = site_a.start("active", &[&site_b]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    let writer = a.engine().writer("plant7").expect("a writer");
+    let block = |text: &'static str| Block::raw("blobs", text.as_bytes());
+    // Each asks for what it needs.
+    let shipped = writer.append_with(block("one"), Durability::Shipped(1)).expect("b has it");
+    assert_eq!(a.engine().status_of(&shipped).expect("known"), Status::Durable(Durability::Shipped(1)));
+    assert_eq!(count(&b), 1);
+    let told = writer.append_with(block("two"), Durability::Shipped(2)).expect_err("there is one follower");
+    assert_eq!(told.to_string(), "an acknowledgement by 2 followers was asked for, and 1 are configured");
+    b.stop().expect("it stops");
+
+    // Accepted, and in one place only.
+    let told = writer.append_with(block("three"), Durability::Shipped(1)).expect_err("b is away");
+    assert!(told.to_string().starts_with("unknown outcome: 0 of 1 followers had it synced within 300 ms."), "{told}");
+    assert_eq!(told.exit_code(), 75);
+    let receipt = writer.append(block("four")).expect("who does not ask does not wait");
+    let told = a.engine().wait(&receipt, Durability::Shipped(1)).expect_err("b is away");
+    assert!(matches!(told, Error::OutcomeUnknown(Unknown::NotShipped { wanted: 1, has: 0, .. })), "{told}");
+    let b = site_b.start("standby", &[&site_a]);
+    until("b is back", || a.engine().wait(&receipt, Durability::Shipped(1)).is_ok());
+    assert_eq!(count(&b), 3);
+
+    // A store whose every acknowledgement waits; receipts of an earlier opening can be asked about.
+    a.stop().expect("it stops");
+    site_a.engine = "shipped_deadline_ms = 300\nshipped_followers = 1\n";
+    let a = site_a.start("active", &[&site_b]);
+    until("a has heard from b", || status(&a).refuses.is_none());
+    a.engine().wait(&receipt, Durability::Shipped(1)).expect("b has had it");
+    let writer = a.engine().writer("plant7").expect("a writer");
+    writer.append(block("five")).expect("b has it");
+    assert_eq!(count(&b), 4);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(writer.append_async(block("six"))).expect("b has it");
+    writer.submit(block("seven")).expect("accepted").wait().expect("b has it");
+    assert_eq!(count(&b), 6);
+    b.stop().expect("it stops");
+    // No runtime keeps the time for this one: the shard's thread does.
+    let told = runtime.block_on(writer.append_async(block("eight"))).expect_err("b is away");
+    assert!(told.to_string().starts_with("unknown outcome: 0 of 1"), "{told}");
+    let told = writer.submit(block("nine")).expect("accepted").wait().expect_err("b is away");
+    assert!(told.to_string().starts_with("unknown outcome: 0 of 1"), "{told}");
+    a.stop().expect("it stops");
+}
+
+#[test]
+fn a_node_whose_shard_has_stopped_ends_with_an_error_and_goes_on_when_started_again() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let (site_a, site_b) = (Site::new(home.path(), "a", 1), Site::new(home.path(), "b", 1));
+    let a = site_a.start("active", &[&site_b]);
+    let config = site_b.dir.join("node.toml");
+    std::fs::write(&config, site_b.config("standby", &[&site_a])).expect("written");
+    let serve = || {
+        // The signal that comes with the limit would kill it.
+        let line = format!("trap '' XFSZ; exec {} serve --config \"$0\"", env!("CARGO_BIN_EXE_forebay"));
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]).arg(&config).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().expect("it starts")
+    };
+    let b = serve();
+    until("a has heard from b", || status(&a).refuses.is_none());
+    append(&a, "before", 10);
+    until("b has them", || status(&a).links.iter().any(|link| link.is_up && link.behind_blocks == 0));
+    // No file of it can be written beyond its first bytes.
+    let pid = Pid::from_child(&b);
+    prlimit(Some(pid), Resource::Fsize, Rlimit { current: Some(1), maximum: Some(1) }).expect("a limit");
+    append(&a, "behind", 10);
+    let ended = b.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(74), "{told}");
+    assert!(told.contains("fatal: ") && told.contains("Restart to recover"), "{told}");
+    let mut b = serve();
+    until("b has all", || status(&a).links.iter().any(|link| link.is_up && link.behind_blocks == 0));
+    kill_process(Pid::from_child(&b), Signal::TERM).expect("told");
+    assert!(b.wait().expect("it ends").success());
 }

@@ -224,6 +224,24 @@ impl Link {
         Ok(())
     }
 
+    /// What counts as shipped the follower has synced.
+    fn check_shipped(&self, sites: &[Site]) {
+        let (from, to) = (&sites[self.from], &sites[self.to]);
+        let synced = |stream: Stream| {
+            let shards = to.shards.iter().zip(&to.synced);
+            let of = shards.flat_map(|(shard, synced)| &shard[..*synced]).filter(|block| block.stream == stream);
+            of.map(|block| block.behind.seq).max().unwrap_or_default()
+        };
+        for (index, shard) in from.shards.iter().enumerate() {
+            let shipped = self.sender.shipped(ShardId(index as u16)).0 as usize;
+            // What the follower accepts now it has, and may count as shipped before its log is read from there on.
+            let of_others = |block: &&Block| Opening::of(&block.stream) != Opening::of(&to.own(0));
+            for block in shard[..shipped].iter().filter(of_others) {
+                assert!(synced(block.stream) >= block.behind.seq, "{:?} counts as shipped", block.stream);
+            }
+        }
+    }
+
     /// The follower takes in a frame; how many ends it adopts.
     fn take(&mut self, site: &mut Site, bytes: &[u8]) -> Result<u64, Refused> {
         let entries = match frame(bytes) {
@@ -323,6 +341,7 @@ fn history(seed: u64) -> Counts {
                 let from = &sites[link.from];
                 let shard = chance.below(from.shards.len() as u64) as usize;
                 link.show(from, shard, 1 + chance.below(9) as usize).expect("one history of each stream");
+                links[index].check_shipped(&sites);
             }
             14..=16 => {
                 let index = chance.below(links.len() as u64) as usize;
@@ -347,6 +366,7 @@ fn history(seed: u64) -> Counts {
             _ => {
                 let index = chance.below(links.len() as u64) as usize;
                 links[index].hear();
+                links[index].check_shipped(&sites);
             }
         }
     }

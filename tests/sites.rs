@@ -277,7 +277,7 @@ impl Link {
             while !self.acks.is_empty() {
                 self.hear();
             }
-            if self.out.behind_blocks() == 0 && self.out.bytes_unacked() == 0 {
+            if self.out.behind().blocks == 0 && self.out.bytes_unacked() == 0 {
                 return;
             }
             assert!(
@@ -285,7 +285,7 @@ impl Link {
                 "{} to {}: {} blocks behind",
                 self.from,
                 self.to,
-                self.out.behind_blocks()
+                self.out.behind().blocks
             );
             std::thread::sleep(Duration::from_micros(200));
         }

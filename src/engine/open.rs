@@ -14,7 +14,7 @@ use crate::engine::identity::{Identity, StoreLock, replace_file};
 use crate::engine::inner::Inner;
 use crate::engine::subscription::Subscription;
 use crate::engine::writer::Writer;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::io::clock::random_u64;
 use crate::io::disk::{Disk, is_no_space};
 use crate::io::folder::DirFolder;
@@ -225,6 +225,12 @@ impl Engine {
         self.inner.shards.iter().map(|shard| shard.marks()).collect()
     }
 
+    /// Why a shard has stopped, if one has: it acknowledges nothing more until the store is opened again.
+    #[must_use]
+    pub fn fault(&self) -> Option<Arc<Fault>> {
+        self.inner.shards.iter().find_map(|shard| shard.shared.fault())
+    }
+
     /// Counters since open.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -262,6 +268,7 @@ impl Engine {
             return Err(Error::UnknownReceipt);
         }
         Ok(Status::Durable(match receipt.seq {
+            seq if shard.shared.shipping.count(seq) > 0 => Durability::Shipped(shard.shared.shipping.count(seq)),
             seq if seq <= marks.flushed => Durability::Flushed,
             seq if seq <= marks.synced => Durability::Synced,
             seq if seq <= marks.written => Durability::Written,
@@ -272,7 +279,8 @@ impl Engine {
     /// Waits until a receipt's block is as safe as asked; waiting for `Synced` starts a sync.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] where its shard failed first, [`Error::UnknownReceipt`].
+    /// [`Error::OutcomeUnknown`] where its shard failed first, or too few followers had it within
+    /// `shipped_deadline_ms`; [`Error::UnknownReceipt`].
     pub fn wait(&self, receipt: &Receipt, durability: Durability) -> Result<(), Error> {
         self.inner.not_forked()?;
         let shard = self.inner.shard_of(receipt)?;
@@ -280,6 +288,10 @@ impl Engine {
             return shard.wait(receipt.seq, durability);
         }
         match self.status_of(receipt)? {
+            // It is somewhere in what was there at the open.
+            Status::Durable(_) if matches!(durability, Durability::Shipped(_)) => {
+                shard.wait(shard.marks().accepted, durability)
+            }
             Status::Durable(_) => Ok(()),
             Status::Lost => Err(Error::UnknownReceipt),
         }
@@ -533,6 +545,7 @@ impl Opening {
             folder: self.folder,
             before,
             gaps,
+            shipped_deadline: Duration::from_millis(config.shipped_deadline_ms),
         };
         let thread = ShardThread { shard: self.shard, core, disk, consumer, ring, shared, retention, cpu: None };
         Ok(Started { handle, thread, report, io })

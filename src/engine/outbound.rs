@@ -1,8 +1,10 @@
 //! [`Outbound`]: what this store has for one follower, read from its log.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use crate::config::SyncPolicy;
 use crate::engine::inner::Inner;
@@ -21,6 +23,10 @@ use crate::wal::entry::{Absent, Entry, EntryKind};
 const WINDOW_BYTES: usize = 16 << 20;
 /// Blocks of one shard before it is the next one's turn.
 const TURN_BLOCKS: usize = 256;
+/// A follower's lag is known within so much.
+pub const AGES_APART: Duration = Duration::from_millis(5);
+/// Moments that are kept for it; where there are more, every other one is forgotten.
+const AGES_MAX: usize = 4096;
 /// Turns of one call: what the follower has already is read, too, and who calls has other things to do.
 const TURNS_MAX: usize = 16;
 
@@ -29,6 +35,22 @@ const TURNS_MAX: usize = 16;
 pub struct Retained {
     inner: Arc<Inner>,
     id: u64,
+    ages: Mutex<VecDeque<Age>>,
+}
+
+/// What had been accepted at a moment, by shard.
+struct Age {
+    at: Instant,
+    accepted: Box<[Seq]>,
+}
+
+/// How far a follower is behind, linked or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Blocks and voids that this store has accepted and that the follower has not acknowledged.
+    pub blocks: u64,
+    /// Since when the oldest of them are there, within [`AGES_APART`] and as far as was looked.
+    pub since: Option<Instant>,
 }
 
 impl Retained {
@@ -37,8 +59,37 @@ impl Retained {
         let id = inner.next_reader.fetch_add(1, Ordering::Relaxed) as u64;
         for shard in inner.shards.iter() {
             shard.shared.hold(id, Some(Seq(0)));
+            shard.shared.shipping.shipped(id, Seq(0));
         }
-        Self { inner, id }
+        Self { inner, id, ages: Mutex::default() }
+    }
+
+    /// How far the follower is behind. To be called now and then: between two calls nobody knows how old a block is.
+    #[must_use]
+    pub fn behind(&self) -> Behind {
+        let shards = || self.inner.shards.iter();
+        let (now, accepted) = (Instant::now(), shards().map(|shard| shard.marks().accepted).collect::<Box<[Seq]>>());
+        let shipped: Box<[Seq]> = shards().map(|shard| shard.shared.shipping.of(self.id)).collect();
+        let missing = |accepted: &[Seq]| {
+            accepted.iter().zip(&shipped).map(|(accepted, shipped)| accepted.0.saturating_sub(shipped.0)).sum::<u64>()
+        };
+        let blocks = missing(&accepted);
+        let mut ages = self.ages.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was there when nothing is missing of it is of no account any more.
+        while ages.front().is_some_and(|age| missing(&age.accepted) == 0) {
+            ages.pop_front();
+        }
+        if blocks > 0 && ages.back().is_none_or(|last| now.duration_since(last.at) >= AGES_APART) {
+            if ages.len() == AGES_MAX {
+                let mut nth = 0;
+                ages.retain(|_| {
+                    nth += 1;
+                    nth % 2 == 1
+                });
+            }
+            ages.push_back(Age { at: now, accepted });
+        }
+        Behind { blocks, since: ages.front().filter(|_| blocks > 0).map(|age| age.at) }
     }
 
     /// A link to the follower that begins now; `follower` is the opening that it has said it is.
@@ -52,6 +103,7 @@ impl Retained {
 
     fn upto(&self, shard: &ShardHandle, seq: Seq) {
         shard.shared.hold(self.id, Some(seq));
+        shard.shared.shipping.shipped(self.id, seq);
     }
 }
 
@@ -62,6 +114,7 @@ impl Drop for Retained {
         }
         for shard in self.inner.shards.iter() {
             shard.shared.hold(self.id, None);
+            shard.shared.shipping.gone(self.id);
         }
     }
 }
@@ -189,11 +242,10 @@ impl Outbound {
         Poll::Pending
     }
 
-    /// Blocks and voids of this store's log that may have left it and that the follower has not acknowledged.
+    /// How far the follower is behind.
     #[must_use]
-    pub fn behind_blocks(&self) -> u64 {
-        let shards = self.inner.shards.iter();
-        shards.map(|shard| shard.marks().written.0.saturating_sub(self.sender.shipped(shard.shard).0)).sum()
+    pub fn behind(&self) -> Behind {
+        self.retained.behind()
     }
 
     /// Bytes that were sent and are not acknowledged.

@@ -16,6 +16,12 @@ impl Engine {
         Opening::of(&self.inner.shards[0].own)
     }
 
+    /// The largest payload in bytes that is taken.
+    #[must_use]
+    pub fn block_bytes_max(&self) -> u64 {
+        self.inner.config.block_bytes_max
+    }
+
     /// Says whether blocks of clients are accepted: for a store that replicates, and is not always the active one.
     /// Nothing that is claimed behind this call gets in where they are not; who waits for room is refused. What comes
     /// from other stores is taken all the same.

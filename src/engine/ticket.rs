@@ -4,9 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use crate::engine::inner::Inner;
 use crate::error::Error;
+use crate::shard::handle::ShardHandle;
+use crate::shard::shipping::Waiting;
 use crate::shard::waiters::{Mark, Parked, Waited};
 use crate::types::{Durability, Receipt};
 
@@ -16,13 +19,25 @@ pub struct Ticket {
     inner: Arc<Inner>,
     shard: usize,
     receipt: Receipt,
-    durability: Durability,
-    parked: Parked,
+    waits: Waits,
+}
+
+/// What it waits for.
+enum Waits {
+    Mark(Durability, Parked),
+    Followers(u8, Instant, Waiting),
 }
 
 impl Ticket {
     pub(crate) fn new(inner: Arc<Inner>, shard: usize, receipt: Receipt, durability: Durability) -> Self {
-        Self { inner, shard, receipt, durability, parked: Parked::default() }
+        let waits = match durability {
+            Durability::Shipped(followers) => {
+                let deadline = Instant::now() + inner.shards[shard].shipped_deadline;
+                Waits::Followers(followers, deadline, Waiting::default())
+            }
+            durability => Waits::Mark(durability, Parked::default()),
+        };
+        Self { inner, shard, receipt, waits }
     }
 
     /// Where the block stands; known before it is safe.
@@ -34,20 +49,25 @@ impl Ticket {
     /// Waits for the acknowledgement.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] where the shard failed first.
+    /// [`Error::OutcomeUnknown`] where the shard failed first, or too few followers had the block in time.
     pub fn wait(self) -> Result<Receipt, Error> {
         self.inner.not_forked()?;
-        self.inner.shards[self.shard].wait(self.receipt.seq, self.durability)?;
+        let (shard, seq) = (&self.inner.shards[self.shard], self.receipt.seq);
+        match self.waits {
+            Waits::Mark(durability, _) => shard.wait(seq, durability)?,
+            Waits::Followers(followers, deadline, _) => {
+                shard.shipped(seq, followers, shard.shared.shipping.wait(followers, seq, deadline))?;
+            }
+        }
         Ok(self.receipt)
     }
 
-    fn mark(inner: &Inner, shard: usize, durability: Durability) -> Option<&Mark> {
-        let shared = &inner.shards[shard].shared;
+    fn mark(shard: &ShardHandle, durability: Durability) -> Option<&Mark> {
         match durability {
-            Durability::Accepted => None,
-            Durability::Written => Some(&shared.written),
-            Durability::Synced => Some(&shared.synced),
-            Durability::Flushed => Some(&shared.flushed),
+            Durability::Accepted | Durability::Shipped(_) => None,
+            Durability::Written => Some(&shard.shared.written),
+            Durability::Synced => Some(&shard.shared.synced),
+            Durability::Flushed => Some(&shard.shared.flushed),
         }
     }
 }
@@ -58,23 +78,37 @@ impl Future for Ticket {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         this.inner.not_forked()?;
-        let Some(mark) = Self::mark(&this.inner, this.shard, this.durability) else {
-            return Poll::Ready(Ok(this.receipt));
-        };
-        match mark.poll(this.receipt.seq, &mut this.parked, context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Waited::Reached) => Poll::Ready(Ok(this.receipt)),
-            Poll::Ready(Waited::TimedOut | Waited::Failed) => Poll::Ready(Err(this.inner.shards[this.shard].unknown())),
+        let (shard, receipt) = (&this.inner.shards[this.shard], this.receipt);
+        match &mut this.waits {
+            Waits::Mark(durability, parked) => {
+                let Some(mark) = Self::mark(shard, *durability) else { return Poll::Ready(Ok(receipt)) };
+                mark.poll(receipt.seq, parked, context).map(|waited| match waited {
+                    Waited::Reached => Ok(receipt),
+                    Waited::TimedOut | Waited::Failed => Err(shard.unknown()),
+                })
+            }
+            Waits::Followers(followers, deadline, waiting) => {
+                let (of, shared) = ((*followers, receipt.seq), &shard.shared);
+                let waited = shared.shipping.poll(of, *deadline, waiting, context, || shared.wake());
+                waited.map(|waited| shard.shipped(receipt.seq, *followers, waited).map(|()| receipt))
+            }
         }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(mark) = Self::mark(&self.inner, self.shard, self.durability)
-            && !self.inner.is_forked()
-        {
-            mark.unpark(&mut self.parked);
+        if self.inner.is_forked() {
+            return;
+        }
+        let shard = &self.inner.shards[self.shard];
+        match &mut self.waits {
+            Waits::Mark(durability, parked) => {
+                if let Some(mark) = Self::mark(shard, *durability) {
+                    mark.unpark(parked);
+                }
+            }
+            Waits::Followers(followers, _, waiting) => shard.shared.shipping.forget(*followers, waiting),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::config::SyncPolicy;
 use crate::engine::inner::Inner;
 use crate::engine::ticket::Ticket;
 use crate::error::{Error, Rejected, Why};
-use crate::limits::NAMES_BYTES_MAX;
+use crate::limits::{NAMES_BYTES_MAX, SHIPPED_FOLLOWERS_MAX};
 use crate::shard::handle::ShardHandle;
 use crate::shard::ring::{Closed, Refused};
 use crate::types::{Block, BlockKind, Durability, Receipt, Seq, mix64};
@@ -43,12 +43,13 @@ impl Writer {
     }
 
     /// Appends a block and waits for its acknowledgement: at (2, 0) until it is synced, else until
-    /// it is accepted. Waits for room at most `append_deadline_ms`; where the store is slower than its
+    /// it is accepted; with `shipped_followers` until so many followers have it synced. Waits for room at most `append_deadline_ms`; where the store is slower than its
     /// writers and has let a quarter of the log's bound fill up, also up to a second for its turn.
     ///
     /// # Errors
     /// [`Error::Rejected`] gives the block back: nothing of it was logged.
-    /// [`Error::OutcomeUnknown`]: it was accepted, and its shard failed before it was safe.
+    /// [`Error::OutcomeUnknown`]: it was accepted, and its shard failed before it was safe, or too few followers had it
+    /// within `shipped_deadline_ms`.
     pub fn append(&self, block: Block) -> Result<Receipt, Error> {
         self.append_with(block, self.acknowledged())
     }
@@ -59,7 +60,7 @@ impl Writer {
     /// As [`append`](Self::append).
     pub fn append_with(&self, block: Block, durability: Durability) -> Result<Receipt, Error> {
         let shard = self.shard();
-        if let Err(why) = self.check(&block) {
+        if let Err(why) = self.check(&block).and_then(|()| self.can_be(durability)) {
             return Err(rejected(block, why));
         }
         shard.shared.pace.wait(block.payload.len(), Duration::from_millis(self.inner.config.append_deadline_ms));
@@ -72,7 +73,9 @@ impl Writer {
         };
         match published {
             Ok(seq) => {
-                shard.wait(seq, durability.max(self.acknowledged()))?;
+                // One of the two need not come with the other.
+                shard.wait(seq, self.acknowledged())?;
+                shard.wait(seq, durability)?;
                 Ok(self.receipt(seq))
             }
             Err(refused) => Err(rejected(block, self.why(refused))),
@@ -84,7 +87,7 @@ impl Writer {
     /// # Errors
     /// The block comes back with the reason; nothing of it was logged.
     pub fn submit(&self, block: Block) -> Result<Ticket, Rejected> {
-        if let Err(why) = self.check(&block) {
+        if let Err(why) = self.check(&block).and_then(|()| self.can_be(self.acknowledged())) {
             return Err(Rejected { block, why });
         }
         let mut entry = self.entry(&block);
@@ -99,7 +102,7 @@ impl Writer {
     /// # Errors
     /// As [`append`](Self::append).
     pub async fn append_async(&self, block: Block) -> Result<Receipt, Error> {
-        if let Err(why) = self.check(&block) {
+        if let Err(why) = self.check(&block).and_then(|()| self.can_be(self.acknowledged())) {
             return Err(rejected(block, why));
         }
         let mut entry = self.entry(&block);
@@ -128,6 +131,7 @@ impl Writer {
     /// What an acknowledgement means under the store's policy.
     fn acknowledged(&self) -> Durability {
         match self.inner.policy {
+            _ if self.inner.config.shipped_followers > 0 => Durability::Shipped(self.inner.config.shipped_followers),
             SyncPolicy::Each => Durability::Synced,
             _ if self.shard().ring.is_shared_file() => Durability::Accepted,
             _ => Durability::Written,
@@ -140,6 +144,14 @@ impl Writer {
 
     fn receipt(&self, seq: Seq) -> Receipt {
         Receipt { stream: self.shard().own, seq }
+    }
+
+    /// There are as many followers as are asked for.
+    #[inline]
+    fn can_be(&self, durability: Durability) -> Result<(), Why> {
+        let Durability::Shipped(wanted) = durability.max(self.acknowledged()) else { return Ok(()) };
+        let known = self.shard().shared.shipping.known().min(usize::from(SHIPPED_FOLLOWERS_MAX));
+        if usize::from(wanted) > known { Err(Why::TooFewFollowers { wanted, known }) } else { Ok(()) }
     }
 
     #[inline]

@@ -109,6 +109,8 @@ engine_options! {
     batch_bytes_max: u64,
     wal_bytes_max: u64,
     append_deadline_ms: u64,
+    shipped_followers: u8,
+    shipped_deadline_ms: u64,
     buffer_bytes: u64,
     flush_period_ms: u64,
     intake_dir: PathBuf,
@@ -199,6 +201,10 @@ impl NodeConfig {
         }
         this.replication.check()?;
         this.engine().check().map_err(|error| error.to_string())?;
+        let (wanted, peers) = (this.engine.shipped_followers.unwrap_or(0), this.replication.peers.len());
+        if usize::from(wanted) > peers {
+            return Err(format!("shipped_followers = {wanted}, and there are {peers} peers that could follow"));
+        }
         Ok(this)
     }
 
@@ -273,6 +279,7 @@ mod tests {
             ("dir = \"d\"\n[[replication.peers]]\nstore = \"x\"".to_owned(), "'x' is no store's id"),
             (format!("dir = \"d\"\n{peer}address = \"192.0.2.1:1\""), "beyond loopback"),
             (format!("dir = \"d\"\n{peer}{peer}"), "is there twice"),
+            (format!("dir = \"d\"\n[engine]\nshipped_followers = 2\n{peer}"), "shipped_followers = 2, and there are 1"),
         ] {
             let told = NodeConfig::parse(&text, Path::new("")).expect_err(&text);
             assert!(told.contains(says), "{text}: {told}");

@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::node::home::Home;
 use crate::node::role_file;
 use crate::repl::role::Roles;
-use crate::repl::wire::{Role, Stand};
+use crate::repl::wire::Stand;
 use crate::types::StoreId;
 
 const NAME: &str = "control.sock";
@@ -42,16 +42,19 @@ pub enum Request {
     Promote,
     /// To be a standby.
     Demote,
+    /// To be one of several that accept.
+    Share,
 }
 
 impl Request {
-    const ALL: [Self; 3] = [Self::Status, Self::Promote, Self::Demote];
+    const ALL: [Self; 4] = [Self::Status, Self::Promote, Self::Demote, Self::Share];
 
     const fn word(self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Promote => "promote",
             Self::Demote => "demote",
+            Self::Share => "share",
         }
     }
 }
@@ -118,6 +121,7 @@ fn answer(home: &Home, request: &[u8]) -> Value {
         Some(Request::Status) => Ok(()),
         Some(Request::Promote) => home.promote(),
         Some(Request::Demote) => home.demote(),
+        Some(Request::Share) => home.share(),
         None => Err(Error::Config(format!("'{}' is no request", word.trim_end()))),
     };
     match done {
@@ -162,17 +166,17 @@ fn at_rest(dir: &Path, identity: &Identity, request: Request) -> Result<Value, E
     let store = identity.store();
     let _lock = match request {
         Request::Status => None,
-        Request::Promote | Request::Demote => Some(StoreLock::take(dir)?),
+        Request::Promote | Request::Demote | Request::Share => Some(StoreLock::take(dir)?),
     };
     let stand = role_file::read(dir)?;
     let is_default = stand.is_none();
-    // As a node would make it that finds none.
-    let stand = stand.unwrap_or(Stand { role: Role::Active, active: store, ..Stand::default() });
+    let stand = stand.unwrap_or_default();
     let mut roles = Roles::new(store, stand, false);
     match request {
         Request::Status => {}
         Request::Promote => roles.promote(),
         Request::Demote => roles.demote(),
+        Request::Share => roles.share(),
     }
     if request != Request::Status {
         role_file::write(dir, roles.stand())?;

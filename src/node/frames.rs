@@ -36,7 +36,11 @@ async fn read(from: &mut (impl AsyncRead + Unpin), payload_max: usize) -> Result
     fill(from, &mut head).await?;
     let (_, length) = header(&head)?;
     if length > payload_max {
-        return Err(Ended::protocol("the first frame is too long"));
+        let text = format!(
+            "a frame of {length} bytes, where at most {payload_max} may come; if blocks of the source are larger than \
+             block_bytes_max admits here, raise it"
+        );
+        return Err(Ended::protocol(&text));
     }
     let mut payload = vec![0; length];
     match timeout(FRAME, fill(from, &mut payload)).await {
@@ -83,12 +87,12 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Reads from here on.
-    pub(super) fn new(mut from: ReadHalf<Connection>) -> Self {
+    /// Reads frames with payloads of at most so many bytes from here on.
+    pub(super) fn new(mut from: ReadHalf<Connection>, payload_max: usize) -> Self {
         let (sender, frames) = mpsc::channel(AHEAD);
         let task = spawn_local(async move {
             loop {
-                let frame = read(&mut from, usize::MAX).await;
+                let frame = read(&mut from, payload_max).await;
                 let is_last = frame.is_err();
                 if sender.send(frame).await.is_err() || is_last {
                     return;

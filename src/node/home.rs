@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -33,7 +34,10 @@ pub(super) struct Home {
     stand: watch::Sender<Stand>,
     links: RefCell<BTreeMap<(StoreId, u8), LinkStatus>>,
     behind_since: RefCell<HashMap<(StoreId, u8), Instant>>,
+    moved: RefCell<HashMap<(StoreId, u8), u64>>,
     followers: RefCell<HashMap<StoreId, (u64, Rc<Notify>)>>,
+    /// Told when a peer has dialled: it is there.
+    there: HashMap<StoreId, Notify>,
     /// The log, for each peer, from what it has not got on.
     retained: HashMap<StoreId, Arc<Retained>>,
     last_session: Cell<u64>,
@@ -52,6 +56,7 @@ impl Home {
         let opening = engine.opening();
         let shards = engine.marks().len() as u16;
         let (stand, _) = watch::channel(roles.stand());
+        let there = peers.iter().map(|peer| (peer.store, Notify::new())).collect();
         Self {
             engine,
             opening,
@@ -63,7 +68,9 @@ impl Home {
             stand,
             links: RefCell::default(),
             behind_since: RefCell::default(),
+            moved: RefCell::default(),
             followers: RefCell::default(),
+            there,
             retained,
             last_session: Cell::new(0),
             unwritten: Cell::new(false),
@@ -112,6 +119,10 @@ impl Home {
         self.change(Roles::demote)
     }
 
+    pub(super) fn share(&self) -> Result<(), Error> {
+        self.change(Roles::share)
+    }
+
     fn change(&self, change: fn(&mut Roles)) -> Result<(), Error> {
         let before = self.roles.borrow().clone();
         change(&mut self.roles.borrow_mut());
@@ -144,6 +155,9 @@ impl Home {
 
     /// A follower begins a link: of two the newer counts. The answer tells when it is no more.
     pub(super) fn begin(&self, follower: StoreId, session: u64) -> Result<Rc<Notify>, Ended> {
+        if let Some(there) = self.there.get(&follower) {
+            there.notify_waiters();
+        }
         let mut followers = self.followers.borrow_mut();
         if let Some((before, newer)) = followers.get(&follower) {
             if session <= *before {
@@ -156,12 +170,23 @@ impl Home {
         Ok(notify)
     }
 
-    /// The link that began so is over: what comes next counts whatever its clock says.
-    pub(super) fn end(&self, follower: StoreId, session: u64) {
+    /// Waits until this peer has dialled.
+    pub(super) async fn has_dialled(&self, peer: StoreId) {
+        match self.there.get(&peer) {
+            Some(there) => there.notified().await,
+            None => pending().await,
+        }
+    }
+
+    /// The link that began so is over: what comes next counts whatever its clock says. False where a newer one has
+    /// begun already.
+    pub(super) fn end(&self, follower: StoreId, session: u64) -> bool {
         let mut followers = self.followers.borrow_mut();
-        if followers.get(&follower).is_some_and(|(of, _)| *of == session) {
+        let was_last = followers.get(&follower).is_some_and(|(of, _)| *of == session);
+        if was_last {
             followers.remove(&follower);
         }
+        was_last
     }
 
     /// A link to a peer that follows.
@@ -181,17 +206,36 @@ impl Home {
         self.links.borrow_mut().insert(key, status);
     }
 
+    /// So that it is known how old what a follower lacks is, be it linked or not.
+    pub(super) fn look(&self) {
+        for retained in self.retained.values() {
+            let _ = retained.behind();
+        }
+    }
+
+    /// So many bytes of blocks more went over a link.
+    pub(super) fn moved(&self, peer: StoreId, way: Way, bytes: usize) {
+        *self.moved.borrow_mut().entry((peer, way as u8)).or_default() += bytes as u64;
+    }
+
     /// The link is over.
     pub(super) fn ended(&self, peer: StoreId, way: Way, address: &str, why: &Ended) {
         let before = self.links.borrow().get(&(peer, way as u8)).cloned();
-        let behind = before.map_or((0, 0), |link| (link.behind_blocks, link.behind_bytes));
-        let up = LinkStatus::up(peer, way, address, behind);
-        self.report(peer, LinkStatus { is_up: false, ended: Some(why.to_string()), ..up });
+        let behind_blocks = before.map_or(0, |link| link.behind_blocks);
+        let up = LinkStatus::up(peer, way, address);
+        self.report(peer, LinkStatus { is_up: false, ended: Some(why.to_string()), behind_blocks, ..up });
     }
 
     fn as_of_now(&self, key: &(StoreId, u8), link: &LinkStatus) -> LinkStatus {
-        let since = self.behind_since.borrow().get(key).copied();
-        LinkStatus { behind_ms: since.map_or(0, |since| since.elapsed().as_millis() as u64), ..link.clone() }
+        let mut link = link.clone();
+        let mut since = self.behind_since.borrow().get(key).copied();
+        if let Some(retained) = self.retained.get(&key.0).filter(|_| link.way == Way::Out) {
+            let behind = retained.behind();
+            (link.behind_blocks, since) = (behind.blocks, behind.since);
+        }
+        let behind_ms = since.map_or(0, |since| since.elapsed().as_millis() as u64);
+        let moved_bytes = self.moved.borrow().get(key).copied().unwrap_or_default();
+        LinkStatus { behind_ms, moved_bytes, ..link }
     }
 
     pub(super) fn status(&self) -> NodeStatus {
@@ -209,6 +253,7 @@ impl Home {
             term: stand.term.0,
             active: (stand.active != StoreId::default()).then(|| stand.active.to_string()),
             refuses: accepts.err().map(|why| why.to_string()),
+            fault: self.engine.fault().map(|fault| fault.to_string()),
             listen: self.listen,
             shards: self.engine.marks().into_iter().map(marks).collect(),
             links: self.links.borrow().iter().map(|(key, link)| self.as_of_now(key, link)).collect(),

@@ -11,7 +11,6 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::engine::inbound::Inbound;
-use crate::engine::outbound::Outbound;
 use crate::node::config::Peer;
 use crate::node::ended::Ended;
 use crate::node::frames::{Connection, HEARTBEAT, Incoming, Outgoing, read_first, write};
@@ -19,7 +18,9 @@ use crate::node::home::{Home, superseded};
 use crate::node::status::{LinkStatus, Way};
 use crate::node::tls::Names;
 use crate::repl::link_error::LinkError;
-use crate::repl::wire::{Bye, Entries, Frame, Heartbeat, Hello, Reason, Stand, TEXT_BYTES_MAX};
+use crate::repl::wire::{
+    Bye, Entries, FOLLOWER_BYTES_MAX, Frame, Heartbeat, Hello, Reason, Stand, TEXT_BYTES_MAX, payload_bytes_max,
+};
 use crate::types::{Seq, StoreId, Stream};
 use crate::wal::batch::StreamEnd;
 
@@ -49,17 +50,18 @@ pub(super) async fn serve(
     greeted();
     let peer = hello.opening.origin;
     let (reader, writer) = split(connection);
-    let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing::new(writer));
+    let (mut incoming, mut outgoing) = (Incoming::new(reader, FOLLOWER_BYTES_MAX), Outgoing::new(writer));
     let why = match home.begin(peer, hello.session) {
         Ok(newer) => {
             let Err(why) = feed(&home, &hello, (&newer, stand), (&mut incoming, &mut outgoing), &address).await;
-            home.end(peer, hello.session);
+            if home.end(peer, hello.session) {
+                home.ended(peer, Way::Out, &address, &why);
+            }
             why
         }
         Err(why) => why,
     };
     tracing::warn!("the link to {peer} at {address} is over: {why}");
-    home.ended(peer, Way::Out, &address, &why);
     say_bye(&home, outgoing, &why).await;
 }
 
@@ -106,23 +108,23 @@ async fn feed(
             more = poll_fn(|context| outbound.poll_more(context)), if outgoing.is_empty() => {
                 more?;
                 outbound.fill(&mut frames, FILL_BYTES)?;
-                frames.drain(..).for_each(|frame| outgoing.push(&frame));
-                home.report(peer, out_status(&outbound, peer, address));
+                for frame in frames.drain(..) {
+                    if let Frame::Entries(entries) = &frame {
+                        home.moved(peer, Way::Out, entries.bytes.len());
+                    }
+                    outgoing.push(&frame);
+                }
+                let _ = outbound.behind();
             }
             _ = tick.tick() => {
-                home.report(peer, out_status(&outbound, peer, address));
-                if outgoing.is_empty() {
-                    outgoing.push(&heartbeat(outbound.behind_blocks(), outbound.bytes_unacked() as u64));
-                }
+                let (behind_blocks, behind_bytes) = (outbound.behind().blocks, outbound.bytes_unacked() as u64);
+                home.report(peer, LinkStatus { behind_blocks, behind_bytes, ..LinkStatus::up(peer, Way::Out, address) });
+                outgoing.push(&heartbeat(behind_blocks, behind_bytes));
             }
             _ = stand.changed() => return Err(changed(home)),
             () = newer.notified() => return Err(superseded()),
         }
     }
-}
-
-fn out_status(outbound: &Outbound, peer: StoreId, address: &str) -> LinkStatus {
-    LinkStatus::up(peer, Way::Out, address, (outbound.behind_blocks(), outbound.bytes_unacked() as u64))
 }
 
 /// Follows a source that was dialled, until the link is over; why it was.
@@ -142,7 +144,8 @@ pub(super) async fn follow(home: &Home, mut connection: Connection, peer: &Peer,
     };
     let greeted = greeted.await;
     let (reader, writer) = split(connection);
-    let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing::new(writer));
+    let (mut incoming, mut outgoing) =
+        (Incoming::new(reader, payload_bytes_max(home.engine.block_bytes_max() as usize)), Outgoing::new(writer));
     let why = match greeted {
         Ok(()) if stand.has_changed().unwrap_or(true) => changed(home),
         Ok(()) => {
@@ -167,13 +170,19 @@ async fn take(
     let mut tick = beats();
     let mut taking: Option<Taking> = None;
     tracing::info!("follows {peer} at {address}");
-    let status = |beat: Heartbeat| LinkStatus::up(peer, Way::In, address, (beat.behind_blocks, beat.behind_bytes));
+    let status = |beat: Heartbeat| {
+        let Heartbeat { behind_blocks, behind_bytes, .. } = beat;
+        LinkStatus { behind_blocks, behind_bytes, ..LinkStatus::up(peer, Way::In, address) }
+    };
     home.report(peer, status(Heartbeat::default()));
     loop {
         let owes_nothing = outgoing.is_empty();
         tokio::select! {
             frame = incoming.next(), if taking.is_none() => match frame? {
-                Frame::Entries(entries) => taking = Some(Taking::Blocks(entries)),
+                Frame::Entries(entries) => {
+                    home.moved(peer, Way::In, entries.bytes.len());
+                    taking = Some(Taking::Blocks(entries));
+                }
                 Frame::Heartbeat(beat) => home.report(peer, status(beat)),
                 Frame::Gap { stream, before, behind } => taking = Some(Taking::Gap(stream, before, behind)),
                 Frame::Bye(bye) => {

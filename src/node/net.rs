@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::node::config::Peer;
 use crate::node::control;
 use crate::node::ended::Ended;
+use crate::node::frames::HEARTBEAT;
 use crate::node::home::Home;
 use crate::node::link::{follow, serve};
 use crate::node::status::{NodeStatus, Way};
@@ -32,6 +33,7 @@ pub(super) enum Command {
     Status(oneshot::Sender<NodeStatus>),
     Promote(oneshot::Sender<Result<(), Error>>),
     Demote(oneshot::Sender<Result<(), Error>>),
+    Share(oneshot::Sender<Result<(), Error>>),
     Stop,
 }
 
@@ -64,12 +66,20 @@ pub(super) async fn run(
     for peer in home.peers.iter().filter(|peer| peer.address.is_some()) {
         tasks.push(spawn_local(dial(Rc::clone(&home), peer.clone(), tls.clone())));
     }
+    let looking = Rc::clone(&home);
+    tasks.push(spawn_local(async move {
+        loop {
+            sleep(HEARTBEAT).await;
+            looking.look();
+        }
+    }));
     // Who asks and does not wait for the answer is not answered.
     while let Some(command) = commands.recv().await {
         match command {
             Command::Status(answer) => drop(answer.send(home.status())),
             Command::Promote(answer) => drop(answer.send(home.promote())),
             Command::Demote(answer) => drop(answer.send(home.demote())),
+            Command::Share(answer) => drop(answer.send(home.share())),
             Command::Stop => break,
         }
     }
@@ -136,7 +146,11 @@ async fn dial(home: Rc<Home>, peer: Peer, tls: Tls) {
             said = why.to_string();
         }
         nap = if has_lived || why.is_of_roles() { REDIAL.0 } else { (nap * 2).min(REDIAL.1) };
-        sleep(nap).await;
+        // Who has dialled can be dialled.
+        tokio::select! {
+            () = sleep(nap) => {}
+            () = home.has_dialled(peer.store) => {}
+        }
     }
 }
 

@@ -123,6 +123,28 @@ impl Node {
         self.ask(Command::Demote)?
     }
 
+    /// Makes it one of several that accept, as each of them is told; durable when this returns.
+    ///
+    /// # Errors
+    /// As [`promote`](Self::promote).
+    pub fn share(&self) -> Result<(), Error> {
+        self.ask(Command::Share)?
+    }
+
+    /// Whether it works as a whole; where not, it is to be started again.
+    ///
+    /// # Errors
+    /// [`Error::Fault`]: a shard has stopped; [`Error::Closed`]: the network thread has ended.
+    pub fn check(&self) -> Result<(), Error> {
+        if let Some(fault) = self.engine().fault() {
+            return Err(Error::Fault(fault));
+        }
+        match &self.thread {
+            Some(thread) if !thread.is_finished() => Ok(()),
+            _ => Err(Error::Closed),
+        }
+    }
+
     fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         self.commands.send(command(answer)).map_err(|_| Error::Closed)?;

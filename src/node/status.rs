@@ -19,6 +19,8 @@ pub struct NodeStatus {
     pub active: Option<String>,
     /// Why clients' blocks are not accepted; `null` where they are.
     pub refuses: Option<String>,
+    /// Why a shard has stopped; `null` where none has.
+    pub fault: Option<String>,
     /// Where followers dial.
     pub listen: Option<SocketAddr>,
     /// By shard.
@@ -63,26 +65,29 @@ pub struct LinkStatus {
     pub address: String,
     /// Blocks go over it.
     pub is_up: bool,
-    /// Blocks and voids that may have left their store and are not synced at the follower.
+    /// Blocks and voids that their store has accepted and that are not synced at the follower.
     pub behind_blocks: u64,
     /// Bytes of them that are on their way.
     pub behind_bytes: u64,
-    /// For how long the follower has not had everything, in milliseconds.
+    /// Bytes of blocks that went over it, and over those before it, since the node was started.
+    pub moved_bytes: u64,
+    /// How old the oldest of them is, in milliseconds; of a link from a source, for how long there have been any.
     pub behind_ms: u64,
     /// Why it was over last.
     pub ended: Option<String>,
 }
 
 impl LinkStatus {
-    /// A link that is up, and how many blocks and bytes its follower is behind.
-    pub(super) fn up(peer: StoreId, way: Way, address: &str, (behind_blocks, behind_bytes): (u64, u64)) -> Self {
+    /// A link that is up.
+    pub(super) fn up(peer: StoreId, way: Way, address: &str) -> Self {
         Self {
             peer: peer.to_string(),
             way,
             address: address.to_owned(),
             is_up: true,
-            behind_blocks,
-            behind_bytes,
+            behind_blocks: 0,
+            behind_bytes: 0,
+            moved_bytes: 0,
             behind_ms: 0,
             ended: None,
         }

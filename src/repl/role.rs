@@ -56,7 +56,8 @@ impl Roles {
         } else if theirs.term == self.stand.term && knows_active && wins(theirs.active, self.stand.active) {
             self.stand.active = theirs.active;
         }
-        if self.stand.role == Role::Active && self.stand.active != self.store {
+        let other_is_active = self.stand.active != self.store && self.stand.active != StoreId::default();
+        if other_is_active || self.stand.role == Role::Active && self.stand.active != self.store {
             self.stand.role = Role::Standby;
         }
         self.heard |= peer != self.store;
@@ -66,6 +67,14 @@ impl Roles {
     /// Makes it the active one, under a term above every one that it knows. To be made durable before it counts.
     pub fn promote(&mut self) {
         self.stand = Stand { role: Role::Active, term: Term(self.stand.term.0 + 1), active: self.store };
+        self.heard = true;
+    }
+
+    /// Makes it one of several that accept, under a term above every one that it knows, so that it fences the one that
+    /// was active. As [`promote`](Self::promote).
+    pub fn share(&mut self) {
+        let term = Term(self.stand.term.0 + 1);
+        self.stand = Stand { role: Role::ActiveActive, term, active: StoreId::default() };
         self.heard = true;
     }
 
@@ -137,6 +146,29 @@ mod tests {
         assert!(!one.meet(store(2), Stand { role: Role::ActiveActive, ..Stand::default() }));
         assert_eq!(one.accepts(), Ok(()));
         assert_eq!(roles(1, Role::Standby, 0, 0).accepts(), Err(NotActive::Standby));
+    }
+
+    #[test]
+    fn one_that_is_promoted_fences_those_that_accepted_beside_it_and_all_can_accept_again() {
+        let mut all: Vec<Roles> = (1..=3).map(|number| roles(number, Role::ActiveActive, 0, 0)).collect();
+        let meet = |all: &mut Vec<Roles>| {
+            for (at, peer) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
+                let theirs = all[peer].stand();
+                all[at].meet(store(peer as u8 + 1), theirs);
+            }
+        };
+        meet(&mut all);
+        assert!(all.iter().all(|one| one.accepts().is_ok()));
+        all[1].promote();
+        meet(&mut all);
+        let accepts: Vec<bool> = all.iter().map(|one| one.accepts().is_ok()).collect();
+        assert_eq!(accepts, [false, true, false]);
+        // One after the other, each knows of those before it.
+        for at in [0, 2, 1] {
+            all[at].share();
+            meet(&mut all);
+        }
+        assert!(all.iter().all(|one| one.accepts().is_ok()), "{all:?}");
     }
 
     /// Three stores that meet, are promoted, demoted and started again, in any order.

@@ -233,9 +233,11 @@ impl Sender {
     /// This was shown; `is_folded`: it is of a stream that is held for long.
     fn put(&mut self, shard: ShardId, entry: Unacked, is_folded: bool) {
         self.bytes += entry.bytes;
-        self.shown(shard, entry.local);
-        self.unacked[usize::from(shard.0)].push_back(entry);
-        self.settle(usize::from(shard.0), is_folded);
+        let shard = usize::from(shard.0);
+        self.shown[shard] = self.shown[shard].max(entry.local);
+        // Before it counts as shown: what was shown and is not waited for is shipped.
+        self.unacked[shard].push_back(entry);
+        self.settle(shard, is_folded);
     }
 
     /// A shard's log was shown up to here, be there blocks or not.

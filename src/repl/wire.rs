@@ -27,6 +27,7 @@ use crate::wal::batch::StreamEnd;
 use crate::wal::entry::{
     ENTRY_BYTES, EntryKind, STREAM_BYTES, decode_entry, decode_stream, encode_stream, entry_lengths,
 };
+use crate::wal::vector::FOLDED;
 
 /// The version of the protocol.
 pub const VERSION: u16 = 1;
@@ -36,6 +37,10 @@ pub const HEADER_BYTES: usize = 16;
 pub const PAYLOAD_BYTES_MAX: usize = BLOCK_BYTES_MAX as usize + ENTRY_HEADER_BYTES_MAX + 256;
 /// Ends and gaps in one frame of a vector, and streams in an ack.
 pub const ROWS_MAX: usize = 1024;
+/// The payload of a frame that a follower sends is at most so long.
+pub const FOLLOWER_BYTES_MAX: usize = 64 << 10;
+/// Entries join a frame until it is so long; one that is longer has one of its own.
+const ENTRIES_BYTES: usize = 1 << 20;
 /// Entries in one frame.
 pub const ENTRIES_MAX: usize = 4096;
 /// Bytes of the text of a bye.
@@ -242,6 +247,13 @@ pub enum WireError {
     Chain,
 }
 
+/// Bytes of a payload that a site has a reason to send to one that takes blocks of so many bytes.
+#[must_use]
+pub const fn payload_bytes_max(block_bytes_max: usize) -> usize {
+    let block = block_bytes_max + ENTRY_HEADER_BYTES_MAX + 256;
+    if block > ENTRIES_BYTES { block } else { ENTRIES_BYTES }
+}
+
 /// The header of a frame: the kind and the length of its payload in bytes.
 ///
 /// # Errors
@@ -381,8 +393,8 @@ impl Entries {
         let entry = entry_lengths(header).expect("an entry's header");
         assert!(entry.kind == EntryKind::Own && entry.header == header.len(), "the header of an own entry");
         assert!(entry.payload as usize == payload.len() && seq > self.behind.seq, "the next block of the stream");
-        if self.entries.len() == ENTRIES_MAX || self.bytes.len() + 8 + header.len() + payload.len() > PAYLOAD_BYTES_MAX
-        {
+        let length = self.bytes.len() + 8 + header.len() + payload.len();
+        if self.entries.len() == ENTRIES_MAX || length > ENTRIES_BYTES && !self.entries.is_empty() {
             return false;
         }
         self.bytes.extend(seq.0.to_le_bytes());
@@ -425,7 +437,7 @@ impl Entries {
 fn decode_entries(bytes: Vec<u8>) -> Result<Entries, WireError> {
     let bad = WireError::Content(3);
     let mut from = Reader { rest: &bytes };
-    let head = |from: &mut Reader<'_>| Some((from.stream()?, from.end()?, from.end()?, from.u32()? as usize));
+    let head = |from: &mut Reader<'_>| Some((from.one_stream()?, from.end()?, from.end()?, from.u32()? as usize));
     let (stream, before, behind, count) = head(&mut from).ok_or(bad)?;
     if count > ENTRIES_MAX {
         return Err(bad);
@@ -513,6 +525,11 @@ impl<'a> Reader<'a> {
         self.array().map(|bytes| decode_stream(&bytes)).filter(|stream| stream.epoch.0 <= NUMBER_MAX)
     }
 
+    /// Not several that are folded into one: those have no blocks of their own.
+    fn one_stream(&mut self) -> Option<Stream> {
+        self.stream().filter(|stream| stream.nonce != FOLDED)
+    }
+
     fn end(&mut self) -> Option<StreamEnd> {
         Some(StreamEnd { seq: self.seq()?, chain: Chain(self.u64()?) })
     }
@@ -552,7 +569,7 @@ impl<'a> Reader<'a> {
                 (ends.len() + gaps.len() <= ROWS_MAX).then_some(Frame::Vector(Vector { last, ends, gaps }))
             }
             4 => {
-                let (stream, before, behind) = (self.stream()?, self.end()?, self.end()?);
+                let (stream, before, behind) = (self.one_stream()?, self.end()?, self.end()?);
                 (before.seq < behind.seq).then_some(Frame::Gap { stream, before, behind })
             }
             5 => {
@@ -596,6 +613,45 @@ mod tests {
 
     fn end(seq: u64) -> StreamEnd {
         StreamEnd { seq: Seq(seq), chain: Chain(seq * 77) }
+    }
+
+    #[test]
+    fn a_frame_is_full_before_it_is_long_unless_a_block_is() {
+        let payload = vec![7; 300 << 10];
+        let header = Entry {
+            kind: EntryKind::Own,
+            block_kind: BlockKind::Raw,
+            namespace: "n",
+            table: "t",
+            length: payload.len() as u32,
+            received_at_ns: 0,
+            rows: 0,
+            payload_crc: crc32fast::hash(&payload),
+            identity: None,
+        }
+        .encode();
+        let mut frame = Entries::new(stream(1), StreamEnd::default());
+        let count = (1..).take_while(|seq| frame.push(Seq(*seq), header.bytes(), &payload)).count();
+        assert_eq!(count, 3);
+        let long = vec![7; 2 << 20];
+        let header = Entry {
+            length: long.len() as u32,
+            payload_crc: crc32fast::hash(&long),
+            ..decode_entry(header.bytes()).expect("a header")
+        };
+        assert!(Entries::new(stream(1), StreamEnd::default()).push(Seq(1), header.encode().bytes(), &long));
+        assert!(payload_bytes_max(1 << 20) > 1 << 20 && payload_bytes_max(10) == 1 << 20);
+    }
+
+    #[test]
+    fn no_block_is_of_a_stream_that_stands_for_several() {
+        let of = |nonce| Frame::Gap { stream: Stream { nonce, ..stream(1) }, before: end(3), behind: end(6) }.encode();
+        let read = |bytes: Vec<u8>| {
+            let (head, payload) = bytes.split_first_chunk().expect("a header");
+            Frame::decode(head, payload.to_vec())
+        };
+        assert!(read(of(Nonce(5))).is_ok());
+        assert_eq!(read(of(FOLDED)), Err(WireError::Content(4)));
     }
 
     fn entries() -> Entries {

@@ -26,7 +26,7 @@ pub trait Intake {
     fn free(&mut self, upto: Seq);
     /// Before a sleep; false where there is something to do.
     fn prepare_sleep(&mut self, on: WakeOn) -> bool;
-    /// Before a sleep: serves deadlines of who waits in line; in how many nanoseconds the next one ends.
+    /// Before a sleep: serves deadlines of who waits; in how many nanoseconds the next one ends.
     fn deadline_ns(&mut self) -> Option<u64>;
     /// After a sleep.
     fn awake(&mut self);

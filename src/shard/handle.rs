@@ -1,8 +1,9 @@
 //! [`ShardHandle`]: one running shard as writers, readers and the flusher see it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::error::Error;
+use crate::error::{Error, Unknown};
 use crate::io::folder::DirFolder;
 use crate::shard::marks::Marks;
 use crate::shard::ring::Ring;
@@ -24,6 +25,8 @@ pub struct ShardHandle {
     pub shared: Arc<Shared>,
     /// Where its segments are.
     pub folder: Arc<DirFolder>,
+    /// How long an acknowledgement waits for followers.
+    pub shipped_deadline: Duration,
     /// Where every stream of the log stood when the store was opened.
     pub before: StreamEnds,
     /// The gaps that the log named when the store was opened, this opening's own included.
@@ -41,9 +44,14 @@ impl ShardHandle {
     /// Waits until `seq` of this opening is as safe as asked; waiting for `Synced` starts a sync.
     ///
     /// # Errors
-    /// [`Error::OutcomeUnknown`] where the shard failed first, [`Error::Closed`] where it ended.
+    /// [`Error::OutcomeUnknown`] where the shard failed first, or too few followers had it in time; [`Error::Closed`]
+    /// where the shard ended.
     pub fn wait(&self, seq: Seq, durability: Durability) -> Result<(), Error> {
         let mark = match durability {
+            Durability::Shipped(followers) => {
+                let waited = self.shared.shipping.wait(followers, seq, Instant::now() + self.shipped_deadline);
+                return self.shipped(seq, followers, waited);
+            }
             Durability::Accepted => return Ok(()),
             Durability::Written => &self.shared.written,
             Durability::Synced => &self.shared.synced,
@@ -58,9 +66,26 @@ impl ShardHandle {
         }
     }
 
+    /// How a wait for followers ended.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn shipped(&self, seq: Seq, followers: u8, waited: Waited) -> Result<(), Error> {
+        match waited {
+            Waited::Reached => Ok(()),
+            Waited::Failed => Err(self.unknown()),
+            Waited::TimedOut => Err(Error::OutcomeUnknown(Unknown::NotShipped {
+                shard: self.shard,
+                wanted: followers,
+                has: self.shared.shipping.count(seq),
+                deadline_ms: self.shipped_deadline.as_millis() as u64,
+            })),
+        }
+    }
+
     /// The error of a block whose shard ended before it was safe.
     #[must_use]
     pub fn unknown(&self) -> Error {
-        self.shared.fault().map_or(Error::Closed, Error::OutcomeUnknown)
+        self.shared.fault().map_or(Error::Closed, |fault| Error::OutcomeUnknown(Unknown::Fault(fault)))
     }
 }

@@ -16,5 +16,6 @@ pub(crate) mod queue;
 pub mod ring;
 pub(crate) mod ring_file;
 pub mod shared;
+pub mod shipping;
 pub mod thread;
 pub mod waiters;

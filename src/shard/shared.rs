@@ -11,6 +11,7 @@ use crate::error::Fault;
 use crate::shard::marks::Marks;
 use crate::shard::pace::Pace;
 use crate::shard::ring::Wake;
+use crate::shard::shipping::Shipping;
 use crate::shard::waiters::Mark;
 use crate::stats::ShardStats;
 use crate::types::{SegmentNo, Seq, ShardId};
@@ -49,6 +50,8 @@ pub struct Shared {
     pub synced: Mark,
     /// The `flushed` mark.
     pub flushed: Mark,
+    /// What followers have.
+    pub shipping: Shipping,
     /// How fast writers may append.
     pub pace: Pace,
     accepted: AtomicU64,
@@ -83,6 +86,7 @@ impl Shared {
             written: Mark::new(marks.written),
             synced: Mark::new(marks.synced),
             flushed: Mark::new(marks.flushed),
+            shipping: Shipping::default(),
             pace: Pace::new(),
             accepted: AtomicU64::new(marks.accepted.0),
             trimmed: AtomicU64::new(marks.trimmed.0),
@@ -134,6 +138,7 @@ impl Shared {
         for mark in [&self.written, &self.synced, &self.flushed] {
             mark.fail();
         }
+        self.shipping.fail();
     }
 
     /// The fault that ended the shard, if one did.
@@ -162,6 +167,11 @@ impl Shared {
         self.flusher_at.store(bytes, Ordering::Release);
         // Under the lock that `logged` has taken before: one of the two sees what the other did.
         self.stats().bytes < bytes
+    }
+
+    /// The thread would sleep for too long.
+    pub fn wake(&self) {
+        self.wake.wake();
     }
 
     /// A batch was written: counts it, and wakes the flusher if it waits for that.

@@ -59,7 +59,7 @@ impl ShardThread {
         if rustix::process::setpriority_process(Some(rustix::thread::gettid()), SHARD_NICE).is_err() {
             tracing::debug!("shard {shard} runs at its writers' priority: no privilege for nice {SHARD_NICE}");
         }
-        let intake = RingIntake { consumer, ring: Arc::clone(&ring) };
+        let intake = RingIntake { consumer, ring: Arc::clone(&ring), shared: Arc::clone(&shared) };
         let ran = catch_unwind(AssertUnwindSafe(|| {
             Driver::new(core, BoxedDisk(disk), MonotonicClock, intake, Arc::clone(&shared), retention).run();
         }));
@@ -105,6 +105,7 @@ impl Disk for BoxedDisk {
 struct RingIntake {
     consumer: Consumer,
     ring: Arc<Ring>,
+    shared: Arc<Shared>,
 }
 
 impl Intake for RingIntake {
@@ -126,7 +127,7 @@ impl Intake for RingIntake {
 
     fn deadline_ns(&mut self) -> Option<u64> {
         let now = std::time::Instant::now();
-        let deadline = self.consumer.tick(now)?;
+        let deadline = self.consumer.tick(now).into_iter().chain(self.shared.shipping.tick(now)).min()?;
         Some(deadline.saturating_duration_since(now).as_nanos() as u64)
     }
 

@@ -8,6 +8,8 @@ mod merge;
 mod node;
 mod out;
 mod probe;
+#[cfg(feature = "server")]
+mod rehearse;
 mod repair;
 mod verify;
 
@@ -69,10 +71,17 @@ enum Command {
     Status(node::NodeArgs),
     /// Make a node the active one, under a term above every one that it knows
     #[cfg(feature = "server")]
-    Promote(node::NodeArgs),
+    Promote(node::PromoteArgs),
     /// Make a node a standby; nobody is active then until another is promoted
     #[cfg(feature = "server")]
     Demote(node::NodeArgs),
+    /// Run two sites on this machine under load, lose one, take over, come back, and say what it cost
+    #[cfg(feature = "server")]
+    Rehearse(rehearse::command::RehearseArgs),
+    /// One site of a rehearsal
+    #[cfg(feature = "server")]
+    #[command(hide = true)]
+    RehearseSite(rehearse::site::SiteArgs),
     /// Make an authority and a certificate for each site, for links over TLS
     #[cfg(feature = "server")]
     Certs(node::CertsArgs),
@@ -96,9 +105,13 @@ fn main() -> ExitCode {
         #[cfg(feature = "server")]
         Command::Status(args) => node::ask_node(&args, Request::Status).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "server")]
-        Command::Promote(args) => node::ask_node(&args, Request::Promote).map(|()| ExitCode::SUCCESS),
+        Command::Promote(args) => node::promote(&args).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "server")]
         Command::Demote(args) => node::ask_node(&args, Request::Demote).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "server")]
+        Command::Rehearse(args) => rehearse::command::run(&args),
+        #[cfg(feature = "server")]
+        Command::RehearseSite(args) => rehearse::site::run(&args).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "server")]
         Command::Certs(args) => node::make_certs(&args).map(|()| ExitCode::SUCCESS),
     };

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -15,6 +16,8 @@ use signal_hook::iterator::Signals;
 use crate::out::with_schema;
 
 const SCHEMA: &str = "forebay.node/1";
+/// How often it is seen to that a node works, and whether it is to stop.
+const CHECK: Duration = Duration::from_millis(100);
 
 /// Which configuration.
 #[derive(Args)]
@@ -36,6 +39,16 @@ pub struct NodeArgs {
     /// One JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Options of `promote`.
+#[derive(Args)]
+pub struct PromoteArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// It accepts beside others that are told so, too; nobody else is fenced but a single active one
+    #[arg(long)]
+    active_active: bool,
 }
 
 /// Options of `certs`.
@@ -78,9 +91,21 @@ pub fn serve(args: &ConfigArgs) -> Result<()> {
         writeln!(out, "{}", in_words(&status))?;
     }
     out.flush()?;
-    signals.forever().next();
+    while signals.pending().next().is_none() {
+        if let Err(error) = node.check() {
+            // What can still be written is: whoever starts it again finds that.
+            let stopped = node.stop();
+            return Err(stopped.err().unwrap_or(error).into());
+        }
+        std::thread::sleep(CHECK);
+    }
     eprintln!("stopping");
     Ok(node.stop()?)
+}
+
+/// Makes it the active one, or one of several.
+pub fn promote(args: &PromoteArgs) -> Result<()> {
+    ask_node(&args.node, if args.active_active { Request::Share } else { Request::Promote })
 }
 
 /// Asks a node, or tells it what to be, and prints how it stands.
@@ -136,6 +161,9 @@ fn in_words(status: &Value) -> String {
     }
     let accepts = status["refuses"].as_str().map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
     lines.push(format!("accepts  {accepts}"));
+    if let Some(fault) = status["fault"].as_str() {
+        lines.push(format!("fault    {fault}"));
+    }
     lines.push(format!("listens  {}", text(status, "listen")));
     for (number, shard) in status["shards"].as_array().into_iter().flatten().enumerate() {
         let marks = ["accepted", "written", "synced", "flushed", "trimmed"];
