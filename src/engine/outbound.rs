@@ -1,7 +1,7 @@
 //! [`Outbound`]: what this store has for one follower, read from its log.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ const TURNS_MAX: usize = 16;
 pub struct Retained {
     inner: Arc<Inner>,
     id: u64,
+    /// By shard: up to where the follower has everything, synced or not.
+    had: Box<[AtomicU64]>,
     ages: Mutex<VecDeque<Age>>,
 }
 
@@ -47,7 +49,8 @@ struct Age {
 /// How far a follower is behind, linked or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Behind {
-    /// Blocks and voids that this store has accepted and that the follower has not acknowledged.
+    /// Blocks and voids that this store has accepted and that the follower has not acknowledged, without those that
+    /// the follower accepts itself.
     pub blocks: u64,
     /// Since when the oldest of them are there, within [`AGES_APART`] and as far as was looked.
     pub since: Option<Instant>,
@@ -61,7 +64,8 @@ impl Retained {
             shard.shared.hold(id, Some(Seq(0)));
             shard.shared.shipping.shipped(id, Seq(0));
         }
-        Self { inner, id, ages: Mutex::default() }
+        let had = inner.shards.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { inner, id, had, ages: Mutex::default() }
     }
 
     /// How far the follower is behind. To be called now and then: between two calls nobody knows how old a block is.
@@ -69,9 +73,9 @@ impl Retained {
     pub fn behind(&self) -> Behind {
         let shards = || self.inner.shards.iter();
         let (now, accepted) = (Instant::now(), shards().map(|shard| shard.marks().accepted).collect::<Box<[Seq]>>());
-        let shipped: Box<[Seq]> = shards().map(|shard| shard.shared.shipping.of(self.id)).collect();
+        let had: Box<[u64]> = self.had.iter().map(|had| had.load(Ordering::Relaxed)).collect();
         let missing = |accepted: &[Seq]| {
-            accepted.iter().zip(&shipped).map(|(accepted, shipped)| accepted.0.saturating_sub(shipped.0)).sum::<u64>()
+            accepted.iter().zip(&had).map(|(accepted, had)| accepted.0.saturating_sub(*had)).sum::<u64>()
         };
         let blocks = missing(&accepted);
         let mut ages = self.ages.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +172,8 @@ impl Outbound {
 
     /// Lets go of the log up to where the follower has everything.
     fn hold(&self) {
-        for shard in self.inner.shards.iter() {
+        for (shard, had) in self.inner.shards.iter().zip(&self.retained.had) {
+            had.fetch_max(self.sender.had(shard.shard).0, Ordering::Relaxed);
             let shipped = self.sender.shipped(shard.shard);
             if shipped > Seq(0) {
                 self.retained.upto(shard, shipped);

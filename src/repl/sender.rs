@@ -86,6 +86,8 @@ pub struct Sender {
     acked: HashMap<Stream, Seq>,
     /// By shard.
     unacked: Vec<VecDeque<Unacked>>,
+    /// By shard: of these, so many that come first the follower accepts itself.
+    own_first: Vec<usize>,
     /// By shard: up to where its log was shown.
     shown: Vec<Seq>,
     shipped: Vec<Seq>,
@@ -104,6 +106,7 @@ impl Sender {
             is_ready: false,
             acked: HashMap::new(),
             unacked: vec![VecDeque::new(); shards],
+            own_first: vec![0; shards],
             shown: vec![Seq(0); shards],
             shipped: vec![Seq(0); shards],
             bytes: 0,
@@ -233,10 +236,10 @@ impl Sender {
     /// This was shown; `is_folded`: it is of a stream that is held for long.
     fn put(&mut self, shard: ShardId, entry: Unacked, is_folded: bool) {
         self.bytes += entry.bytes;
-        let shard = usize::from(shard.0);
-        self.shown[shard] = self.shown[shard].max(entry.local);
+        let (shard, local) = (usize::from(shard.0), entry.local);
         // Before it counts as shown: what was shown and is not waited for is shipped.
         self.unacked[shard].push_back(entry);
+        self.shown[shard] = self.shown[shard].max(local);
         self.settle(shard, is_folded);
     }
 
@@ -275,6 +278,11 @@ impl Sender {
             self.bytes -= first.bytes;
             self.shipped[shard] = first.local;
             unacked.pop_front();
+            self.own_first[shard] = self.own_first[shard].saturating_sub(1);
+        }
+        let own_first = &mut self.own_first[shard];
+        while unacked.get(*own_first).is_some_and(|entry| Opening::of(&entry.of) == self.follower) {
+            *own_first += 1;
         }
         if unacked.is_empty() {
             self.shipped[shard] = self.shipped[shard].max(self.shown[shard]);
@@ -285,6 +293,17 @@ impl Sender {
     #[must_use]
     pub fn shipped(&self, shard: ShardId) -> Seq {
         self.shipped[usize::from(shard.0)]
+    }
+
+    /// Up to which seq of a shard's log the follower has everything, as far as was shown: what it accepts itself it has,
+    /// synced or not.
+    #[must_use]
+    pub fn had(&self, shard: ShardId) -> Seq {
+        let shard = usize::from(shard.0);
+        match self.unacked[shard].get(self.own_first[shard]) {
+            Some(first) => first.local.prev(),
+            None => self.shown[shard],
+        }
     }
 
     /// Bytes that were sent and are not acknowledged.

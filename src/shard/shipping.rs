@@ -68,12 +68,6 @@ impl Shipping {
         }
     }
 
-    /// Up to where this follower has everything.
-    #[must_use]
-    pub fn of(&self, follower: u64) -> Seq {
-        lock(&self.followers).get(&follower).copied().unwrap_or_default()
-    }
-
     /// The follower is none any more. What it had counts on.
     pub fn gone(&self, follower: u64) {
         let mut followers = lock(&self.followers);
