@@ -50,7 +50,7 @@ pub struct LoggedBlock {
 /// Blocks of a stream that are not in the log, though its end says that they were.
 #[derive(Clone, Copy, Debug)]
 pub struct Missing {
-    /// The last seq of the log before which they stood, or that stands for them.
+    /// The seq of the log that stands for them, or the last one before them.
     pub local: Seq,
     /// The stream.
     pub stream: Stream,

@@ -12,7 +12,7 @@ use std::panic::catch_unwind;
 use forebay::io::chance::Chance;
 use forebay::planted::{Mutant, plant};
 use forebay::repl::receiver::{Receiver, Refused, Source};
-use forebay::repl::sender::{Lost, Offered, Sender, Stop};
+use forebay::repl::sender::{Offered, OfferedGap, Sender, Stop};
 use forebay::repl::wire::Frame;
 use forebay::types::{BlockKind, Epoch, Nonce, Opening, Seq, ShardId, StoreId, Stream};
 use forebay::wal::batch::{StreamEnd, StreamEnds};
@@ -216,7 +216,7 @@ impl Link {
                 Some((header, payload)) => {
                     self.sender.offer(&Offered { shard, local, stream, before, behind, header, payload }, &mut out)?;
                 }
-                None => self.sender.offer_lost(&Lost { shard, local, stream, before, behind }, &mut out)?,
+                None => self.sender.offer_gap(&OfferedGap { shard, local, stream, before, behind }, &mut out)?,
             }
         }
         self.sender.flush(&mut out);

@@ -11,7 +11,7 @@ use crate::engine::inner::Inner;
 use crate::error::Error;
 use crate::reader::{LogReader, Logged, LoggedBlock, Missing};
 use crate::repl::link_error::LinkError;
-use crate::repl::sender::{Lost, Offered, Sender};
+use crate::repl::sender::{Offered, OfferedGap, Sender};
 use crate::repl::wire::{Frame, Vector};
 use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::{Parked, Waited};
@@ -210,7 +210,7 @@ impl Outbound {
                 let shard = &self.inner.shards[index];
                 match &logged {
                     Logged::Block(block) => offer(&mut self.sender, block, out)?,
-                    Logged::Missing(missing) => offer_lost(&mut self.sender, shard, missing, out)?,
+                    Logged::Missing(missing) => offer_gap(&mut self.sender, shard, missing, out)?,
                 }
                 let adopted = matches!(&logged, Logged::Missing(Missing { absent: Some(Absent::Lost), .. }));
                 if !adopted {
@@ -272,14 +272,14 @@ impl Drop for Outbound {
 }
 
 /// Shows the sender what the log has not.
-fn offer_lost(
+fn offer_gap(
     sender: &mut Sender,
     shard: &ShardHandle,
     missing: &Missing,
     out: &mut Vec<Frame>,
 ) -> Result<(), LinkError> {
     let Missing { local, stream, before, behind, .. } = *missing;
-    Ok(sender.offer_lost(&Lost { shard: shard.shard, local, stream, before, behind }, out)?)
+    Ok(sender.offer_gap(&OfferedGap { shard: shard.shard, local, stream, before, behind }, out)?)
 }
 
 /// What a follower is told to be lost is named as lost here. Otherwise the store has it, and damage has taken it from the

@@ -52,7 +52,7 @@ pub struct Offered<'a> {
 
 /// Blocks that a shard's log has not.
 #[derive(Clone, Copy, Debug)]
-pub struct Lost {
+pub struct OfferedGap {
     /// The shard.
     pub shard: ShardId,
     /// The seq in its log that stands for them, or the last one before them.
@@ -201,8 +201,8 @@ impl Sender {
     ///
     /// # Errors
     /// [`Stop::Diverged`]: nothing of it is sent.
-    pub fn offer_lost(&mut self, lost: &Lost, out: &mut Vec<Frame>) -> Result<(), Stop> {
-        let Lost { stream, before, behind, .. } = *lost;
+    pub fn offer_gap(&mut self, gap: &OfferedGap, out: &mut Vec<Frame>) -> Result<(), Stop> {
+        let OfferedGap { stream, before, behind, .. } = *gap;
         let (is_its_own, is_folded) = self.has_anyway(stream, behind);
         if !is_its_own && !is_folded {
             let held = self.ends.get(&stream).copied().unwrap_or_default();
@@ -212,7 +212,7 @@ impl Sender {
             }
             self.pass_over(stream, behind, out);
         }
-        self.put(lost.shard, Unacked { local: lost.local, of: stream, seq: behind.seq, bytes: 0 }, is_folded);
+        self.put(gap.shard, Unacked { local: gap.local, of: stream, seq: behind.seq, bytes: 0 }, is_folded);
         Ok(())
     }
 
