@@ -1,5 +1,6 @@
 //! Frames on a connection: read by a task of its own, so that whoever takes them can wait for other things too.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -119,39 +120,57 @@ impl Drop for Incoming {
 /// What is to be sent.
 pub(super) struct Outgoing {
     to: WriteHalf<Connection>,
-    bytes: Vec<u8>,
+    frames: VecDeque<Vec<u8>>,
+    /// Bytes of the first of them that were sent.
     sent: usize,
+    /// Bytes of all of them that were not.
+    waiting: usize,
+    /// Something was sent that may still be with the connection.
+    is_unflushed: bool,
     packs: bool,
 }
 
 impl Outgoing {
     pub(super) fn new(to: WriteHalf<Connection>, packs: bool) -> Self {
-        Self { to, bytes: Vec::new(), sent: 0, packs }
+        Self { to, frames: VecDeque::new(), sent: 0, waiting: 0, is_unflushed: false, packs }
     }
 
     /// Adds a frame; how many bytes it takes.
     pub(super) fn push(&mut self, frame: &Frame) -> usize {
         let plain = frame.encode();
         let bytes = if self.packs { pack(&plain).unwrap_or(plain) } else { plain };
-        self.bytes.extend(&bytes);
-        bytes.len()
+        let count = bytes.len();
+        self.waiting += count;
+        self.frames.push_back(bytes);
+        count
     }
 
-    /// All of it is with the connection.
+    /// All of it is with the peer's machine, or on its way there.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.frames.is_empty() && !self.is_unflushed
+    }
+
+    /// Bytes that were not sent.
+    pub(super) const fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Sends some of it. May be given up and asked again.
     pub(super) async fn send(&mut self) -> Result<(), Ended> {
-        if self.sent < self.bytes.len() {
-            self.sent += self.to.write(&self.bytes[self.sent..]).await?;
+        if let Some(first) = self.frames.front() {
+            let sent = self.to.write(&first[self.sent..]).await?;
+            self.is_unflushed = true;
+            self.sent += sent;
+            self.waiting -= sent;
+            if self.sent == first.len() {
+                self.sent = 0;
+                self.frames.pop_front();
+            }
         }
-        if self.sent == self.bytes.len() {
+        if self.frames.is_empty() {
             // Given up here it goes on here.
             self.to.flush().await?;
-            self.bytes.clear();
-            self.sent = 0;
+            self.is_unflushed = false;
         }
         Ok(())
     }

@@ -107,8 +107,8 @@ async fn feed(
                 }
             },
             sent = outgoing.send(), if !outgoing.is_empty() => sent?,
-            () = sleep_until(rate.from()), if outgoing.is_empty() && !rate.may() => {}
-            more = poll_fn(|context| outbound.poll_more(context)), if outgoing.is_empty() && rate.may() => {
+            () = sleep_until(rate.from()), if !rate.may() => {}
+            more = poll_fn(|context| outbound.poll_more(context)), if outgoing.waiting() < FILL_BYTES && rate.may() => {
                 more?;
                 outbound.fill(&mut frames, rate.at_once(FILL_BYTES))?;
                 for frame in frames.drain(..) {
