@@ -199,9 +199,10 @@ def parts(worlds):
         # All tests of that name.
         Test("controls", 4, "planted bugs found", [], "rig", "controls::", r": found (?:in state|at flush) \d+"),
     ]
-    rows_of = {"shard": [*log, 10, 12, 31], "shards": [*log], "files": [2, 4, 30, 31]}
+    rows_of = {"shard": [*log, 10, 12, 31], "shards": [*log], "files": [2, 4, 30, 31],
+               "sites": [14, 15, 16, 17, 33]}
     for world, asked in worlds.items():
-        chunk = {"shard": 100_000, "shards": 20_000}.get(world, 50_000)
+        chunk = {"shard": 100_000, "shards": 20_000, "sites": 2_000}.get(world, 50_000)
         found.append(Simulate(f"sim/{world}", asked, rows_of.get(world, []), ["--world", world], chunk=chunk,
                               title="histories"))
     found += [
@@ -569,7 +570,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="chunks at the same time")
     parser.add_argument("--out", type=Path, metavar="FILE",
                         help="the record, default results/<date>-torture.jsonl; one that is there is gone on with")
-    parser.add_argument("--worlds", type=worlds, default="shard=9500000,shards=500000,files=500000",
+    parser.add_argument("--worlds", type=worlds, default="shard=9500000,shards=500000,files=500000,sites=10000",
                         metavar="NAME=SEEDS,...", help="seeds of each world of the simulator, default %(default)s")
     parser.add_argument("--table", nargs="?", const=True, metavar="FILE",
                         help=f"run nothing; put the counts of a record, default the newest, into {PAGE}")

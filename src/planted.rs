@@ -101,13 +101,10 @@ mutants! {
     ResumesTooFar = "resumes-too-far",
     /// What was taken in is acknowledged to its source before it is synced.
     AcksUnsynced = "acks-unsynced",
+    /// A store accepts before the header of its new epoch's segment is synced.
+    AcceptsBeforeHeader = "accepts-before-header",
     /// A store that is opened draws no nonce.
     NoNonce = "no-nonce",
-}
-
-impl Mutant {
-    /// Those that take two sites to be found; the others are found in one store.
-    pub const OF_SITES: &[Self] = &[Self::ResumesTooFar, Self::AcksUnsynced, Self::NoNonce];
 }
 
 impl fmt::Display for Mutant {

@@ -13,8 +13,7 @@ use bytes::Bytes;
 use crate::data::store::Delivered;
 use crate::error::Error;
 use crate::io::buf::AlignedBuf;
-use crate::io::disk::read_around;
-use crate::io::folder::DirFolder;
+use crate::io::disk::{Folder, read_around};
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::shard::shared::{ReadableSegment, Shared};
 use crate::shard::waiters::{Mark, Parked, Waited};
@@ -65,7 +64,7 @@ pub struct Missing {
 /// A reader of one shard's log.
 pub struct LogReader {
     shard: ShardId,
-    folder: Arc<DirFolder>,
+    folder: Arc<dyn Folder>,
     shared: Arc<Shared>,
     synced_only: bool,
     at: Option<Place>,
@@ -87,7 +86,7 @@ impl LogReader {
     /// [`Error::Behind`] where the log begins later; [`Error::Rewound`] where it ended earlier.
     pub fn new(
         shard: ShardId,
-        folder: Arc<DirFolder>,
+        folder: Arc<dyn Folder>,
         shared: Arc<Shared>,
         synced_only: bool,
         from: Position,
@@ -105,7 +104,7 @@ impl LogReader {
     /// [`Error::Behind`] where no segment is; what `covered` says.
     pub fn from_segment<E: From<Error>>(
         shard: ShardId,
-        folder: Arc<DirFolder>,
+        folder: Arc<dyn Folder>,
         shared: Arc<Shared>,
         synced_only: bool,
         covered: &mut dyn FnMut(&StreamEnds) -> Result<bool, E>,
@@ -129,7 +128,7 @@ impl LogReader {
 
     fn nowhere(
         shard: ShardId,
-        folder: Arc<DirFolder>,
+        folder: Arc<dyn Folder>,
         shared: Arc<Shared>,
         synced_only: bool,
         position: Position,
@@ -141,7 +140,8 @@ impl LogReader {
             synced_only,
             at: None,
             segment: None,
-            buf: AlignedBuf::new(READ_AHEAD_BYTES),
+            // As large as a segment needs it, once one is read.
+            buf: AlignedBuf::new(PAGE_BYTES),
             held: (0, 0),
             ready: VecDeque::new(),
             follows: None,

@@ -1,7 +1,7 @@
 //! Promises P1 to P6 in the simulator: the real core, scan, recovery and segment maker through kills,
 //! power cuts, torn, lost and misdirected writes, I/O errors, full and stalling disks, clocks that jump,
-//! flipped bits and exchanged files, with one shard and with several; and planted bugs, each of which it
-//! must find. `simulate --seeds A..B` runs more of the same.
+//! flipped bits and exchanged files, with one shard and with several; P7 and P8 of stores that follow each other; and
+//! planted bugs, each of which it must find. `simulate --seeds A..B` runs more of the same.
 //!
 //! `FOREBAY_FLIPS` sets the flipped bits in each class of bytes.
 
@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay::planted::Mutant;
 use forebay::sim::{
-    Class, FilesSummary, FlipSummary, Limits, Run, Shards, Summary, Tracing, Violation, Wall, flips, run, run_files,
-    shrink,
+    Class, FilesSummary, FlipSummary, Limits, Run, Shards, SitesSummary, Summary, Tracing, Violation, Wall, flips, run,
+    run_files, run_sites, shrink,
 };
 
 /// Seeds of each world. They are the same on every machine; `simulate` runs more.
 const SEEDS_SHARD: u64 = 20_000;
 const SEEDS_SHARDS: u64 = 5_000;
 const SEEDS_FILES: u64 = 4_000;
+const SEEDS_SITES: u64 = 3_000;
 /// Seeds within which a planted bug is to be found.
 const SEEDS_FOR_A_MUTANT: u64 = 1_000;
 /// The same for those that need two damages in one place, or damage between blocks of another store.
@@ -40,18 +41,37 @@ fn shards_side_by_side_keep_their_promises_and_go_on_behind_anothers_fault() {
     assert!(happened.iter().all(|count| *count > 10), "{total:?}");
 }
 
-/// Histories, on two threads.
+/// P7 and P8, rows 14 to 17 and 33: stores that are killed and lose their power at every level, links that cut, repeat
+/// and swap frames, promotions at any time, stores that are put back from a backup.
+#[test]
+fn stores_that_follow_each_other_become_equal_and_never_accept_against_a_better_promotion() {
+    let total: SitesSummary = on_two_threads("sites", SEEDS_SITES, run_sites, SitesSummary::add);
+    let happened = [total.blocks, total.lost, total.power_cuts, total.kills, total.cut_openings, total.trimmed];
+    assert!(happened.iter().all(|count| *count > 100), "{total:?}");
+    assert!([total.troubled, total.changes, total.fenced, total.restored].iter().all(|count| *count > 50), "{total:?}");
+}
+
 fn histories(shards: Shards, world: &str, seeds: u64) -> Summary {
+    on_two_threads(world, seeds, |of| run(&Run { shards, ..*of }), Summary::add)
+}
+
+/// Histories of one world, on two threads.
+fn on_two_threads<S: Default + Send + std::fmt::Debug>(
+    world: &str,
+    seeds: u64,
+    run: impl Fn(&Run) -> Result<(S, String), Box<Violation>> + Sync,
+    add: fn(&mut S, &S),
+) -> S {
     let next = AtomicU64::new(0);
     let job = || {
-        let mut sum = Summary::default();
+        let mut sum = S::default();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds {
                 return sum;
             }
-            match run(&Run { seed, shards, ..Run::default() }) {
-                Ok((summary, _)) => sum.add(&summary),
+            match run(&Run { seed, ..Run::default() }) {
+                Ok((summary, _)) => add(&mut sum, &summary),
                 Err(violation) => panic!(
                     "seed {seed} life {}: {}\nrepeat with: cargo run --release --features sim --bin simulate -- \
                      --seed {seed} --world {world} --trace",
@@ -62,9 +82,9 @@ fn histories(shards: Shards, world: &str, seeds: u64) -> Summary {
     };
     let total = std::thread::scope(|scope| {
         let jobs = [scope.spawn(job), scope.spawn(job)];
-        let mut total = Summary::default();
+        let mut total = S::default();
         for job in jobs {
-            total.add(&job.join().expect("every promise held"));
+            add(&mut total, &job.join().expect("every promise held"));
         }
         total
     });
@@ -204,6 +224,25 @@ fn a_seed_of_data_files_gives_the_same_trace_byte_for_byte() {
     }
 }
 
+#[test]
+fn a_seed_of_stores_that_follow_each_other_gives_the_same_trace_byte_for_byte() {
+    for seed in 0..40 {
+        let trace = |trace| run_sites(&Run { seed, trace, ..Run::default() }).expect("every promise held");
+        let (one, two) = (trace(Tracing::On), trace(Tracing::On));
+        assert!(one.1.lines().count() > 20, "seed {seed}: {}", one.1);
+        assert_eq!(one, two, "seed {seed}");
+        assert_eq!(one.0, trace(Tracing::Off).0, "seed {seed}: looking changes nothing");
+    }
+}
+
+#[test]
+fn a_failing_history_of_several_stores_shrinks_to_a_smaller_one() {
+    let failing = is_caught(Mutant::AcksUnsynced, run_sites).expect("found");
+    let (smaller, violation) = shrink(&failing, run_sites);
+    assert!(smaller.limits.lives_max <= 5 && smaller.limits.blocks_max < 256, "{smaller:?}");
+    assert_eq!(run_sites(&smaller).expect_err("it fails").what, violation.what);
+}
+
 fn run_shards(run_: &Run) -> Result<(Summary, String), Box<Violation>> {
     run(&Run { shards: Shards::Several, ..*run_ })
 }
@@ -227,7 +266,7 @@ macro_rules! controls {
         fn every_planted_bug_has_its_control() {
             let named = [$(Mutant::$mutant),*];
             for mutant in Mutant::ALL {
-                assert!(named.contains(mutant) || Mutant::OF_SITES.contains(mutant), "{mutant}");
+                assert!(named.contains(mutant), "{mutant}");
                 assert_eq!(mutant.to_string().parse(), Ok(*mutant));
             }
         }
@@ -269,6 +308,12 @@ controls! {
     finds_files_removed_before_the_record: RemoveBeforeRecord in run_files,
     finds_progress_recorded_without_its_files: ProgressBeforeFiles in run_files,
     finds_renames_that_settling_does_not_finish: RenamesUnfinished in run_files,
+    finds_a_store_that_accepts_before_its_epochs_header_is_synced: AcceptsBeforeHeader in run,
+    finds_a_sender_that_resumes_too_far: ResumesTooFar in run_sites,
+    finds_acks_of_what_is_not_synced: AcksUnsynced in run_sites,
+    finds_a_restored_store_without_a_nonce: NoNonce in run_sites,
+    finds_a_replay_under_the_new_epoch_among_several_stores: ReplayUnderNewEpoch in run_sites,
+    finds_an_acceptance_before_the_header_among_several_stores: AcceptsBeforeHeader in run_sites,
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::repl::wire::{Frame, Vector};
 use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::{Parked, Waited};
 use crate::types::{Opening, Receipt, Seq, Stream};
-use crate::wal::batch::StreamEnd;
+use crate::wal::batch::{StreamEnd, StreamEnds};
 use crate::wal::entry::{Absent, Entry, EntryKind};
 
 /// Bytes that may be on their way to a follower and not acknowledged; a block more at most.
@@ -156,11 +156,16 @@ impl Outbound {
         let synced_only = self.inner.policy == SyncPolicy::Each;
         for shard in self.inner.shards.iter() {
             let (folder, shared) = (Arc::clone(&shard.folder), Arc::clone(&shard.shared));
-            let covers = &mut |ends: &_| self.sender.covers(ends).map_err(LinkError::from);
+            let mut place = StreamEnds::new();
+            let covers = &mut |ends: &StreamEnds| {
+                place.clone_from(ends);
+                self.sender.covers(ends).map_err(LinkError::from)
+            };
             let reader = LogReader::from_segment(shard.shard, folder, shared, synced_only, covers)?;
-            self.retained.upto(shard, reader.next_seq().prev());
+            self.sender.begin(shard.shard, reader.next_seq().prev(), &place);
             self.readers.push(reader);
         }
+        self.hold();
         Ok(())
     }
 
@@ -294,7 +299,10 @@ fn is_lost(shard: &ShardHandle, frame: &Frame) -> Result<(), LinkError> {
 }
 
 /// Shows a block of the log to the sender, with the header that it had where it was accepted.
-fn offer(sender: &mut Sender, logged: &LoggedBlock, out: &mut Vec<Frame>) -> Result<(), LinkError> {
+///
+/// # Errors
+/// As [`Sender::offer`].
+pub(crate) fn offer(sender: &mut Sender, logged: &LoggedBlock, out: &mut Vec<Frame>) -> Result<(), LinkError> {
     let delivered = &logged.delivered;
     let header = Entry {
         kind: EntryKind::Own,

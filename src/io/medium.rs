@@ -212,6 +212,18 @@ impl Medium {
         }
     }
 
+    /// The trace since this was called last.
+    pub fn take_trace(&mut self) -> String {
+        self.trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Puts this before what is noted from now on, if a trace is kept.
+    pub fn put_trace(&mut self, before: String) {
+        if let Some(trace) = &mut self.trace {
+            *trace = before;
+        }
+    }
+
     /// The trace so far.
     #[must_use]
     pub fn trace(&self) -> &str {

@@ -112,6 +112,12 @@ impl Appender {
             self.write(at, batch)?;
         }
         let name = segment_name(self.segment());
+        #[cfg(feature = "sim")]
+        if self.log.current.header.pin.is_some()
+            && crate::planted::is_planted(crate::planted::Mutant::AcceptsBeforeHeader)
+        {
+            return Ok(());
+        }
         at.folder.sync(&name).map_err(OpenError::io(format!("syncing {name}")))?;
         self.durable_upto = self.log.number;
         Ok(())

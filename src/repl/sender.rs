@@ -148,6 +148,18 @@ impl Sender {
         Ok(all)
     }
 
+    /// A shard's log is shown from behind this seq on, where its streams stood here and which is covered. What the
+    /// follower accepts itself counts as shipped only once it has synced that.
+    pub fn begin(&mut self, shard: ShardId, local: Seq, place: &StreamEnds) {
+        let of_follower = place.iter().filter(|(stream, _)| Opening::of(stream) == self.follower);
+        let unacked = &mut self.unacked[usize::from(shard.0)];
+        unacked.extend(of_follower.map(|(of, end)| Unacked { local: Seq(0), of: *of, seq: end.seq, bytes: 0 }));
+        if let Some(last) = unacked.back_mut() {
+            last.local = local;
+        }
+        self.shown(shard, local);
+    }
+
     /// Shows the next block of a shard's log; frames that are full, or that end with it, are appended to `out`.
     ///
     /// # Errors
@@ -310,5 +322,64 @@ impl Sender {
     #[must_use]
     pub const fn bytes_unacked(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Epoch, Nonce, StoreId};
+
+    const SHARD: ShardId = ShardId(0);
+
+    fn stream(store: u8) -> Stream {
+        Stream { origin: StoreId([store; 16]), shard: SHARD, epoch: Epoch(1), nonce: Nonce(7) }
+    }
+
+    fn end(of: StreamEnd, seq: u64) -> StreamEnd {
+        of.then(Seq(seq), 0, 0)
+    }
+
+    fn sender() -> Sender {
+        let mut sender = Sender::new(1, Opening::of(&stream(2)));
+        sender.vector(&Vector { last: true, ..Vector::default() }).expect("an empty vector");
+        sender
+    }
+
+    #[test]
+    fn what_is_shown_counts_as_shipped_when_it_is_acknowledged_and_not_before() {
+        let mut sender = sender();
+        let header = crate::wal::entry::Entry {
+            kind: crate::wal::entry::EntryKind::Own,
+            block_kind: crate::types::BlockKind::Raw,
+            namespace: "n",
+            table: "t",
+            length: 0,
+            received_at_ns: 0,
+            rows: 0,
+            payload_crc: 0,
+            identity: None,
+        }
+        .encode();
+        let (before, behind) = (StreamEnd::default(), end(StreamEnd::default(), 1));
+        let (local, of, header) = (Seq(1), stream(1), header.bytes());
+        let block = Offered { shard: SHARD, local, stream: of, before, behind, header, payload: &[] };
+        sender.offer(&block, &mut Vec::new()).expect("one history");
+        assert_eq!(sender.shipped(SHARD), Seq(0));
+        sender.acked(&[(of, Seq(1))]);
+        assert_eq!(sender.shipped(SHARD), Seq(1));
+    }
+
+    #[test]
+    fn what_the_follower_accepts_itself_counts_as_shipped_when_it_has_synced_that() {
+        let mut sender = sender();
+        let place = StreamEnds::from_iter([(stream(2), end(StreamEnd::default(), 4))]);
+        assert_eq!(sender.covers(&place), Ok(true));
+        sender.begin(SHARD, Seq(9), &place);
+        assert_eq!(sender.shipped(SHARD), Seq(0));
+        sender.acked(&[(stream(2), Seq(3))]);
+        assert_eq!(sender.shipped(SHARD), Seq(0));
+        sender.acked(&[(stream(2), Seq(4))]);
+        assert_eq!(sender.shipped(SHARD), Seq(9));
     }
 }

@@ -18,7 +18,7 @@ use crate::wal::entry::{Absent, Control, EntryKind, decode_entry, decode_identit
 use crate::wal::log::Log;
 use crate::wal::read::{each_adopted, each_control, each_entry, stream_rows};
 use crate::wal::segment::segment_name;
-use crate::wal::vector::{self, FOLDED};
+use crate::wal::vector::{self, FOLDED, is_folded};
 use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
 
 /// A promise that did not hold.
@@ -160,6 +160,8 @@ pub struct Model {
     in_store: HashMap<Stream, Seq>,
     /// What was lost up to ends that were adopted, as far as it was found at the last recovery.
     adopted: Vec<Receipt>,
+    /// Streams of which other stores have sent something.
+    carried: HashSet<Stream>,
     /// Damaged batches, and what cannot be told from them.
     rotten: HashSet<Place>,
     /// Damaged places of files, in whatever generation they are met.
@@ -199,9 +201,24 @@ impl Model {
         self.items.get_mut(seq.0.checked_sub(self.before + 1)? as usize)
     }
 
+    /// Every item that is not forgotten, in order, with its seq.
+    pub fn items(&self) -> impl Iterator<Item = (Seq, &Item)> {
+        self.behind(Seq(0))
+    }
+
+    /// Those behind this seq.
+    pub fn behind(&self, seq: Seq) -> impl Iterator<Item = (Seq, &Item)> {
+        let skipped = seq.0.saturating_sub(self.before);
+        let seqs = (self.before + skipped + 1..).map(Seq);
+        seqs.zip(self.items.iter().skip(skipped as usize))
+    }
+
     /// The next seq was given.
     pub fn given(&mut self, seq: Seq, item: Item) {
         assert_eq!(seq, self.last().next(), "seqs are dense");
+        if item.chain != Chain(0) {
+            self.carried.insert(item.stream);
+        }
         self.items.push_back(item);
     }
 
@@ -294,7 +311,7 @@ impl Model {
             // A later segment's vector knows of blocks that were lost to damage.
             let behind = log.ends.get(stream).map_or(0, |found| found.seq.0);
             let knows_lost = self.has_lost_between(*stream, end.seq, Seq(behind));
-            if log.ends.get(stream) != Some(end) && !knows_lost {
+            if log.ends.get(stream) != Some(end) && !knows_lost && !is_folded(&log.ends, stream) {
                 return Err(format!("the log's end of {stream:?} is {:?}, not {end:?}", log.ends.get(stream)).into());
             }
         }
@@ -313,22 +330,17 @@ impl Model {
     fn check_vector(&mut self, ends: &[(Stream, StreamEnd)], log: &Log, facts: &Facts) -> Result<(), String> {
         // Damage can take the only record of a stream, and with a report it may.
         let undamaged = facts.rot == Rot::Nothing && self.rotten.is_empty() && self.lurking.is_empty();
-        let folded = |of: &Stream| {
-            let row =
-                log.ends.keys().find(|row| row.nonce == FOLDED && (row.origin, row.shard) == (of.origin, of.shard));
-            row.is_some_and(|row| of.epoch <= row.epoch)
-        };
         for (stream, end) in self.vector.iter().filter(|_| undamaged) {
             let listed = ends.iter().any(|(known, _)| known == stream);
             let now = log.ends.get(stream);
-            // One of another store goes on over many openings, in segments that are given back by now.
-            let went_on = stream.origin != log.current.header.store && now.is_some_and(|now| now.seq > end.seq);
-            if !listed && !folded(stream) && stream.nonce != FOLDED && now != Some(end) && !went_on {
+            // One that other stores send goes on over many openings, in segments that are given back by now.
+            let went_on = self.carried.contains(stream) && now.is_some_and(|now| now.seq > end.seq);
+            if !listed && !is_folded(&log.ends, stream) && stream.nonce != FOLDED && now != Some(end) && !went_on {
                 return Err(format!("{stream:?} stood at {end:?} and nothing was added, and now stands at {now:?}"));
             }
         }
         for (stream, seq) in self.in_store.iter().filter(|_| undamaged) {
-            if !folded(stream) && log.ends.get(stream).is_none_or(|end| end.seq < *seq) {
+            if !is_folded(&log.ends, stream) && log.ends.get(stream).is_none_or(|end| end.seq < *seq) {
                 let now = log.ends.get(stream);
                 return Err(format!("the store has {stream:?} up to seq {seq}, and its end is {now:?}"));
             }

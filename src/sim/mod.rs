@@ -19,6 +19,11 @@ mod plan;
 mod ring;
 mod shard;
 mod shrink;
+mod site;
+mod site_link;
+mod site_shard;
+mod sites;
+mod sites_check;
 mod world;
 
 pub use check::Kind;
@@ -27,4 +32,5 @@ pub use files_life::FilesSummary;
 pub use flips::{Class, FlipCount, FlipSummary, flips};
 pub use plan::{Limits, Plan, Shards, Wall};
 pub use shrink::shrink;
+pub use sites::{SitesSummary, run_sites};
 pub use world::{Run, Summary, Tracing, Violation, run};

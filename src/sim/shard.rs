@@ -51,6 +51,8 @@ pub struct Common<'a> {
 /// A shard from the beginning of its history to the end.
 #[derive(Clone, Debug)]
 pub struct Shard {
+    /// Its store.
+    pub store: StoreId,
     /// Its number.
     pub id: ShardId,
     /// Its folder.
@@ -80,8 +82,9 @@ pub struct Shard {
 impl Shard {
     /// A shard that was never opened.
     #[must_use]
-    pub fn new(id: ShardId, folder: FolderNo, writers: usize) -> Self {
+    pub fn new(store: StoreId, id: ShardId, folder: FolderNo, writers: usize) -> Self {
         Self {
+            store,
             id,
             folder,
             ring: SimRing::default(),
@@ -134,7 +137,7 @@ impl Shard {
     /// As [`examine`](fn@examine), and where the store says that it lacks what the log has given back.
     pub fn examine(&self, of: Common<'_>, on_damage: OnDamage) -> Result<Examined, OpenError> {
         let setup = ShardSetup {
-            store: STORE,
+            store: self.store,
             shard: self.id,
             boot: of.boot,
             segment_bytes: of.plan.segment_bytes,
@@ -166,8 +169,8 @@ impl Shard {
         let mut draw = chance.fork(4);
         chance.next_u64();
         let mut maker =
-            Maker::new(STORE, self.id, of.plan.segment_bytes, spares_max, Box::new(move || draw.next_u64()));
-        let own = Stream { origin: STORE, shard: self.id, epoch, nonce };
+            Maker::new(self.store, self.id, of.plan.segment_bytes, spares_max, Box::new(move || draw.next_u64()));
+        let own = Stream { origin: self.store, shard: self.id, epoch, nonce };
         put_aside(&examined, &folder, &mut Bin, self.ring.image())?;
         let image = self.ring.image().filter(|_| examined.needs_ring_image()).map(<[u8]>::to_vec);
         if examined.needs_new_ring() && !self.make_ring(of, (Epoch(0), nonce), Seq(1), chance) {
@@ -187,7 +190,8 @@ impl Shard {
         chance: &mut Chance,
     ) -> bool {
         let (slots, bytes) = (RING_SLOTS, RING_BYTES);
-        let header = RingHeader { store: STORE, shard: self.id, boot: of.boot, epoch, nonce, first_seq, slots, bytes };
+        let header =
+            RingHeader { store: self.store, shard: self.id, boot: of.boot, epoch, nonce, first_seq, slots, bytes };
         let dying = of.medium.lock().faults.last_call.is_some();
         let steps = if dying && chance.percent(40) { chance.within(1, 6) } else { u64::MAX };
         self.ring.create(header, chance, steps)

@@ -18,7 +18,7 @@ use crate::sim::check::{Ending, Facts, Kind, Rot, Wrong};
 use crate::sim::life::{Ended, Ground, Life, Turn};
 use crate::sim::meddle::{Backup, meddle};
 use crate::sim::plan::{CRASH_LOOP, End, LifePlan, Limits, Plan, Shards, Trouble, Wall};
-use crate::sim::shard::{Astray, Carried, Common, Shard};
+use crate::sim::shard::{Astray, Carried, Common, STORE, Shard};
 use crate::types::{Epoch, Nonce, ShardId, Stream};
 
 /// Attempts to open after which a recovery counts as hung; each lets writes in flight come closer to landing.
@@ -189,7 +189,7 @@ impl World {
         }
         let folder = |index: usize, medium: &mut Medium| if index == 0 { FolderNo(0) } else { medium.add_folder() };
         let writers = plan.writers as usize;
-        let shard = |index| Shard::new(ShardId(index as u16), folder(index, &mut medium), writers);
+        let shard = |index| Shard::new(STORE, ShardId(index as u16), folder(index, &mut medium), writers);
         let shards = (0..count).map(shard).collect();
         Self {
             plan,

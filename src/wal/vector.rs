@@ -116,6 +116,13 @@ pub fn fold(ends: &mut StreamEnds, most: usize) {
     }
 }
 
+/// Whoever has this vector knows of a stream only that it was held, with others.
+#[must_use]
+pub fn is_folded(ends: &StreamEnds, of: &Stream) -> bool {
+    let of_shard = |row: &&Stream| row.nonce == FOLDED && (row.origin, row.shard) == (of.origin, of.shard);
+    ends.keys().find(of_shard).is_some_and(|row| of.epoch <= row.epoch)
+}
+
 /// What a vector says of a stream up to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {

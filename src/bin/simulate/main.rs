@@ -1,5 +1,5 @@
 //! Runs histories of the simulated store: `simulate --seed N` or `simulate --seeds A..B --jobs J`. Each
-//! seed is a history of one shard, one of several shards, and one of data files. `--soak` goes on until it
+//! seed is a history of one shard, one of several shards, one of data files, and one of stores that follow each other. `--soak` goes on until it
 //! is ended; `--flips N` ends each history of one shard in N flipped bits of each class of bytes.
 //!
 //! Exit code 0 only if every promise held. A failing seed is printed with the command that repeats
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use forebay::planted::Mutant;
 use forebay::sim::{
-    FilesSummary, FlipSummary, Limits, Run, Shards, Summary, Tracing, Violation, flips, run, run_files, shrink,
+    FilesSummary, FlipSummary, Limits, Run, Shards, SitesSummary, Summary, Tracing, Violation, flips, run, run_files,
+    run_sites, shrink,
 };
 
 /// Seeds that a job takes at once.
@@ -73,6 +74,8 @@ enum World {
     Shards,
     /// Data files and their manifest.
     Files,
+    /// Stores that follow each other.
+    Sites,
 }
 
 /// What the histories amounted to.
@@ -83,6 +86,7 @@ struct Total {
     shards: Summary,
     flips: FlipSummary,
     files: FilesSummary,
+    sites: SitesSummary,
 }
 
 /// The first violation, and the world that it is in.
@@ -115,9 +119,10 @@ fn main() -> ExitCode {
         println!("{count} seeds in {seconds:.1} s ({rate:.0} seeds/s) before the first violation");
     } else {
         if options.flips.is_none() {
-            println!("{:?}\nshards {:?}\n{:?}", total.shard, total.shards, total.files);
+            println!("{:?}\nshards {:?}\n{:?}\n{:?}", total.shard, total.shards, total.files, total.sites);
         }
         let digest = total.shard.digest.wrapping_add(total.shards.digest).wrapping_add(total.files.digest);
+        let digest = digest.wrapping_add(total.sites.digest);
         println!(
             "{count} seeds in {seconds:.1} s ({rate:.0} seeds/s), 0 violations (0 silent losses, 0 false refusals), \
              digest {digest:016x}"
@@ -175,6 +180,7 @@ fn run_all(seeds: &Range<u64>, options: &Options, limits: Limits, began: Instant
             total.shard.add(&sum.shard);
             total.shards.add(&sum.shards);
             total.files.add(&sum.files);
+            total.sites.add(&sum.sites);
             total.flips.add(&sum.flips);
             first = match (first, violation) {
                 (Some(old), Some(new)) => Some(if new.1.seed < old.1.seed { new } else { old }),
@@ -210,6 +216,11 @@ fn each_world(of: &Run, options: &Options, sum: &mut Total) -> Result<(), Found>
         print!("{trace}");
         sum.files.add(&summary);
     }
+    if is_wanted(World::Sites) {
+        let (summary, trace) = run_sites(of).map_err(|violation| (World::Sites, violation))?;
+        print!("{trace}");
+        sum.sites.add(&summary);
+    }
     Ok(())
 }
 
@@ -222,6 +233,7 @@ fn report(world: World, violation: &Violation, options: &Options, limits: Limits
     if options.shrink && options.flips.is_none() {
         let in_world = |run_: &Run| match world {
             World::Files => run_files(run_).map(|_| ()),
+            World::Sites => run_sites(run_).map(|_| ()),
             World::Shard | World::Shards => run(run_).map(|_| ()),
         };
         let (smaller, violation) = shrink(&failing, in_world);
@@ -238,6 +250,7 @@ fn command(world: World, run: &Run, flips: Option<u32>) -> String {
         (None, World::Shard) => command.push_str(" --world shard"),
         (None, World::Shards) => command.push_str(" --world shards"),
         (None, World::Files) => command.push_str(" --world files"),
+        (None, World::Sites) => command.push_str(" --world sites"),
     }
     let whole = Limits::default();
     for (name, value, default) in [
