@@ -25,8 +25,10 @@ use crate::wal::segment::{SegmentHeader, segment_name};
 use crate::wal::vector::{self, FOLDED};
 use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
 
-/// Bytes that are read at once, at least one batch.
+/// Bytes that are read at once, at least one batch, where there is more to read than that.
 const READ_AHEAD_BYTES: usize = 1 << 20;
+/// Bytes that are read at once at the log's end, at least: what lies behind it is for nothing.
+const AT_END_BYTES: usize = 4 * PAGE_BYTES;
 
 /// What a log has of a stream, one after the other.
 pub enum Logged {
@@ -72,6 +74,9 @@ pub struct LogReader {
     buf: AlignedBuf,
     /// What the buffer holds: the offset in the segment of its first byte, and how many.
     held: (u32, usize),
+    /// Bytes that are read at once, at least one batch.
+    ahead: usize,
+    last_batch: usize,
     ready: VecDeque<Logged>,
     /// Where each stream stands behind what was read, for who asks what is missing of them.
     follows: Option<StreamEnds>,
@@ -143,6 +148,8 @@ impl LogReader {
             // As large as a segment needs it, once one is read.
             buf: AlignedBuf::new(PAGE_BYTES),
             held: (0, 0),
+            ahead: READ_AHEAD_BYTES,
+            last_batch: 0,
             ready: VecDeque::new(),
             follows: None,
             position,
@@ -298,6 +305,8 @@ impl LogReader {
                 return Ok(Some(logged));
             }
             if self.next_seq > self.mark().at() {
+                // The next batch may well be like the last one.
+                self.ahead = self.last_batch.clamp(AT_END_BYTES, READ_AHEAD_BYTES);
                 return Ok(None);
             }
             self.read_batch()?;
@@ -335,6 +344,7 @@ impl LogReader {
             return self.skip_damage(place);
         };
         self.hold(&header, place.offset, batch.length as usize)?;
+        self.last_batch = batch.length as usize;
         let (_, stamps) = self.segment.as_ref().expect("a segment");
         let bytes = self.bytes(place.offset);
         let checked = check(bytes, &place, stamps);
@@ -372,7 +382,8 @@ impl LogReader {
         if offset >= start && (offset - start) as usize + count <= have {
             return Ok(());
         }
-        let count = count.max(READ_AHEAD_BYTES).min(header.segment_bytes as usize - offset as usize);
+        let count = count.max(self.ahead).min(header.segment_bytes as usize - offset as usize);
+        self.ahead = (self.ahead * 2).min(READ_AHEAD_BYTES);
         if self.buf.capacity() < count {
             self.buf = AlignedBuf::new(count);
         }
