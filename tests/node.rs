@@ -504,7 +504,7 @@ fn a_link_can_be_packed_and_bounded() {
     site_a.tls = "compress = \"lz4\"\n".to_owned();
     site_b.tls = "rate_bytes_per_s = 1000000\n".to_owned();
     let b = site_b.start("active", &[&site_a]);
-    let a = site_a.start("active", &[&site_b]);
+    let a = site_a.start("standby", &[&site_b]);
     until("b has heard from a", || status(&b).refuses.is_none());
     let moved = |node: &Node, way| {
         let of = |link: &&LinkStatus| link.way == way;
