@@ -30,7 +30,7 @@ pub enum Refused {
         before: Seq,
     },
     /// There are two histories of this stream.
-    #[error("stream {}/{}/{} is another one here up to seq {at}; compare the two stores with forebay verify --peer", .stream.origin, .stream.shard, .stream.epoch)]
+    #[error("stream {}/{}/{} is another one here up to seq {at}; nothing of it goes either way. Keep the store that is right, and start the other one anew", .stream.origin, .stream.shard, .stream.epoch)]
     Diverged {
         /// The stream.
         stream: Stream,

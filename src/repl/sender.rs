@@ -19,7 +19,7 @@ const STREAMS_MAX: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
     /// There are two histories of this stream.
-    #[error("stream {}/{}/{} is another one at the follower up to seq {at}; compare the two stores with forebay verify --peer", .stream.origin, .stream.shard, .stream.epoch)]
+    #[error("stream {}/{}/{} is another one at the follower up to seq {at}; nothing of it goes either way. Keep the store that is right, and start the other one anew", .stream.origin, .stream.shard, .stream.epoch)]
     Diverged {
         /// The stream.
         stream: Stream,
