@@ -252,7 +252,9 @@ fn direct() -> i32 {
 fn sustained(size: Size) -> f64 {
     let (_site_a, a, _site_b, b) = pair(size);
     let (before, began) = (marks(&b).1, Instant::now());
-    load(&a, 0.0, size.seconds / 2.0, u64::MAX);
+    // No more than the log can hold for a follower: beyond that it would be left behind.
+    load(&a, 0.0, 600.0, size.behind_bytes);
+    wait_until(|| marks(&b).1 == marks(&a).0);
     let most = (marks(&b).1 - before) as f64 / began.elapsed().as_secs_f64();
     for part in [2.0, 1.6, 1.3, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2] {
         wait_until(|| marks(&b).1 == marks(&a).0);
@@ -271,7 +273,7 @@ fn sustained(size: Size) -> f64 {
             ),
         );
         if holds {
-            say("sustained", &format!("\"blocks_s\":{rate:.0},\"closed_loop_blocks_s\":{most:.0}"));
+            say("sustained", &format!("\"blocks_s\":{rate:.0},\"in_bulk_blocks_s\":{most:.0}"));
             return rate;
         }
     }
