@@ -277,7 +277,9 @@ fn sustained(size: Size) -> f64 {
             return rate;
         }
     }
-    panic!("no rate can be sustained");
+    // On a machine that is busy with other things: the lowest is as good as any.
+    say("sustained", "\"blocks_s\":null");
+    most * 0.2
 }
 
 fn open_loop(size: Size, rate: f64, with_follower: bool) {
