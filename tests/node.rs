@@ -55,10 +55,7 @@ struct Site {
 impl Site {
     fn new(home: &Path, name: &str, level: u8) -> Self {
         let dir = home.join(name);
-        let config = Config::new(dir.join("data")).shards(2).segment_bytes(1 << 20).block_bytes_max(64 << 10);
-        let config =
-            config.batch_bytes_max(64 << 10).intake_bytes(128 << 10).intake_slots(1024).wal_bytes_max(128 << 20);
-        let engine = Engine::open_with(config, Box::new(Null)).expect("it opens");
+        let engine = Engine::open_with(small(&dir.join("data")), Box::new(Null)).expect("it opens");
         let store = engine.opening().origin.to_string();
         engine.close().expect("it closes");
         let port = free_port();

@@ -43,8 +43,9 @@ impl Writer {
     }
 
     /// Appends a block and waits for its acknowledgement: at (2, 0) until it is synced, else until
-    /// it is accepted; with `shipped_followers` until so many followers have it synced. Waits for room at most `append_deadline_ms`; where the store is slower than its
-    /// writers and has let a quarter of the log's bound fill up, also up to a second for its turn.
+    /// it is accepted; with `shipped_followers` until so many followers have it synced. Waits for room at most
+    /// `append_deadline_ms`; where the store is slower than its writers and has let a quarter of the log's bound fill
+    /// up, also up to a second for its turn.
     ///
     /// # Errors
     /// [`Error::Rejected`] gives the block back: nothing of it was logged.

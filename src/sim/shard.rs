@@ -14,7 +14,7 @@ use crate::limits::{PAGE_BYTES, SECTOR_BYTES, SECTOR_STREAM_BYTES, SEGMENT_HEADE
 use crate::recover::{
     Examined, Intake, Kept, OpenError, Opened, Quarantine, ShardSetup, carry_out, examine, put_aside,
 };
-use crate::sim::check::{Ending, Facts, Found, Model, Rot, Wrong};
+use crate::sim::check::{Ending, Facts, Found, Kind, Model, Rot, Wrong};
 use crate::sim::life::Ended;
 use crate::sim::plan::{Plan, RING_BYTES, RING_SLOTS};
 use crate::sim::ring::{Hit, SimRing};
@@ -494,4 +494,11 @@ pub fn batches(header: &SegmentHeader, content: &[u8]) -> Vec<(usize, BatchHeade
         }
     }
     batches
+}
+
+/// A shard that nobody damaged, or whose damage was to be salvaged, is not opened.
+pub(super) fn not_opened(shard: usize, error: &OpenError) -> Wrong {
+    let refused = matches!(error, OpenError::Damaged(_) | OpenError::Foreign { .. });
+    let kind = if refused { Kind::FalseRefusal } else { Kind::Other };
+    Wrong { kind, what: format!("shard {shard} is not opened: {error}") }
 }

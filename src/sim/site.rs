@@ -13,9 +13,9 @@ use crate::repl::receiver::{Receiver, Refused};
 use crate::repl::role::Roles;
 use crate::repl::wire::{Entries, Hello, Stand};
 use crate::sim::blocks::BlockName;
-use crate::sim::check::{Ending, Facts, Kind, Rot, What, Wrong};
+use crate::sim::check::{Ending, Facts, Rot, What, Wrong};
 use crate::sim::plan::{End, Plan};
-use crate::sim::shard::{Carried, Common, Shard};
+use crate::sim::shard::{Carried, Common, Shard, not_opened};
 use crate::sim::site_shard::{Given, OpenShard};
 use crate::sim::sites_check::{Ledger, Promotion, SITES, Upto, must_hold};
 use crate::types::{Epoch, Nonce, Opening, Seq, ShardId, StoreId, Stream};
@@ -178,11 +178,7 @@ impl Site {
                 Ok(None) => {}
                 Err((_, OpenError::Locked(_))) => continue,
                 Err(_) if self.medium.lock().is_crashed() => {}
-                Err((shard, error)) => {
-                    let refused = matches!(error, OpenError::Damaged(_) | OpenError::Foreign { .. });
-                    let kind = if refused { Kind::FalseRefusal } else { Kind::Other };
-                    return Err(Wrong { kind, what: format!("shard {shard} is not opened: {error}") });
-                }
+                Err((shard, error)) => return Err(not_opened(shard, &error)),
             }
             deaths = deaths.saturating_sub(1);
             cut += 1;

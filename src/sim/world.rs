@@ -18,7 +18,7 @@ use crate::sim::check::{Ending, Facts, Kind, Rot, Wrong};
 use crate::sim::life::{Ended, Ground, Life, Turn};
 use crate::sim::meddle::{Backup, meddle};
 use crate::sim::plan::{CRASH_LOOP, End, LifePlan, Limits, Plan, Shards, Trouble, Wall};
-use crate::sim::shard::{Astray, Carried, Common, STORE, Shard};
+use crate::sim::shard::{Astray, Carried, Common, STORE, Shard, not_opened};
 use crate::types::{Epoch, Nonce, ShardId, Stream};
 
 /// Attempts to open after which a recovery counts as hung; each lets writes in flight come closer to landing.
@@ -403,11 +403,7 @@ impl World {
                     continue;
                 }
                 Err(_) if self.medium.lock().is_crashed() => {}
-                Err((shard, error)) => {
-                    let refused = matches!(error, OpenError::Damaged(_) | OpenError::Foreign { .. });
-                    let kind = if refused { Kind::FalseRefusal } else { Kind::Other };
-                    return Err(Wrong { kind, what: format!("shard {shard} is not opened: {error}") });
-                }
+                Err((shard, error)) => return Err(not_opened(shard, &error)),
             }
             deaths = deaths.saturating_sub(1);
             self.summary.cut_recoveries += 1;

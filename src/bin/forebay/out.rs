@@ -29,6 +29,9 @@ impl StoreArgs {
     }
 }
 
+/// Exit code of a check that failed.
+pub const CHECK_FAILED: u8 = 3;
+
 /// A value as JSON text, with its schema ahead.
 pub fn with_schema(schema: &str, value: &impl Serialize) -> String {
     let mut object = serde_json::Map::from_iter([("schema".to_owned(), Value::from(schema))]);

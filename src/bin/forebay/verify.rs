@@ -8,10 +8,7 @@ use clap::Args;
 use forebay::IntakeRule;
 use forebay::inspect::{LogCounts, Verified, verify};
 
-use crate::out::{StoreArgs, count};
-
-/// Exit code of a check that failed.
-const CHECK_FAILED: u8 = 3;
+use crate::out::{CHECK_FAILED, StoreArgs, count};
 
 /// Options of the command.
 #[derive(Args)]

@@ -12,11 +12,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use forebay::types::mix64;
 
 use super::rehearsal::{Load, Moment, Outcome, Setting, rehearse};
-use crate::out::with_schema;
+use crate::out::{CHECK_FAILED, with_schema};
 
 const SCHEMA: &str = "forebay.rehearse/1";
-/// Exit code of a check that failed.
-const CHECK_FAILED: u8 = 3;
 /// The settings, each without and with an acknowledgement that waits for the follower.
 const SETTINGS: [(u8, Option<u64>); 3] = [(1, None), (2, Some(3000)), (2, Some(0))];
 
