@@ -209,10 +209,11 @@ def parts(worlds):
         # About 1,400 histories of 70 flips a chunk; some classes are not in every history.
         Flips("flips", 1_000_000, [5, 6, 34], ["--flips", str(FLIPS_A_CLASS)], unit="flips",
               a_seed=CLASSES_OF_FLIPS * FLIPS_A_CLASS, chunk=70_000, title="flips"),
-        kills("level-1", 2000, 100, "kill", "a_kill_loses_nothing_acknowledged_at_level_1", [1]),
-        kills("level-2-period", 2000, 100, "kill", "a_kill_loses_nothing_acknowledged_at_level_2_with_a_period", [1]),
-        kills("level-2-fsync", 2000, 100, "kill", "a_kill_loses_nothing_acknowledged_at_level_2_with_fsync", [1]),
-        kills("data-files", 2000, 100, "data_kill",
+        # 2,000 in all.
+        kills("level-1", 500, 50, "kill", "a_kill_loses_nothing_acknowledged_at_level_1", [1]),
+        kills("level-2-period", 500, 50, "kill", "a_kill_loses_nothing_acknowledged_at_level_2_with_a_period", [1]),
+        kills("level-2-fsync", 500, 50, "kill", "a_kill_loses_nothing_acknowledged_at_level_2_with_fsync", [1]),
+        kills("data-files", 500, 50, "data_kill",
               "a_kill_at_any_step_leaves_every_acknowledged_row_in_the_data_files_once", [1, 30]),
         Test("crash-loop", 300, "kills", [35], "kill", "a_crash_loop_loses_nothing_and_leaves_a_bounded_store_that_starts",
              r"(\d+) kills", "FOREBAY_CRASH_LOOPS", title="kills of one store"),
