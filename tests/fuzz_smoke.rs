@@ -12,7 +12,8 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use forebay::fuzz::targets::{TARGETS, Target, input};
-use forebay::repl::wire::{Bye, Entries, Frame, HEADER_BYTES, Reason, Vector};
+use forebay::repl::entries::Entries;
+use forebay::repl::wire::{Bye, Frame, HEADER_BYTES, Reason, Vector};
 use forebay::types::{Epoch, Seq, StoreId, Stream, Term};
 use forebay::wal::batch::StreamEnd;
 use forebay::wal::entry::{EntryKind, void_entry};

@@ -24,6 +24,8 @@ pub struct Catalog {
     pub progress: BTreeMap<ShardId, Position>,
     /// How far they hold each stream.
     pub streams: BTreeMap<(ShardId, Stream), StreamUpto>,
+    /// How far streams were taken over in files of other stores.
+    pub adopted: BTreeMap<Stream, StreamUpto>,
     /// The number of the next file.
     pub next_file: FileNo,
 }
@@ -139,6 +141,11 @@ impl Catalog {
                 let key = (namespace.clone(), table.clone(), key.clone());
                 self.columns.entry(key).or_insert_with(|| kind.clone());
             }
+            for upto in &part.adopted {
+                if let Some(stream) = upto.stream() {
+                    self.adopted.insert(stream, upto.clone());
+                }
+            }
             for at in &part.progress {
                 let shard = ShardId(at.shard);
                 self.progress.insert(shard, at.position());
@@ -179,6 +186,7 @@ impl Catalog {
             doomed: self.doomed.values().cloned().collect(),
             columns: self.columns.iter().map(column).collect(),
             progress: progress.collect(),
+            adopted: self.adopted.values().cloned().collect(),
             ..Record::default()
         };
         parts(whole, bytes_max)
@@ -205,6 +213,9 @@ pub fn parts(whole: Record, bytes_max: usize) -> Vec<Record> {
     }
     for column in whole.columns {
         cut.record_for(&column).columns.push(column);
+    }
+    for stream in whole.adopted {
+        cut.record_for(&stream).adopted.push(stream);
     }
     for mut shard in whole.progress {
         let streams = std::mem::take(&mut shard.streams);

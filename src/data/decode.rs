@@ -8,7 +8,9 @@ use parquet::basic::{LogicalType, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::statistics::Statistics;
 use parquet::schema::types::Type;
 
 use crate::data::encode::{ColumnData, FileColumn, IDENTITY, PAYLOAD, Role, TIME, Values};
@@ -98,6 +100,26 @@ impl DataReader {
         u64::try_from(self.file.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
 
+    /// The smallest and the largest value of these columns, as the file's statistics say; `None` where they do not.
+    #[must_use]
+    pub fn bounds(&self, role: Role) -> Option<(Bound, Bound)> {
+        let at = self.columns.iter().position(|column| column.role == role)?;
+        let groups = self.file.metadata().row_groups().iter();
+        let of_group = |group: &RowGroupMetaData| match group.column(at).statistics()? {
+            Statistics::Int32(of) => {
+                Some((Bound::Number((*of.min_opt()?).into()), Bound::Number((*of.max_opt()?).into())))
+            }
+            Statistics::Int64(of) => Some((Bound::Number(*of.min_opt()?), Bound::Number(*of.max_opt()?))),
+            Statistics::ByteArray(of) => {
+                Some((Bound::Text(of.min_opt()?.data().to_vec()), Bound::Text(of.max_opt()?.data().to_vec())))
+            }
+            _ => None,
+        };
+        let bounds: Vec<(Bound, Bound)> = groups.map(of_group).collect::<Option<_>>()?;
+        let (min, max): (Vec<Bound>, Vec<Bound>) = bounds.into_iter().unzip();
+        Some((min.into_iter().min()?, max.into_iter().max()?))
+    }
+
     /// Its rows in batches, with these columns in this order; a column that it lacks is null in all rows.
     #[must_use]
     pub fn batches(self, columns: &[FileColumn]) -> Batches {
@@ -134,6 +156,15 @@ fn file_column(column: &Type, kind: PartKind, tags: &[String]) -> Option<FileCol
         _ => return None,
     };
     Some(FileColumn { role, name: name.into(), of })
+}
+
+/// A bound on the values of a column.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bound {
+    /// Of numbers.
+    Number(i64),
+    /// Of texts.
+    Text(Vec<u8>),
 }
 
 /// The rows of a [`DataReader`], in order.

@@ -159,6 +159,19 @@ impl DataFile {
     }
 }
 
+/// A file of what a store hands on to another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldFile {
+    /// Its number: no other file of that store has the same.
+    pub no: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// CRC-32 of its bytes.
+    pub crc: u32,
+    /// What it holds, as the store says that to one of its kind.
+    pub about: String,
+}
+
 /// A column of a table: the type that its key was first seen with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaColumn {
@@ -271,6 +284,9 @@ pub struct Record {
     /// Where shards stand.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub progress: Vec<ShardProgress>,
+    /// Streams whose blocks up to there were taken over in files of another store.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<StreamUpto>,
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ use crate::data::format::{PartKind, PartName};
 use crate::data::repeated::keep_last;
 use crate::data::rests::rest;
 use crate::data::schema::ColumnType;
+use crate::data::store::Wanted;
+use crate::types::{Epoch, Seq, ShardId, StoreId};
 
 /// Rows with the same tags and time that are compared with each other, at most: a bound on memory.
 const SAME_MAX: usize = 100_000;
@@ -83,6 +85,86 @@ pub fn merge(
         }
     }
     Ok(output.finish(&order)?)
+}
+
+/// Whether a file has any row of blocks that are wanted.
+///
+/// # Errors
+/// [`MergeError`].
+pub fn has_any(reader: DataReader, wanted: &Wanted) -> Result<bool, MergeError> {
+    let columns: Vec<FileColumn> =
+        reader.columns().iter().filter(|column| BLOCK_ROLES.contains(&column.role)).cloned().collect();
+    let block_of = BlockOf::new(&columns, wanted);
+    let mut batches = reader.batches(&columns);
+    while let Some(batch) = next_batch(&mut batches)? {
+        if (0..batch.rows()).any(|row| block_of.is_wanted(&batch, row)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Copies the rows of wanted blocks from a file into one of `part`. Its columns are called `to` there, in the order of
+/// [`FileColumn::all`], and `from` in the file.
+///
+/// # Errors
+/// [`MergeError`].
+pub fn copy_wanted(
+    part: &PartName,
+    reader: DataReader,
+    (from, to): (&[FileColumn], Vec<FileColumn>),
+    wanted: &Wanted,
+    out: impl Write + Send,
+    options: WriteOptions,
+) -> Result<Written, MergeError> {
+    let block_of = BlockOf::new(from, wanted);
+    let order = Order::new(&to, part.kind);
+    let mut output = Output::new(TableWriter::new(out, part, to.clone(), options.compression)?, &to, options.repeated);
+    let mut batches = reader.batches(from);
+    while let Some(batch) = next_batch(&mut batches)? {
+        let batch = Rc::new(batch);
+        let mut row = 0;
+        while row < batch.rows() {
+            let (first, is_wanted) = (row, block_of.is_wanted(&batch, row));
+            while row < batch.rows() && block_of.is_wanted(&batch, row) == is_wanted {
+                row += 1;
+            }
+            if is_wanted {
+                output.put(&batch, first..row)?;
+            }
+        }
+    }
+    Ok(output.finish(&order)?.0)
+}
+
+/// The columns that say which block a row is of.
+const BLOCK_ROLES: [Role; 4] = [Role::Origin, Role::Shard, Role::Epoch, Role::Seq];
+
+/// Where those stand among others, and which blocks are wanted.
+struct BlockOf<'a> {
+    places: [usize; 4],
+    /// As their column has them.
+    origins: Vec<(String, StoreId)>,
+    wanted: &'a Wanted,
+}
+
+impl<'a> BlockOf<'a> {
+    fn new(columns: &[FileColumn], wanted: &'a Wanted) -> Self {
+        let place = |role: Role| columns.iter().position(|column| column.role == role).expect("every file has them");
+        let origins: BTreeSet<StoreId> = wanted.ends.keys().map(|stream| stream.origin).collect();
+        let origins = origins.into_iter().map(|origin| (origin.to_string(), origin)).collect();
+        Self { places: BLOCK_ROLES.map(place), origins, wanted }
+    }
+
+    fn is_wanted(&self, batch: &Batch, row: usize) -> bool {
+        let [origin, shard, epoch, seq] = self.places.map(|column| batch.value(column, row));
+        let (Some(Value::Bytes(origin)), Some(Value::Integer(shard))) = (origin, shard) else { return false };
+        let (Some(Value::Integer(epoch)), Some(Value::Integer(seq))) = (epoch, seq) else { return false };
+        let known = self.origins.iter().find(|(text, _)| text.as_bytes() == origin);
+        known.is_some_and(|(_, origin)| {
+            self.wanted.has(*origin, ShardId(shard as u16), Epoch(epoch as u64), Seq(seq as u64))
+        })
+    }
 }
 
 fn next_batch(batches: &mut Batches) -> Result<Option<Batch>, DecodeError> {

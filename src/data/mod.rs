@@ -9,6 +9,8 @@ pub mod encode;
 pub mod files;
 pub mod flusher;
 pub mod format;
+#[cfg(feature = "parquet")]
+mod handover;
 pub mod manifest;
 #[cfg(feature = "parquet")]
 pub mod merge;

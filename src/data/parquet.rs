@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::data::encode::{Compression, Repeated, WriteOptions};
 use crate::data::parquet_files::Files;
 use crate::data::schema_gate::SchemaGate;
-use crate::data::store::{Admission, Home, Store, StoreError, Unit};
+use crate::data::store::{Admission, Handover, Home, Store, StoreError, Unit};
 use crate::data::upkeep::{Upkeep, UpkeepOptions};
 use crate::types::{Position, ShardId};
 
@@ -77,6 +77,10 @@ impl Store for ParquetStore {
 
     fn flush(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
         self.files()?.flush(unit)
+    }
+
+    fn handover(&self) -> Option<Arc<dyn Handover>> {
+        self.open.clone().map(|files| files as Arc<dyn Handover>)
     }
 
     fn close(&mut self) -> Result<(), StoreError> {

@@ -205,22 +205,6 @@ impl Files {
         let upto = unit.upto();
         let (mut conflicts, mut bytes, mut files, mut count, mut repeated) = (0, 0, 0, rows.rows(), 0);
         let mut columns = Vec::new();
-        let unrecorded = |files: &[DataFile]| {
-            let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
-            let tables: BTreeSet<(&str, &str)> =
-                files.iter().map(|file| (file.part.namespace.as_str(), file.part.table.as_str())).collect();
-            let mut columns = Vec::new();
-            for (namespace, table) in tables {
-                let keys = schemas.table(namespace, table).into_iter().flat_map(|known| known.unrecorded());
-                columns.extend(keys.map(|(key, of)| SchemaColumn {
-                    namespace: namespace.to_owned(),
-                    table: table.to_owned(),
-                    key: key.to_string(),
-                    kind: of.to_string(),
-                }));
-            }
-            columns
-        };
         self.commit_new(
             |new| {
                 rows.into_parts().into_iter().try_for_each(|part| {
@@ -234,7 +218,7 @@ impl Files {
                 })
             },
             |add| {
-                columns = unrecorded(&add);
+                columns = self.unrecorded(&add);
                 (files, bytes) = (add.len() as u64, add.iter().map(|file| file.bytes).sum());
                 let streams = streams.into_iter().map(|(stream, (seq, chain))| StreamUpto::new(stream, seq, chain));
                 let progress = ShardProgress {
@@ -258,11 +242,34 @@ impl Files {
         ] {
             counter.fetch_add(more, Ordering::Relaxed);
         }
+        self.recorded(&columns);
+        Ok(())
+    }
+
+    /// Columns of these files' tables that no transaction names yet.
+    pub(crate) fn unrecorded(&self, files: &[DataFile]) -> Vec<SchemaColumn> {
+        let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
+        let tables: BTreeSet<(&str, &str)> =
+            files.iter().map(|file| (file.part.namespace.as_str(), file.part.table.as_str())).collect();
+        let mut columns = Vec::new();
+        for (namespace, table) in tables {
+            let keys = schemas.table(namespace, table).into_iter().flat_map(|known| known.unrecorded());
+            columns.extend(keys.map(|(key, of)| SchemaColumn {
+                namespace: namespace.to_owned(),
+                table: table.to_owned(),
+                key: key.to_string(),
+                kind: of.to_string(),
+            }));
+        }
+        columns
+    }
+
+    /// A transaction names these columns.
+    pub(crate) fn recorded(&self, columns: &[SchemaColumn]) {
         let mut schemas = self.schemas.write().unwrap_or_else(PoisonError::into_inner);
-        for column in &columns {
+        for column in columns {
             schemas.table_mut(&column.namespace, &column.table).recorded(&column.key);
         }
-        Ok(())
     }
 
     /// Adds a block's rows; notes the columns of conflicts.

@@ -1,12 +1,16 @@
 //! The sink of the engine: takes blocks out of the log, and says how far it holds them.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::OnDamage;
+use crate::data::format::HeldFile;
 use crate::serve::line_error::LineError;
 use crate::stats::StoreCounters;
-use crate::types::{Block, Chain, Position, Receipt, ShardId, StoreId};
+use crate::types::{Block, Chain, Epoch, Position, Receipt, Seq, ShardId, StoreId, Stream};
+use crate::wal::batch::{StreamEnd, StreamEnds};
 
 /// What a store does with blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +85,12 @@ pub trait Store: Send {
     /// What prevented it.
     fn flush(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError>;
 
+    /// How what it holds is handed on to another site whose log does not reach back so far; default not at all. Asked
+    /// once, behind `open`.
+    fn handover(&self) -> Option<Arc<dyn Handover>> {
+        None
+    }
+
     /// Called last, at the engine's close.
     ///
     /// # Errors
@@ -100,6 +110,68 @@ pub trait Admission: Send + Sync {
 
     /// A block that is in the log already and not yet in the store: it counts as known.
     fn learn(&self, namespace: &str, block: &Block);
+}
+
+/// What a store holds, handed on to another one as files. Called from any thread.
+pub trait Handover: Send + Sync {
+    /// Where streams end in what it holds, and those of its files that may have blocks behind what `has` says of each
+    /// stream. The files are there until something else becomes of them: who asks for one that is gone asks anew.
+    ///
+    /// # Errors
+    /// What prevents it.
+    fn holding(&self, has: &dyn Fn(&Stream) -> Seq) -> Result<Holding, StoreError>;
+
+    /// Opens the file with this number.
+    ///
+    /// # Errors
+    /// It is not there, or not any more.
+    fn open_file(&self, no: u64) -> Result<File, StoreError>;
+
+    /// Takes over what is wanted of another store's files, which stand at these paths, and with it that its streams
+    /// end there: all of it, durably, or nothing. How many rows that were.
+    ///
+    /// # Errors
+    /// What prevented it: a file is damaged, or is none that such a store has.
+    fn take_over(&self, files: &[(HeldFile, PathBuf)], wanted: &Wanted) -> Result<u64, StoreError>;
+
+    /// What was taken over so, with all of its ends: the log says so, too, or must be told.
+    fn adopted(&self) -> StreamEnds;
+}
+
+/// What a store hands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// Where each stream ends in it.
+    pub ends: StreamEnds,
+    /// Blocks that are in none of them, as they are lost: the seqs between these two.
+    pub gaps: Vec<(Stream, Seq, Seq)>,
+    /// Its files.
+    pub files: Vec<HeldFile>,
+}
+
+/// Blocks that are to be taken over, by stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where each stream ends with them.
+    pub ends: StreamEnds,
+    /// By origin, shard and epoch: behind the first and up to the second number.
+    numbers: BTreeMap<(StoreId, ShardId, Epoch), (Seq, Seq)>,
+}
+
+impl Wanted {
+    /// Blocks of this stream behind `held`, up to `end`. False where another stream of the same epoch is wanted: files do
+    /// not tell them apart.
+    #[must_use]
+    pub fn add(&mut self, stream: Stream, held: Seq, end: StreamEnd) -> bool {
+        self.ends.insert(stream, end);
+        self.numbers.insert((stream.origin, stream.shard, stream.epoch), (held, end.seq)).is_none()
+    }
+
+    /// Whether a block is one of them.
+    #[must_use]
+    pub fn has(&self, origin: StoreId, shard: ShardId, epoch: Epoch, seq: Seq) -> bool {
+        self.numbers.get(&(origin, shard, epoch)).is_some_and(|(held, end)| *held < seq && seq <= *end)
+    }
 }
 
 /// Blocks of one shard, in order, for a store.

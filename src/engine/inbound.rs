@@ -1,7 +1,7 @@
 //! [`Inbound`]: what one source sends, taken into this store.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,14 +9,15 @@ use bytes::Bytes;
 use crate::data::store::Admission;
 use crate::engine::inner::Inner;
 use crate::error::Error;
+use crate::repl::entries::Entries;
 use crate::repl::link_error::LinkError;
 use crate::repl::receiver::{Receiver, Source};
-use crate::repl::wire::{Entries, Vector};
+use crate::repl::wire::Vector;
 use crate::shard::handle::ShardHandle;
 use crate::shard::ring::{Closed, QueueTicket, Refused};
 use crate::shard::waiters::{Parked, Waited};
-use crate::types::{Block, BlockKind, Seq, Stream};
-use crate::wal::batch::StreamEnd;
+use crate::types::{Block, BlockKind, Durability, Seq, Stream};
+use crate::wal::batch::{StreamEnd, StreamEnds};
 use crate::wal::entry::{Absent, Adopted, EncodedEntry, Entry, EntryKind, Identity, decode_entry};
 
 /// One source of blocks, from the beginning of a link to its end.
@@ -34,7 +35,8 @@ pub struct Inbound {
 impl Inbound {
     /// A link that begins now, and what its source is told of this store: frames of the vector.
     pub(crate) fn new(inner: Arc<Inner>) -> (Self, Vec<Vector>) {
-        let receiver = lock(&inner);
+        let mut receiver = lock(&inner);
+        see_synced(&inner, &mut receiver);
         let (source, vector) = (Source::new(&receiver), receiver.vector());
         drop(receiver);
         let parked = inner.shards.iter().map(|_| Parked::default()).collect();
@@ -167,9 +169,7 @@ impl Inbound {
     /// What is to be acknowledged to the source now: synced here, and not said before.
     pub fn acks(&mut self) -> Vec<(Stream, Seq)> {
         let mut receiver = lock(&self.inner);
-        for shard in self.inner.shards.iter() {
-            receiver.synced(shard.shard, shard.shared.synced.at());
-        }
+        see_synced(&self.inner, &mut receiver);
         self.source.acks(&receiver)
     }
 
@@ -206,8 +206,74 @@ impl Drop for Inbound {
     }
 }
 
+/// Says in the log that these streams end there, whose blocks up to that are in data files that were taken over, where
+/// it does not say so already; and which of them are lost: the seqs between these two. Synced on return.
+///
+/// # Errors
+/// The shard's, where one has ended.
+pub(crate) fn adopt(inner: &Arc<Inner>, ends: &StreamEnds, gaps: &[(Stream, Seq, Seq)]) -> Result<(), Error> {
+    let (mut inbound, _) = Inbound::new(Arc::clone(inner));
+    let mut last = vec![None; inner.shards.len()];
+    for (stream, end) in ends {
+        let receiver = lock(inner);
+        let Some(held) = receiver.end_of(*stream).filter(|held| held.seq < end.seq) else { continue };
+        let shard = receiver.shard_of(*stream);
+        drop(receiver);
+        let handle = &inner.shards[usize::from(shard.0)];
+        let mut local = Seq(0);
+        for (upto, absent) in absences(held.seq, end.seq, gaps.iter().filter(|(of, ..)| of == stream)) {
+            // The chain is known at the last of them alone, and so it is said behind each: nobody sees the others.
+            let mut entry = Adopted { last: Identity { stream: *stream, seq: upto }, chain: end.chain, absent }.entry();
+            let mut context = Context::from_waker(Waker::noop());
+            local = loop {
+                match inbound.poll_publish(handle, (*stream, upto), &mut entry, &[], &mut context) {
+                    Poll::Ready(published) => break published?,
+                    Poll::Pending => std::thread::sleep(Duration::from_millis(1)),
+                }
+            };
+        }
+        lock(inner).took(*stream, *end, local);
+        last[usize::from(shard.0)] = Some(local);
+    }
+    for (shard, last) in inner.shards.iter().zip(last) {
+        if let Some(last) = last {
+            shard.wait(last, Durability::Synced)?;
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of a stream from `held` to `end`, of which these blocks are lost and the others in data files: up to
+/// where, and why it is not in the log.
+fn absences<'a>(held: Seq, end: Seq, lost: impl Iterator<Item = &'a (Stream, Seq, Seq)>) -> Vec<(Seq, Absent)> {
+    let mut lost: Vec<(Seq, Seq)> = lost.map(|(_, after, before)| (*after, before.prev())).collect();
+    lost.sort_unstable();
+    let (mut at, mut out) = (held, Vec::new());
+    for (after, last) in lost {
+        let (after, last) = (after.min(end), last.min(end));
+        if after > at {
+            out.push((after, Absent::InDataFiles));
+        }
+        if last > at.max(after) {
+            out.push((last, Absent::Lost));
+        }
+        at = at.max(last);
+    }
+    if at < end {
+        out.push((end, Absent::InDataFiles));
+    }
+    out
+}
+
+/// Up to where the shards have synced what was taken.
+fn see_synced(inner: &Inner, receiver: &mut Receiver) {
+    for shard in inner.shards.iter() {
+        receiver.synced(shard.shard, shard.shared.synced.at());
+    }
+}
+
 /// A receiver is left as it was by whatever panics.
-fn lock(inner: &Inner) -> MutexGuard<'_, Receiver> {
+pub(crate) fn lock(inner: &Inner) -> MutexGuard<'_, Receiver> {
     inner.receiver.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -229,5 +295,26 @@ fn learn(admission: Option<&dyn Admission>, entry: &Entry<'_>, payload: &[u8]) {
             shapes: Box::default(),
         };
         admission.learn(entry.namespace, &block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_in_what_was_taken_over_is_said_where_it_stood() {
+        let absences = |held, end, lost: &[(u64, u64)]| -> Vec<(u64, Absent)> {
+            let gap = |(after, before): &(u64, u64)| (Stream::default(), Seq(*after), Seq(*before));
+            let lost: Vec<_> = lost.iter().map(gap).collect();
+            super::absences(Seq(held), Seq(end), lost.iter()).into_iter().map(|(upto, why)| (upto.0, why)).collect()
+        };
+        let (files, lost) = (Absent::InDataFiles, Absent::Lost);
+        assert_eq!(absences(0, 9, &[]), [(9, files)]);
+        assert_eq!(absences(0, 9, &[(3, 6), (6, 8)]), [(3, files), (5, lost), (6, files), (7, lost), (9, files)]);
+        assert_eq!(absences(4, 9, &[(1, 7)]), [(6, lost), (9, files)], "a part of it is here");
+        assert_eq!(absences(0, 9, &[(5, u64::MAX)]), [(5, files), (9, lost)], "nothing behind it is left");
+        assert_eq!(absences(0, 9, &[(9, 12)]), [(9, files)]);
+        assert_eq!(absences(6, 9, &[(1, 5)]), [(9, files)]);
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::config::{Config, IntakeRule, IoChoice, OnDamage};
 use crate::data::flusher::{FlushWhen, Flusher};
-use crate::data::store::{Admission, Home, Keeps, Store, StoreError};
+use crate::data::store::{Admission, Handover, Home, Keeps, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
+use crate::engine::inbound::adopt;
 use crate::engine::inner::Inner;
 use crate::engine::subscription::Subscription;
 use crate::engine::writer::Writer;
@@ -62,6 +63,8 @@ pub struct Engine {
     pub(crate) inner: Arc<Inner>,
     threads: Vec<JoinHandle<()>>,
     flusher: Option<Flusher>,
+    /// How what the sink holds is handed on; not with those who may outlive this.
+    pub(crate) handover: Option<Arc<dyn Handover>>,
     report: RecoveryReport,
     _lock: StoreLock,
 }
@@ -141,7 +144,7 @@ impl Engine {
             shards.push(started.handle);
             starting.push(started.thread);
         }
-        let admission = store.admission();
+        let (admission, handover) = (store.admission(), store.handover());
         if let Some(admission) = &admission {
             for (shard, from) in shards.iter().zip(&from) {
                 learn(shard, *from, &**admission)?;
@@ -202,7 +205,12 @@ impl Engine {
             }
             Keeps::Nothing | Keeps::Log => None,
         };
-        Ok(Self { inner, threads, flusher, report, _lock: lock })
+        let this = Self { inner, threads, flusher, handover, report, _lock: lock };
+        if let Some(handover) = &this.handover {
+            // A takeover that was cut short before the log had it.
+            adopt(&this.inner, &handover.adopted(), &[])?;
+        }
+        Ok(this)
     }
 
     /// A writer for a namespace, bound to a shard: order is kept per writer. Writers are spread

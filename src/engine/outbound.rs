@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::config::SyncPolicy;
+use crate::engine::inbound::lock;
 use crate::engine::inner::Inner;
 use crate::error::Error;
 use crate::reader::{LogReader, Logged, LoggedBlock, Missing};
@@ -123,6 +124,26 @@ impl Drop for Retained {
     }
 }
 
+/// A follower for which the log begins too late.
+pub struct Lacking {
+    begins: StreamEnds,
+    sender: Sender,
+}
+
+impl Lacking {
+    /// Where the streams stood at the beginning of the log.
+    #[must_use]
+    pub const fn begins(&self) -> &StreamEnds {
+        &self.begins
+    }
+
+    /// Up to where the follower has a stream.
+    #[must_use]
+    pub fn has(&self, stream: Stream) -> Seq {
+        self.sender.has(stream)
+    }
+}
+
 /// One follower, from the beginning of a link to its end. The log is the queue: it is read back.
 pub struct Outbound {
     inner: Arc<Inner>,
@@ -149,9 +170,10 @@ impl Outbound {
     /// [`LinkError`]: there are two histories of a stream, or the log begins behind what the follower holds.
     pub fn vector(&mut self, frame: &Vector) -> Result<(), LinkError> {
         self.sender.vector(frame)?;
-        if !self.sender.is_ready() || !self.readers.is_empty() {
+        if !self.sender.is_ready() {
             return Ok(());
         }
+        self.sender.compare(&lock(&self.inner).ends())?;
         // What a power cut may still take must not be elsewhere only where every acknowledgement waits for fsync.
         let synced_only = self.inner.policy == SyncPolicy::Each;
         for shard in self.inner.shards.iter() {
@@ -167,6 +189,28 @@ impl Outbound {
         }
         self.hold();
         Ok(())
+    }
+
+    /// What the follower, which has said what it holds, lacks of what the log does not have.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the log cannot be read.
+    pub fn lacking(&self) -> Result<Lacking, Error> {
+        let mut begins = StreamEnds::new();
+        for shard in self.inner.shards.iter() {
+            let (folder, shared) = (Arc::clone(&shard.folder), Arc::clone(&shard.shared));
+            let mut first = StreamEnds::new();
+            // From the last segment to the first.
+            let look = &mut |ends: &StreamEnds| {
+                first.clone_from(ends);
+                Ok::<bool, Error>(false)
+            };
+            match LogReader::from_segment(shard.shard, folder, shared, false, look) {
+                Ok(_) | Err(Error::Behind { .. }) => begins.extend(first),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Lacking { begins, sender: self.sender.clone() })
     }
 
     /// The follower has synced these.

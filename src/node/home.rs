@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -78,6 +78,11 @@ impl Home {
             last_session: Cell::new(0),
             unwritten: Cell::new(false),
         }
+    }
+
+    /// The store's folder.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(super) fn stand(&self) -> Stand {
@@ -266,4 +271,9 @@ impl Home {
 
 pub(super) fn superseded() -> Ended {
     Ended::Here { reason: Reason::Superseded, text: "a newer session of the same store has begun".to_owned() }
+}
+
+pub(super) fn changed(home: &Home) -> Ended {
+    let stand = home.stand();
+    Ended::Here { reason: Reason::Fenced, text: format!("{} under term {}", stand.role, stand.term) }
 }

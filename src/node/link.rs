@@ -4,28 +4,26 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::split;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::sleep_until;
 
 use crate::engine::inbound::Inbound;
+use crate::error::Error;
+use crate::node::backfill::{supply, take_over};
 use crate::node::config::{Compress, Peer};
 use crate::node::ended::Ended;
-use crate::node::frames::{Connection, HEARTBEAT, Incoming, Outgoing, read_first, write};
-use crate::node::home::{Home, superseded};
+use crate::node::frames::{Connection, Incoming, Outgoing, read_first, write};
+use crate::node::home::{Home, changed, superseded};
+use crate::node::pace::{FILL_BYTES, Rate, beats, heartbeat};
 use crate::node::status::{LinkStatus, Way};
 use crate::node::tls::Names;
+use crate::repl::entries::Entries;
 use crate::repl::link_error::LinkError;
-use crate::repl::wire::{
-    Bye, Entries, FOLLOWER_BYTES_MAX, Frame, Heartbeat, Hello, Reason, Stand, TEXT_BYTES_MAX, payload_bytes_max,
-};
+use crate::repl::wire::{Bye, FOLLOWER_BYTES_MAX, Frame, Heartbeat, Hello, Stand, TEXT_BYTES_MAX, payload_bytes_max};
 use crate::types::{Seq, StoreId, Stream};
 use crate::wal::batch::StreamEnd;
-
-/// Bytes of frames that are made before they are sent.
-const FILL_BYTES: usize = 1 << 20;
 
 /// Serves whoever has dialled, until the link is over.
 pub(super) async fn serve(
@@ -92,25 +90,29 @@ async fn feed(
     let mut frames = Vec::new();
     let mut rate = Rate::new(home.way.rate_bytes_per_s);
     tracing::info!("{peer} at {address} follows");
-    loop {
+    let lacking = loop {
         tokio::select! {
             frame = incoming.next() => match frame?.0 {
-                Frame::Vector(part) => outbound.vector(&part)?,
+                Frame::Vector(part) => match outbound.vector(&part) {
+                    Err(why) if is_behind(home, &why) => break outbound.lacking()?,
+                    other => other?,
+                },
                 Frame::Ack(rows) => outbound.acked(&rows),
                 Frame::Heartbeat(_) => {}
                 Frame::Bye(bye) => {
                     home.meet_bye(peer, &bye)?;
                     return Err(Ended::Bye(bye));
                 }
-                Frame::Hello(_) | Frame::Entries(_) | Frame::Gap { .. } => {
-                    return Err(Ended::protocol("a follower sends its vector and acks"));
-                }
+                _ => return Err(Ended::protocol("a follower sends its vector and acks")),
             },
             sent = outgoing.send(), if !outgoing.is_empty() => sent?,
             () = sleep_until(rate.from()), if !rate.may() => {}
             more = poll_fn(|context| outbound.poll_more(context)), if outgoing.waiting() < FILL_BYTES && rate.may() => {
                 more?;
-                outbound.fill(&mut frames, rate.at_once(FILL_BYTES))?;
+                match outbound.fill(&mut frames, rate.at_once(FILL_BYTES)) {
+                    Err(why) if is_behind(home, &why) => break outbound.lacking()?,
+                    other => other?,
+                }
                 for frame in frames.drain(..) {
                     let bytes = outgoing.push(&frame);
                     if let Frame::Entries(_) = &frame {
@@ -128,7 +130,13 @@ async fn feed(
             _ = stand.changed() => return Err(changed(home)),
             () = newer.notified() => return Err(superseded()),
         }
-    }
+    };
+    supply(home, peer, lacking, (newer, stand), (incoming, outgoing), address).await
+}
+
+/// What the follower lacks has left the log, and is in data files.
+fn is_behind(home: &Home, why: &LinkError) -> bool {
+    matches!(why, LinkError::Store(Error::Behind { .. }) | LinkError::NotInLog { .. }) && home.engine.has_data_files()
 }
 
 /// Follows a source that was dialled, until the link is over; why it was.
@@ -197,9 +205,8 @@ async fn take(
                     home.meet_bye(peer, &bye)?;
                     return Err(Ended::Bye(bye));
                 }
-                (Frame::Hello(_) | Frame::Vector(_) | Frame::Ack(_), _) => {
-                    return Err(Ended::protocol("a source sends blocks"));
-                }
+                (Frame::Holding(first), _) => return take_over(home, peer, first, (incoming, outgoing), address).await,
+                _ => return Err(Ended::protocol("a source sends blocks")),
             },
             sent = outgoing.send(), if !owes_nothing => sent?,
             done = poll_fn(|context| poll_inbound(&mut inbound, taking.as_ref(), owes_nothing, context)) => match done? {
@@ -267,58 +274,6 @@ fn poll_inbound(
         true => inbound.poll_acks(context).map(|ready| ready.map(|()| Done::Synced)),
         false => Poll::Pending,
     }
-}
-
-/// How much may be sent when, so that a link takes no more than its share of the way.
-struct Rate {
-    per_s: Option<u64>,
-    /// From when on more may be sent.
-    from: Instant,
-}
-
-impl Rate {
-    fn new(per_s: Option<u64>) -> Self {
-        Self { per_s, from: Instant::now() }
-    }
-
-    fn from(&self) -> Instant {
-        self.from
-    }
-
-    fn may(&self) -> bool {
-        self.per_s.is_none() || self.from <= Instant::now()
-    }
-
-    /// No more at once than a twentieth of a second is worth, so that nothing waits for long behind it.
-    fn at_once(&self, most: usize) -> usize {
-        self.per_s.map_or(most, |per_s| most.min(per_s as usize / 20))
-    }
-
-    fn spent(&mut self, bytes: usize) {
-        if let Some(per_s) = self.per_s {
-            // What was not used is not saved up.
-            let took = Duration::from_secs_f64(bytes as f64 / per_s as f64);
-            self.from = self.from.max(Instant::now()) + took;
-        }
-    }
-}
-
-/// When something is said where there is nothing to say.
-fn beats() -> Interval {
-    let mut tick = interval(HEARTBEAT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick
-}
-
-fn heartbeat(behind_blocks: u64, behind_bytes: u64) -> Frame {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let sent_ns = since.map_or(0, |since| since.as_nanos() as u64);
-    Frame::Heartbeat(Heartbeat { sent_ns, behind_blocks, behind_bytes })
-}
-
-fn changed(home: &Home) -> Ended {
-    let stand = home.stand();
-    Ended::Here { reason: Reason::Fenced, text: format!("{} under term {}", stand.role, stand.term) }
 }
 
 /// The last frame of a link that is over for this reason, if the peer is to be told.

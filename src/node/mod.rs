@@ -1,6 +1,7 @@
 //! A node: an open store that exchanges blocks with other sites over the network, on a thread of its own beside the
 //! shards. It knows the engine only by its face: links read its log and publish into its rings like any writer.
 
+mod backfill;
 pub mod certs;
 pub mod config;
 pub mod control;
@@ -9,6 +10,7 @@ mod frames;
 mod home;
 mod link;
 mod net;
+mod pace;
 mod packed;
 mod role_file;
 mod run;

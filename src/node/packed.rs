@@ -52,7 +52,7 @@ pub(super) fn unpack(head: &[u8; HEADER_BYTES], payload: &[u8], payload_max: usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repl::wire::Entries;
+    use crate::repl::entries::Entries;
     use crate::types::{BlockKind, Seq, Stream};
     use crate::wal::batch::StreamEnd;
     use crate::wal::entry::{Entry, EntryKind};

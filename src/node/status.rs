@@ -73,8 +73,21 @@ pub struct LinkStatus {
     pub moved_bytes: u64,
     /// How old the oldest of them is, in milliseconds; of a link from a source, for how long there have been any.
     pub behind_ms: u64,
+    /// Data files go over it, as the follower is behind the log; `null` where none do.
+    pub backfill: Option<Backfill>,
     /// Why it was over last.
     pub ended: Option<String>,
+}
+
+/// How far a follower that is behind the log has come with data files.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Backfill {
+    /// The files.
+    pub files: u64,
+    /// Those that are still to come.
+    pub files_left: u64,
+    /// Bytes that are.
+    pub bytes_left: u64,
 }
 
 impl LinkStatus {
@@ -89,6 +102,7 @@ impl LinkStatus {
             behind_bytes: 0,
             moved_bytes: 0,
             behind_ms: 0,
+            backfill: None,
             ended: None,
         }
     }

@@ -8,10 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 
-use crate::repl::wire::{Entries, ROWS_MAX, Vector};
+use crate::repl::entries::Entries;
+use crate::repl::wire::{ROWS_MAX, Vector};
 use crate::types::{Seq, ShardId, StoreId, Stream, mix64};
 use crate::wal::batch::{StreamEnd, StreamEnds};
-use crate::wal::vector::{Holds, holds};
+use crate::wal::vector::is_folded;
 
 /// Shards of other stores of which a store holds streams, at most: its shards' vectors must have room for them.
 const ORIGINS_MAX: usize = 512;
@@ -37,6 +38,15 @@ pub enum Refused {
         /// Up to where they were compared.
         at: Seq,
     },
+    /// A stream of which nothing more is known than that it was held, with others, up to somewhere.
+    #[error("stream {}/{}/{} is one of those that are folded here: whether its blocks are held is no longer known. The source should not have sent them; start this store anew from it", .stream.origin, .stream.shard, .stream.epoch)]
+    Folded {
+        /// The stream.
+        stream: Stream,
+    },
+    /// Data files of a source are being taken over: what streams come to is not known before that is done.
+    #[error("data files are being taken over here; it goes on behind that")]
+    Busy,
     /// More origins than a store can keep account of.
     #[error("blocks of more than {ORIGINS_MAX} origins and shards")]
     TooMany,
@@ -60,10 +70,12 @@ pub struct Receiver {
     /// By local shard: up to where it is synced.
     own_synced: Vec<Seq>,
     taken: HashMap<Stream, Taken>,
-    /// The vector as it was when the store was opened; folded rows are looked up here.
+    /// The vector as it was when the store was opened; what is folded is looked up here.
     opened: StreamEnds,
     /// The streams that this store is accepting now.
     own: Vec<Stream>,
+    /// Nothing is taken at present.
+    is_busy: bool,
 }
 
 impl Receiver {
@@ -78,6 +90,7 @@ impl Receiver {
             taken,
             opened,
             own,
+            is_busy: false,
         }
     }
 
@@ -107,28 +120,57 @@ impl Receiver {
         frames
     }
 
+    /// What was taken of each stream, synced or not, but for what this opening accepts itself.
+    #[must_use]
+    pub fn ends(&self) -> StreamEnds {
+        self.taken.iter().map(|(stream, taken)| (*stream, taken.end)).collect()
+    }
+
+    /// Nothing is taken from any link from here on, or again.
+    ///
+    /// # Errors
+    /// [`Refused::Busy`] where that is so already.
+    pub fn set_busy(&mut self, busy: bool) -> Result<(), Refused> {
+        if busy && self.is_busy {
+            return Err(Refused::Busy);
+        }
+        self.is_busy = busy;
+        Ok(())
+    }
+
+    /// Where a stream stands here, synced or not; `None` where nobody can say: it is accepted here at present, or one of
+    /// those that are folded.
+    #[must_use]
+    pub fn end_of(&self, stream: Stream) -> Option<StreamEnd> {
+        if self.own.contains(&stream) {
+            return None;
+        }
+        match self.taken.get(&stream) {
+            Some(taken) => Some(taken.end),
+            None => self.is_known(stream).ok().map(|()| StreamEnd::default()),
+        }
+    }
+
     /// The entries of a frame that are new, in their order: none where all are held.
     ///
     /// # Errors
     /// [`Refused`]: nothing of it may be taken.
     pub fn is_new(&self, frame: &Entries) -> Result<Range<usize>, Refused> {
         let stream = frame.stream;
-        let diverged = Refused::Diverged { stream, at: frame.behind.seq };
         let none = frame.entries.len()..frame.entries.len();
+        if self.is_busy {
+            return Err(Refused::Busy);
+        }
         if self.own.contains(&stream) {
             // It left this process, so it is here.
             return Ok(none);
         }
         let Some(taken) = self.taken.get(&stream) else {
-            // It may be one of those that are folded.
-            return match holds(&self.opened, stream, frame.behind) {
-                Holds::All if !frame.entries.is_empty() => Ok(none),
-                Holds::Other => Err(diverged),
-                Holds::All | Holds::Less if frame.before.seq > Seq(0) => {
-                    Err(Refused::Hole { stream, held: Seq(0), before: frame.before.seq })
-                }
-                Holds::All | Holds::Less if !self.has_room_for(stream) => Err(Refused::TooMany),
-                Holds::All | Holds::Less => Ok(0..frame.entries.len()),
+            self.is_known(stream)?;
+            return match frame.before.seq {
+                Seq(0) if !self.has_room_for(stream) => Err(Refused::TooMany),
+                Seq(0) => Ok(0..frame.entries.len()),
+                before => Err(Refused::Hole { stream, held: Seq(0), before }),
             };
         };
         let held = taken.end;
@@ -154,16 +196,15 @@ impl Receiver {
     /// [`Refused`]: what is behind it cannot be taken either.
     pub fn lacks(&self, stream: Stream, before: StreamEnd, behind: StreamEnd) -> Result<Option<StreamEnd>, Refused> {
         let diverged = |at| Err(Refused::Diverged { stream, at });
+        if self.is_busy {
+            return Err(Refused::Busy);
+        }
         if self.own.contains(&stream) {
             return Ok(None);
         }
         let held = match self.taken.get(&stream) {
             Some(taken) => taken.end,
-            None => match holds(&self.opened, stream, behind) {
-                Holds::All => return Ok(None),
-                Holds::Other => return diverged(behind.seq),
-                Holds::Less => StreamEnd::default(),
-            },
+            None => self.is_known(stream).map(|()| StreamEnd::default())?,
         };
         if before.seq > held.seq {
             return Err(Refused::Hole { stream, held: held.seq, before: before.seq });
@@ -176,6 +217,11 @@ impl Receiver {
             return Ok(None);
         }
         if self.has_room_for(stream) { Ok(Some(held)) } else { Err(Refused::TooMany) }
+    }
+
+    /// What is held of a stream is known: none of it, or so much.
+    fn is_known(&self, stream: Stream) -> Result<(), Refused> {
+        if is_folded(&self.opened, &stream) { Err(Refused::Folded { stream }) } else { Ok(()) }
     }
 
     /// There is room for this stream's origin.

@@ -7,10 +7,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::repl::wire::{Entries, Frame, Vector};
+use crate::repl::entries::Entries;
+use crate::repl::wire::{Frame, Vector};
 use crate::types::{Opening, Seq, ShardId, Stream};
 use crate::wal::batch::{StreamEnd, StreamEnds};
-use crate::wal::vector::{Holds, holds};
+use crate::wal::vector::{Holds, differ_folded, holds, is_folded};
 
 /// Streams of which a follower may say that it holds something.
 const STREAMS_MAX: usize = 1 << 20;
@@ -26,9 +27,18 @@ pub enum Stop {
         /// Up to where they were compared.
         at: Seq,
     },
+    /// Old streams of which both sites know only what they are together, and that is not the same.
+    #[error("what is held of store {} shard {} up to epoch {} differs between this store and the follower, and its single streams are no longer known. Let this store follow that one until it has everything; where that does not end it, keep the store that is right, and start the other one anew", .row.origin, .row.shard, .row.epoch)]
+    Folded {
+        /// The folded row.
+        row: Stream,
+    },
     /// It says that it holds more streams than there can be.
     #[error("a vector of more than {STREAMS_MAX} streams")]
     TooMany,
+    /// It says more behind the end of what it holds.
+    #[error("another vector on one link")]
+    Again,
 }
 
 /// A block of the log.
@@ -76,7 +86,7 @@ struct Unacked {
 }
 
 /// One follower.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sender {
     follower: Opening,
     /// What the follower holds, and what was sent to it.
@@ -117,8 +127,11 @@ impl Sender {
     /// A frame of the follower's vector.
     ///
     /// # Errors
-    /// [`Stop::TooMany`].
+    /// [`Stop::TooMany`], [`Stop::Again`].
     pub fn vector(&mut self, frame: &Vector) -> Result<(), Stop> {
+        if self.is_ready {
+            return Err(Stop::Again);
+        }
         self.ends.extend(frame.ends.iter().copied());
         self.is_ready |= frame.last;
         if self.ends.len() > STREAMS_MAX { Err(Stop::TooMany) } else { Ok(()) }
@@ -128,6 +141,23 @@ impl Sender {
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         self.is_ready
+    }
+
+    /// Up to where the follower has a stream, as far as it has said.
+    #[must_use]
+    pub fn has(&self, stream: Stream) -> Seq {
+        if Opening::of(&stream) == self.follower || is_folded(&self.ends, &stream) && !self.ends.contains_key(&stream) {
+            return Seq(u64::MAX);
+        }
+        self.ends.get(&stream).map_or(Seq(0), |end| end.seq)
+    }
+
+    /// Whether what is folded there is what is held here.
+    ///
+    /// # Errors
+    /// [`Stop::Folded`].
+    pub fn compare(&self, held: &StreamEnds) -> Result<(), Stop> {
+        differ_folded(held, &self.ends).map_or(Ok(()), |row| Err(Stop::Folded { row }))
     }
 
     /// Whether the follower holds everything before a place of the log, at which its streams stood here. So that is

@@ -14,20 +14,26 @@
 //! 6 heartbeat  sent u64 (nanoseconds since 1970), behind blocks u64, behind bytes u64
 //! 7 bye        reason u8, term u64, store 16, bytes u16; text
 //! 8 packed     another frame, on its way (`node/packed.rs`)
+//! 9 holding    last u8, ends u32, gaps u32, files u32; ends x (stream, end); gaps x (stream, after u64, before u64);
+//!              files x (no u64, bytes u64, crc u32, bytes u16; text)
+//! 10 want      no u64, from u64: that data file, from this byte on
+//! 11 piece     no u64, from u64; bytes of that data file
 //! ```
 //!
 //! An entry stands in a frame as its origin has it in its log: an entry header of the kind `own`, whose identity is
 //! the frame's stream and its seq. So every site that a block passes through sends the same bytes.
+//!
+//! A source whose log begins too late for a follower says what its data files hold; the follower asks for them one by
+//! one, and begins the link anew when it has taken them over.
 
 use std::fmt;
-use std::ops::Range;
 
+use crate::data::format::HeldFile;
 use crate::limits::{BLOCK_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, NUMBER_MAX};
+use crate::repl::entries::{ENTRIES_BYTES, ENTRIES_MAX, Entries, EntryAt, put_end, put_stream};
 use crate::types::{Chain, Epoch, Nonce, Opening, Seq, StoreId, Stream, Term};
 use crate::wal::batch::StreamEnd;
-use crate::wal::entry::{
-    ENTRY_BYTES, EntryKind, STREAM_BYTES, decode_entry, decode_stream, encode_stream, entry_lengths,
-};
+use crate::wal::entry::{ENTRY_BYTES, EntryKind, decode_entry, decode_stream, entry_lengths};
 use crate::wal::vector::FOLDED;
 
 /// The version of the protocol.
@@ -40,15 +46,16 @@ pub const PAYLOAD_BYTES_MAX: usize = BLOCK_BYTES_MAX as usize + ENTRY_HEADER_BYT
 pub const ROWS_MAX: usize = 1024;
 /// The payload of a frame that a follower sends is at most so long.
 pub const FOLLOWER_BYTES_MAX: usize = 64 << 10;
-/// Entries join a frame until it is so long; one that is longer has one of its own.
-const ENTRIES_BYTES: usize = 1 << 20;
-/// Entries in one frame.
-pub const ENTRIES_MAX: usize = 4096;
 /// Bytes of the text of a bye.
 pub const TEXT_BYTES_MAX: usize = 1024;
+/// Data files in one frame.
+pub const FILES_MAX: usize = 64;
+/// Bytes of what is said of a data file.
+pub const ABOUT_BYTES_MAX: usize = 4096;
+/// Bytes of a data file in one frame.
+pub const PIECE_BYTES_MAX: usize = 512 << 10;
 
 const MAGIC: [u8; 4] = *b"FBR1";
-const END_BYTES: usize = 16;
 
 /// What a store is for its clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,6 +141,24 @@ pub enum Frame {
     Heartbeat(Heartbeat),
     /// The link ends.
     Bye(Bye),
+    /// What has left the log of the sender is in these data files; as many frames as it needs.
+    Holding(Holding),
+    /// Asks for one of those files, from this byte on.
+    Want {
+        /// Its number.
+        no: u64,
+        /// The first byte.
+        from: u64,
+    },
+    /// A piece of it.
+    Piece {
+        /// Its number.
+        no: u64,
+        /// Where the piece stands in it.
+        from: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
 }
 
 /// Who speaks.
@@ -160,30 +185,17 @@ pub struct Vector {
     pub gaps: Vec<(Stream, Seq, Seq)>,
 }
 
-/// Blocks of one stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entries {
-    /// The stream.
-    pub stream: Stream,
-    /// Where it stands before them.
-    pub before: StreamEnd,
-    /// Where it stands behind them.
-    pub behind: StreamEnd,
-    /// Each with its seq, its header and its payload, in [`bytes`](Self::bytes).
-    pub entries: Vec<EntryAt>,
-    /// The frame's payload.
-    pub bytes: Vec<u8>,
-}
-
-/// Where an entry stands in a frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntryAt {
-    /// Its seq.
-    pub seq: Seq,
-    /// Its header, of the kind `own`.
-    pub header: Range<usize>,
-    /// Its payload.
-    pub payload: Range<usize>,
+/// What a store has in data files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// No frame of it follows.
+    pub last: bool,
+    /// Where each stream ends in them.
+    pub ends: Vec<(Stream, StreamEnd)>,
+    /// Blocks that are lost: the seqs between these two.
+    pub gaps: Vec<(Stream, Seq, Seq)>,
+    /// The files.
+    pub files: Vec<HeldFile>,
 }
 
 /// That a link is alive, and how far its follower is behind.
@@ -306,6 +318,9 @@ impl Frame {
             Self::Ack(_) => 5,
             Self::Heartbeat(_) => 6,
             Self::Bye(_) => 7,
+            Self::Holding(_) => 9,
+            Self::Want { .. } => 10,
+            Self::Piece { .. } => 11,
         }
     }
 
@@ -333,15 +348,7 @@ impl Frame {
                 out.push(u8::from(vector.last));
                 out.extend((vector.ends.len() as u32).to_le_bytes());
                 out.extend((vector.gaps.len() as u32).to_le_bytes());
-                for (stream, end) in &vector.ends {
-                    put_stream(&mut out, *stream);
-                    put_end(&mut out, *end);
-                }
-                for (stream, after, before) in &vector.gaps {
-                    put_stream(&mut out, *stream);
-                    out.extend(after.0.to_le_bytes());
-                    out.extend(before.0.to_le_bytes());
-                }
+                put_ends_and_gaps(&mut out, &vector.ends, &vector.gaps);
             }
             Self::Entries(entries) => out.extend(&entries.bytes),
             Self::Gap { stream, before, behind } => {
@@ -370,6 +377,32 @@ impl Frame {
                 out.extend((bye.text.len() as u16).to_le_bytes());
                 out.extend(bye.text.as_bytes());
             }
+            Self::Holding(holding) => {
+                let Holding { last, ends, gaps, files } = holding;
+                assert!(ends.len() + gaps.len() <= ROWS_MAX && files.len() <= FILES_MAX, "rows of a holding");
+                out.push(u8::from(*last));
+                for count in [ends.len(), gaps.len(), files.len()] {
+                    out.extend((count as u32).to_le_bytes());
+                }
+                put_ends_and_gaps(&mut out, ends, gaps);
+                for file in files {
+                    assert!(file.about.len() <= ABOUT_BYTES_MAX, "what is said of a file");
+                    out.extend(file.no.to_le_bytes());
+                    out.extend(file.bytes.to_le_bytes());
+                    out.extend(file.crc.to_le_bytes());
+                    out.extend((file.about.len() as u16).to_le_bytes());
+                    out.extend(file.about.as_bytes());
+                }
+            }
+            Self::Want { no, from } => {
+                out.extend(no.to_le_bytes());
+                out.extend(from.to_le_bytes());
+            }
+            Self::Piece { no, from, bytes } => {
+                out.extend(no.to_le_bytes());
+                out.extend(from.to_le_bytes());
+                out.extend(bytes);
+            }
         }
         seal(&mut out, self.kind());
         out
@@ -387,66 +420,6 @@ impl Frame {
         let mut from = Reader { rest: &payload };
         let frame = from.frame(kind).filter(|_| from.rest.is_empty());
         frame.ok_or(WireError::Content(kind))
-    }
-}
-
-impl Entries {
-    /// A frame that takes blocks of this stream, which stands here.
-    #[must_use]
-    pub fn new(stream: Stream, before: StreamEnd) -> Self {
-        let mut bytes = Vec::new();
-        put_stream(&mut bytes, stream);
-        put_end(&mut bytes, before);
-        put_end(&mut bytes, before);
-        bytes.extend(0u32.to_le_bytes());
-        Self { stream, before, behind: before, entries: Vec::new(), bytes }
-    }
-
-    /// Adds the next block of the stream: its header, of the kind `own`, and its payload. False where the frame is full.
-    ///
-    /// # Panics
-    /// Where `header` is not the header of this payload, or the block is not behind the last one.
-    pub fn push(&mut self, seq: Seq, header: &[u8], payload: &[u8]) -> bool {
-        let entry = entry_lengths(header).expect("an entry's header");
-        assert!(entry.kind == EntryKind::Own && entry.header == header.len(), "the header of an own entry");
-        assert!(entry.payload as usize == payload.len() && seq > self.behind.seq, "the next block of the stream");
-        let length = self.bytes.len() + 8 + header.len() + payload.len();
-        if self.entries.len() == ENTRIES_MAX || length > ENTRIES_BYTES && !self.entries.is_empty() {
-            return false;
-        }
-        self.bytes.extend(seq.0.to_le_bytes());
-        let at = self.bytes.len();
-        self.bytes.extend(header);
-        self.bytes.extend(payload);
-        let (header, payload) = (at..at + header.len(), at + header.len()..self.bytes.len());
-        self.entries.push(EntryAt { seq, header, payload });
-        self.behind = self.behind.then(seq, entry.payload, entry.payload_crc);
-        let (end, count) = (STREAM_BYTES + END_BYTES, STREAM_BYTES + 2 * END_BYTES);
-        self.bytes[end..end + 8].copy_from_slice(&self.behind.seq.0.to_le_bytes());
-        self.bytes[end + 8..count].copy_from_slice(&self.behind.chain.0.to_le_bytes());
-        self.bytes[count..count + 4].copy_from_slice(&(self.entries.len() as u32).to_le_bytes());
-        true
-    }
-}
-
-impl Entries {
-    /// How many of them are not behind this seq, and where the stream stands behind those.
-    #[must_use]
-    pub fn upto(&self, seq: Seq) -> (usize, StreamEnd) {
-        let count = self.entries.partition_point(|entry| entry.seq <= seq);
-        let end = self.entries[..count].iter().fold(self.before, |end, entry| self.after(end, entry));
-        (count, end)
-    }
-
-    /// Where the stream stands behind the entry of this index, if it stands here before it.
-    #[must_use]
-    pub fn then(&self, before: StreamEnd, index: usize) -> StreamEnd {
-        self.after(before, &self.entries[index])
-    }
-
-    fn after(&self, before: StreamEnd, entry: &EntryAt) -> StreamEnd {
-        let of = entry_lengths(&self.bytes[entry.header.clone()]).expect("an entry's header");
-        before.then(entry.seq, of.payload, of.payload_crc)
     }
 }
 
@@ -489,13 +462,16 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
     crc.finalize()
 }
 
-fn put_stream(out: &mut Vec<u8>, stream: Stream) {
-    out.extend(encode_stream(&stream));
-}
-
-fn put_end(out: &mut Vec<u8>, end: StreamEnd) {
-    out.extend(end.seq.0.to_le_bytes());
-    out.extend(end.chain.0.to_le_bytes());
+fn put_ends_and_gaps(out: &mut Vec<u8>, ends: &[(Stream, StreamEnd)], gaps: &[(Stream, Seq, Seq)]) {
+    for (stream, end) in ends {
+        put_stream(out, *stream);
+        put_end(out, *end);
+    }
+    for (stream, after, before) in gaps {
+        put_stream(out, *stream);
+        out.extend(after.0.to_le_bytes());
+        out.extend(before.0.to_le_bytes());
+    }
 }
 
 /// Takes values from the front of a payload; `None` where it ends before, or a value is out of bounds.
@@ -516,6 +492,14 @@ impl<'a> Reader<'a> {
 
     fn u8(&mut self) -> Option<u8> {
         Some(self.array::<1>()?[0])
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
     }
 
     fn u16(&mut self) -> Option<u16> {
@@ -547,6 +531,12 @@ impl<'a> Reader<'a> {
         self.stream().filter(|stream| stream.nonce != FOLDED)
     }
 
+    /// Blocks of a stream between two others.
+    fn gap(&mut self) -> Option<(Stream, Seq, Seq)> {
+        let (stream, after, before) = (self.stream()?, self.seq()?, Seq(self.u64()?));
+        (after < before).then_some((stream, after, before))
+    }
+
     fn end(&mut self) -> Option<StreamEnd> {
         Some(StreamEnd { seq: self.seq()?, chain: Chain(self.u64()?) })
     }
@@ -572,17 +562,10 @@ impl<'a> Reader<'a> {
                 Some(Frame::Hello(Hello { opening, shards, stand, session: self.u64()? }))
             }
             2 => {
-                let last = match self.u8()? {
-                    0 => false,
-                    1 => true,
-                    _ => return None,
-                };
+                let last = self.flag()?;
                 let (ends, gaps) = (self.u32()?, self.u32()?);
                 let ends = self.rows(ends, |from| Some((from.stream()?, from.end()?)))?;
-                let gaps = self.rows(gaps, |from| {
-                    let (stream, after, before) = (from.stream()?, from.seq()?, Seq(from.u64()?));
-                    (after < before).then_some((stream, after, before))
-                })?;
+                let gaps = self.rows(gaps, Self::gap)?;
                 (ends.len() + gaps.len() <= ROWS_MAX).then_some(Frame::Vector(Vector { last, ends, gaps }))
             }
             4 => {
@@ -612,6 +595,26 @@ impl<'a> Reader<'a> {
                 let text = std::str::from_utf8(self.take(bytes)?).ok()?.to_owned();
                 Some(Frame::Bye(Bye { reason, term, active, text }))
             }
+            9 => {
+                let last = self.flag()?;
+                let (ends, gaps, files) = (self.u32()?, self.u32()?, self.u32()?);
+                let ends = self.rows(ends, |from| Some((from.one_stream()?, from.end()?)))?;
+                let gaps = self.rows(gaps, Self::gap)?;
+                (ends.len() + gaps.len() <= ROWS_MAX && files as usize <= FILES_MAX).then_some(())?;
+                let files = self.rows(files, |from| {
+                    let (no, bytes, crc) = (from.u64()?, from.u64()?, from.u32()?);
+                    let length = Some(usize::from(from.u16()?)).filter(|length| *length <= ABOUT_BYTES_MAX)?;
+                    let about = std::str::from_utf8(from.take(length)?).ok()?.to_owned();
+                    Some(HeldFile { no, bytes, crc, about })
+                })?;
+                Some(Frame::Holding(Holding { last, ends, gaps, files }))
+            }
+            10 => Some(Frame::Want { no: self.u64()?, from: self.u64()? }),
+            11 => {
+                let (no, from) = (self.u64()?, self.u64()?);
+                let bytes = self.take(self.rest.len()).filter(|bytes| bytes.len() <= PIECE_BYTES_MAX)?;
+                Some(Frame::Piece { no, from, bytes: bytes.to_vec() })
+            }
             _ => None,
         }
     }
@@ -620,9 +623,9 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::BlockKind;
-    use crate::types::ShardId;
-    use crate::wal::entry::Entry;
+    use crate::repl::entries::END_BYTES;
+    use crate::types::{BlockKind, ShardId};
+    use crate::wal::entry::{Entry, STREAM_BYTES};
 
     fn stream(epoch: u64) -> Stream {
         Stream { origin: StoreId([7; 16]), shard: ShardId(3), epoch: Epoch(epoch), nonce: Nonce(u64::MAX) }
@@ -716,6 +719,14 @@ mod tests {
                 active: StoreId([9; 16]),
                 text: "fenced: term 8".to_owned(),
             }),
+            Frame::Holding(Holding {
+                last: true,
+                ends: vec![(stream(1), end(5)), (stream(2), end(7))],
+                gaps: vec![(stream(1), Seq(2), Seq(u64::MAX))],
+                files: vec![HeldFile { no: 3, bytes: 4, crc: 5, about: "a table".to_owned() }, HeldFile::default()],
+            }),
+            Frame::Want { no: 3, from: 2 },
+            Frame::Piece { no: 3, from: 2, bytes: vec![1, 2] },
         ]
     }
 
@@ -801,7 +812,7 @@ mod tests {
     }
 
     /// The checksums of the frames above.
-    const VERSION_1: [u32; 9] = [
+    const VERSION_1: [u32; 12] = [
         896_359_012,
         3_844_755_084,
         1_579_212_770,
@@ -811,5 +822,8 @@ mod tests {
         117_250_075,
         3_166_977_516,
         3_775_537_297,
+        4_257_496_551,
+        2_794_298_928,
+        2_330_366_324,
     ];
 }

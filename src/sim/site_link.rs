@@ -8,10 +8,11 @@ use crate::engine::outbound::offer;
 use crate::error::Error;
 use crate::io::chance::Chance;
 use crate::reader::{LogReader, Logged};
+use crate::repl::entries::Entries;
 use crate::repl::link_error::LinkError;
 use crate::repl::receiver::{Refused, Source};
 use crate::repl::sender::Sender;
-use crate::repl::wire::{Bye, Entries, Frame, HEADER_BYTES, Hello, Reason, Stand, Vector};
+use crate::repl::wire::{Bye, Frame, HEADER_BYTES, Hello, Reason, Stand, Vector};
 use crate::sim::check::{What, Wrong};
 use crate::sim::site::{Dead, Site};
 use crate::sim::sites_check::{Ledger, Promotion};
@@ -390,10 +391,11 @@ impl Feeding {
     fn vector(&mut self, site: &Site, part: &Vector) -> Result<(), LinkError> {
         let Some(sender) = &mut self.sender else { return Ok(()) };
         sender.vector(part)?;
-        if !sender.is_ready() || !self.readers.is_empty() {
+        if !sender.is_ready() {
             return Ok(());
         }
         let process = site.process.as_ref().expect("an open store");
+        sender.compare(&process.receiver.ends())?;
         for (open, shard) in process.shards.iter().zip(&site.shards) {
             let (folder, shared) = (Arc::clone(&open.folder), Arc::clone(&open.shared));
             let mut place = StreamEnds::new();

@@ -119,8 +119,7 @@ pub fn fold(ends: &mut StreamEnds, most: usize) {
 /// Whoever has this vector knows of a stream only that it was held, with others.
 #[must_use]
 pub fn is_folded(ends: &StreamEnds, of: &Stream) -> bool {
-    let of_shard = |row: &&Stream| row.nonce == FOLDED && (row.origin, row.shard) == (of.origin, of.shard);
-    ends.keys().find(of_shard).is_some_and(|row| of.epoch <= row.epoch)
+    folded_row(ends, *of).is_some_and(|row| of.epoch <= row.epoch)
 }
 
 /// What a vector says of a stream up to an end.
@@ -137,7 +136,6 @@ pub enum Holds {
 /// Whether all of a stream up to `end`, or of what a folded row stands for, is held by whoever has this vector.
 #[must_use]
 pub fn holds(ends: &StreamEnds, stream: Stream, end: StreamEnd) -> Holds {
-    let of_shard = |row: &&Stream| (row.origin, row.shard) == (stream.origin, stream.shard);
     let compare = |theirs: StreamEnd| match theirs.seq.cmp(&end.seq) {
         Ordering::Greater => Holds::All,
         Ordering::Equal if theirs.chain == end.chain => Holds::All,
@@ -147,36 +145,59 @@ pub fn holds(ends: &StreamEnds, stream: Stream, end: StreamEnd) -> Holds {
     if end.seq == Seq(0) {
         return Holds::All;
     }
-    let row = ends.keys().filter(of_shard).find(|row| row.nonce == FOLDED);
-    if let Some(row) = row
+    if let Some(row) = folded_row(ends, stream)
         && row.epoch >= stream.epoch
     {
-        // One hash over more than is asked about: it cannot be compared.
-        return if *row == stream { compare(ends[row]) } else { Holds::All };
+        // One hash over more than is asked about is not compared here: see [`differ_folded`].
+        return if row == stream && ends[&row] != end { Holds::Other } else { Holds::All };
     }
     if stream.nonce != FOLDED {
         return ends.get(&stream).map_or(Holds::Less, |theirs| compare(*theirs));
     }
-    let mut folded: StreamEnds = ends.iter().filter(|(row, _)| of_shard(row)).map(|(row, end)| (*row, *end)).collect();
-    let mut streams: Vec<Stream> = folded.keys().copied().filter(|one| one.nonce != FOLDED).collect();
-    streams.retain(|one| one.epoch <= stream.epoch);
-    streams.sort();
-    let last = streams.last().copied();
-    fold_into_one(&mut folded, streams);
-    let row = last.map(|last| Stream { nonce: FOLDED, ..last }).or(row.copied());
-    row.and_then(|row| folded.get(&row)).map_or(Holds::Less, |theirs| match compare(*theirs) {
-        // More streams than were folded are another history.
-        Holds::All if theirs.seq > end.seq => Holds::Other,
-        other => other,
+    // Which of the streams differs, and who has more of it, no hash over all of them says: theirs may still grow.
+    if folded_upto(ends, stream) == Some(end) { Holds::All } else { Holds::Less }
+}
+
+/// A folded row of `theirs`, or of `mine`, up to which the two do not hold the same, where neither knows any more what
+/// the difference is: blocks of its streams cannot be sent by whoever holds `mine`, and must not be taken for held.
+/// It may be that `mine` has less and is on its way to the same.
+#[must_use]
+pub fn differ_folded(mine: &StreamEnds, theirs: &StreamEnds) -> Option<Stream> {
+    theirs.keys().filter(|row| row.nonce == FOLDED).find_map(|row| {
+        match folded_row(mine, *row).filter(|further| further.epoch > row.epoch) {
+            // Theirs may still grow up to there, unless they have what comes behind it.
+            Some(further) => {
+                let of_shard = |one: &Stream| (one.origin, one.shard) == (row.origin, row.shard);
+                let went_on = theirs.keys().any(|one| of_shard(one) && one.epoch > further.epoch);
+                let other = |end: StreamEnd| end.seq == mine[&further].seq && end.chain != mine[&further].chain;
+                (went_on && folded_upto(theirs, further).is_some_and(other)).then_some(further)
+            }
+            None => folded_upto(mine, *row).filter(|end| *end != theirs[row]).map(|_| *row),
+        }
     })
+}
+
+/// The row of what this vector has folded of a stream's origin and shard.
+fn folded_row(ends: &StreamEnds, of: Stream) -> Option<Stream> {
+    ends.keys().find(|row| row.nonce == FOLDED && (row.origin, row.shard) == (of.origin, of.shard)).copied()
+}
+
+/// What this vector, folded up to another one's row, would say there: `None` where it has none of those streams. It must
+/// not have folded newer ones.
+fn folded_upto(ends: &StreamEnds, row: Stream) -> Option<StreamEnd> {
+    let of_shard = |one: &Stream| (one.origin, one.shard) == (row.origin, row.shard);
+    let mut folded: StreamEnds = ends.iter().filter(|(one, _)| of_shard(one)).map(|(one, end)| (*one, *end)).collect();
+    let mut streams: Vec<Stream> = folded.keys().copied().filter(|one| one.nonce != FOLDED).collect();
+    streams.retain(|one| one.epoch <= row.epoch);
+    streams.sort();
+    fold_into_one(&mut folded, streams);
+    folded_row(&folded, row).map(|row| folded[&row])
 }
 
 /// These streams of one origin's shard, oldest first, behind the row that is folded already.
 fn fold_into_one(ends: &mut StreamEnds, streams: Vec<Stream>) {
     let Some(last) = streams.last().copied() else { return };
-    let is_before = |stream: &&Stream| (stream.origin, stream.shard, stream.nonce) == (last.origin, last.shard, FOLDED);
-    let before = ends.keys().find(is_before).copied();
-    let before = before.and_then(|row| ends.remove(&row));
+    let before = folded_row(ends, last).and_then(|row| ends.remove(&row));
     let mut folded = before.unwrap_or_default();
     for stream in &streams {
         let end = ends.remove(stream).expect("a stream of these");
@@ -276,7 +297,9 @@ mod tests {
             assert_eq!(holds(vector, stream(1, 10), end(1)), Holds::Less);
             assert_eq!(holds(vector, stream(2, 1), StreamEnd::default()), Holds::All, "nothing is always held");
             assert_eq!(holds(vector, row_6.0, row_6.1), Holds::All, "from details, or a shorter row and details");
-            assert_eq!(holds(vector, row_6.0, StreamEnd { chain: Chain(1), ..row_6.1 }), Holds::Other);
+            let is_six = *vector == six;
+            let other = if is_six { Holds::Other } else { Holds::Less };
+            assert_eq!(holds(vector, row_6.0, StreamEnd { chain: Chain(1), ..row_6.1 }), other);
         }
         assert_eq!(holds(&details, row_3.0, row_3.1), Holds::All);
         assert_eq!(holds(&six, row_3.0, row_3.1), Holds::All, "covered, and cannot be compared");
@@ -287,7 +310,26 @@ mod tests {
         assert_eq!(holds(&StreamEnds::new(), row_6.0, row_6.1), Holds::Less);
         let mut clone = details.clone();
         clone.insert(Stream { nonce: Nonce(7), ..stream(1, 2) }, end(3));
-        assert_eq!(holds(&clone, row_6.0, row_6.1), Holds::Other);
+        assert_eq!(holds(&clone, row_6.0, row_6.1), Holds::Less);
+        assert_eq!(holds(&fold_upto(6, &clone), row_6.0, row_6.1), Holds::Other);
+        // What is folded is compared with what was folded elsewhere, up to the same epoch.
+        let shorter = |epoch| {
+            let mut shorter = details.clone();
+            shorter.insert(stream(1, epoch), end(epoch - 1));
+            shorter
+        };
+        for mine in [&details, &three, &six] {
+            for theirs in [&details, &three, &six] {
+                assert_eq!(differ_folded(mine, theirs), None);
+            }
+            assert!(differ_folded(mine, &fold_upto(3, &shorter(2))).is_some(), "at 3, or at 6 where mine begins");
+        }
+        assert_eq!(differ_folded(&shorter(5), &six), Some(row_6.0), "it has less than what was folded, or more");
+        assert_eq!(differ_folded(&shorter(5), &three), None, "epoch 5 is known to both");
+        assert_eq!(differ_folded(&StreamEnds::new(), &six), None, "nothing to send");
+        let behind: StreamEnds =
+            three.iter().filter(|(row, _)| row.epoch.0 < 6).map(|(row, end)| (*row, *end)).collect();
+        assert_eq!(differ_folded(&six, &behind), None, "it is on its way");
     }
 
     #[test]

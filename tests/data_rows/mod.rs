@@ -8,9 +8,17 @@ use forebay::data::decode::{DataReader, Value};
 use forebay::data::encode::Role;
 use forebay::engine::tools::list_files;
 
-/// All rows of the store's data files: each as its user columns in words, by
+/// What tells a row of all others: its origin; shard, epoch, seq, row.
+pub type Row = (String, [i64; 4]);
+
+/// All rows of the data files of a store that accepts all of them itself: each as its user columns in words, by
 /// identity: shard, epoch, seq, row.
 pub fn rows(dir: &Path) -> BTreeMap<[i64; 4], Vec<String>> {
+    rows_of_all(dir).into_iter().map(|((_, number), words)| (number, words)).collect()
+}
+
+/// All rows of the store's data files, whoever has accepted them.
+pub fn rows_of_all(dir: &Path) -> BTreeMap<Row, Vec<String>> {
     let listing = list_files(dir).expect("a list of files");
     let mut rows = BTreeMap::new();
     for file in &listing.files {
@@ -19,6 +27,7 @@ pub fn rows(dir: &Path) -> BTreeMap<[i64; 4], Vec<String>> {
         assert_eq!(reader.rows(), file.rows);
         let columns = reader.columns().to_vec();
         let at = |role| columns.iter().position(|column| column.role == role).expect("an identity column");
+        let origin = at(Role::Origin);
         let identity = [Role::Shard, Role::Epoch, Role::Seq, Role::Row].map(at);
         let mut batches = reader.batches(&columns);
         while let Some(batch) = batches.next_batch().expect("sound") {
@@ -38,7 +47,11 @@ pub fn rows(dir: &Path) -> BTreeMap<[i64; 4], Vec<String>> {
                     };
                     Some(format!("{}={value}", column.name))
                 });
-                let key = identity.map(number);
+                let origin = match batch.value(origin, row) {
+                    Some(Value::Bytes(text)) => String::from_utf8_lossy(text).into_owned(),
+                    other => panic!("no origin: {other:?}"),
+                };
+                let key = (origin, identity.map(number));
                 assert_eq!(rows.insert(key, words.collect()), None, "a row in two files");
             }
         }

@@ -172,7 +172,15 @@ fn in_words(status: &Value) -> String {
     }
     for link in status["links"].as_array().into_iter().flatten() {
         let way = if link["way"] == "out" { "followed by" } else { "follows" };
+        let backfill = &link["backfill"];
         let state = match (link["is_up"] == true, link["ended"].as_str()) {
+            (true, _) if backfill.is_object() => format!(
+                "{} data files over, {} of {} files and {} bytes to come",
+                if link["way"] == "out" { "hands" } else { "takes" },
+                backfill["files_left"],
+                backfill["files"],
+                backfill["bytes_left"]
+            ),
             (true, _) => format!(
                 "up, {} blocks, {} bytes, {} ms behind",
                 link["behind_blocks"], link["behind_bytes"], link["behind_ms"]

@@ -1,0 +1,162 @@
+//! Data files handed on to another site, and taken over from one: a follower whose source's log begins too late for it.
+//!
+//! A file is sent as it is. Who takes it over keeps the rows of the blocks that it lacks, in a file of its own, and
+//! commits all of them together with where their streams end: no row stands in data files twice, whatever is sent.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use crate::data::decode::{Bound, DataReader};
+use crate::data::dir_tree::checksum;
+use crate::data::encode::{FileColumn, Role};
+use crate::data::files::FilesError;
+use crate::data::format::{DataFile, FileNo, HeldFile, PartName, Record, StreamUpto};
+use crate::data::merge::{copy_wanted, has_any};
+use crate::data::parquet_files::Files;
+use crate::data::schema::{ColumnType, Schemas};
+use crate::data::store::{Handover, Holding, StoreError, Wanted};
+use crate::types::{Chain, Seq, Stream};
+use crate::wal::batch::{StreamEnd, StreamEnds};
+
+impl Handover for Files {
+    fn holding(&self, has: &dyn Fn(&Stream) -> Seq) -> Result<Holding, StoreError> {
+        // What a commit left undone has not its name yet.
+        self.settle()?;
+        let (ends, files) = {
+            let files = self.lock();
+            let catalog = files.catalog();
+            let mut ends = StreamEnds::new();
+            for upto in catalog.streams.values().chain(catalog.adopted.values()) {
+                let Some(stream) = upto.stream() else { continue };
+                let held = ends.entry(stream).or_default();
+                if held.seq.0 < upto.seq {
+                    *held = end_of(upto);
+                }
+            }
+            (ends, catalog.files.values().cloned().collect::<Vec<DataFile>>())
+        };
+        let mut held = Vec::new();
+        for file in files {
+            let path = self.root().join(file.path());
+            let opened = File::open(&path).map_err(FilesError::io(format!("opening {}", path.display())))?;
+            if may_have(&DataReader::open(opened, &path)?, &ends, has) {
+                let about = serde_json::to_string(&file.part)?;
+                held.push(HeldFile { no: file.no.0, bytes: file.bytes, crc: file.crc, about });
+            }
+        }
+        Ok(Holding { ends, files: held, gaps: Vec::new() })
+    }
+
+    fn open_file(&self, no: u64) -> Result<File, StoreError> {
+        let path = self.lock().catalog().files.get(&FileNo(no)).map(DataFile::path);
+        let path = path.ok_or_else(|| format!("there is no data file {no} any more"))?;
+        let path = self.root().join(path);
+        Ok(File::open(&path).map_err(FilesError::io(format!("opening {}", path.display())))?)
+    }
+
+    fn take_over(&self, files: &[(HeldFile, PathBuf)], wanted: &Wanted) -> Result<u64, StoreError> {
+        let (mut rows, mut columns) = (0, Vec::new());
+        let (mut bytes, mut count) = (0, 0);
+        self.commit_new(
+            |new| {
+                for (held, path) in files {
+                    let part: PartName = serde_json::from_str(&held.about)
+                        .map_err(|error| format!("what is said of {}: {error}", path.display()))?;
+                    if !has_any(open_whole(held, path)?, wanted)? {
+                        continue;
+                    }
+                    let reader = open_whole(held, path)?;
+                    if reader.kind() != part.kind {
+                        return Err(format!("{}: it is of another kind than is said of it", path.display()).into());
+                    }
+                    let (from, to) = self.columns(&part, &reader)?;
+                    new.write(part.clone(), |out| {
+                        Ok(copy_wanted(&part, reader, (&from, to), wanted, out, self.options())?)
+                    })?;
+                }
+                Ok(())
+            },
+            |add| {
+                columns = self.unrecorded(&add);
+                rows = add.iter().map(|file| file.rows).sum();
+                (count, bytes) = (add.len() as u64, add.iter().map(|file| file.bytes).sum());
+                let adopted = wanted.ends.iter().map(|(stream, end)| StreamUpto::new(*stream, end.seq, end.chain));
+                Record { add, columns: columns.clone(), adopted: adopted.collect(), ..Record::default() }
+            },
+        )?;
+        self.recorded(&columns);
+        let counts = self.counters();
+        for (counter, more) in [(&counts.files, count), (&counts.rows, rows), (&counts.bytes, bytes)] {
+            counter.fetch_add(more, Ordering::Relaxed);
+        }
+        Ok(rows)
+    }
+
+    fn adopted(&self) -> StreamEnds {
+        let files = self.lock();
+        let adopted = files.catalog().adopted.iter();
+        adopted.map(|(stream, upto)| (*stream, end_of(upto))).collect()
+    }
+}
+
+impl Files {
+    /// The columns of a file, in the order that they have here, and what they are called here.
+    fn columns(&self, part: &PartName, reader: &DataReader) -> Result<(Vec<FileColumn>, Vec<FileColumn>), StoreError> {
+        let mut schemas = self.schemas().write().unwrap_or_else(PoisonError::into_inner);
+        let renamed = |column: &FileColumn| (column.clone(), renamed(&mut schemas, part, column));
+        let mut columns: Vec<(FileColumn, FileColumn)> = reader.columns().iter().map(renamed).collect();
+        let tags = |columns: &[(FileColumn, FileColumn)]| -> Vec<FileColumn> {
+            columns.iter().filter(|(from, _)| from.role == Role::Tag).map(|(from, _)| from.clone()).collect()
+        };
+        let before = tags(&columns);
+        columns.sort_by(|(_, one), (_, other)| one.cmp(other));
+        if tags(&columns) != before {
+            return Err(format!(
+                "table '{}' of namespace '{}': keys that are tags at the source and fields here change the order of its                  rows; start this store anew from it",
+                part.table, part.namespace
+            )
+            .into());
+        }
+        Ok(columns.into_iter().unzip())
+    }
+}
+
+/// What a column of another store's file is called here: each key has the type here that it was first seen with here.
+fn renamed(schemas: &mut Schemas, part: &PartName, column: &FileColumn) -> FileColumn {
+    if !matches!(column.role, Role::Tag | Role::Field) {
+        return column.clone();
+    }
+    let aside = column.name.rsplit_once('@').filter(|(_, word)| word.parse() == Ok::<ColumnType, _>(column.of));
+    let key = aside.map_or(column.name.as_str(), |(key, _)| key);
+    let name = schemas.column(&part.namespace, &part.table, key, column.of).name;
+    FileColumn { name, ..column.clone() }
+}
+
+/// A file that is what it is said to be, every byte of it.
+fn open_whole(held: &HeldFile, path: &Path) -> Result<DataReader, StoreError> {
+    let reading = || FilesError::io(format!("reading {}", path.display()));
+    let file = File::open(path).map_err(reading())?;
+    if checksum(&file).map_err(reading())? != (held.crc, held.bytes) {
+        return Err(format!("{}: its bytes are not those that were sent; remove it", path.display()).into());
+    }
+    Ok(DataReader::open(file, path)?)
+}
+
+/// Whether a file may have blocks that somebody lacks who `has` streams up to there.
+fn may_have(file: &DataReader, ends: &StreamEnds, has: &dyn Fn(&Stream) -> Seq) -> bool {
+    let bounds = [Role::Origin, Role::Shard, Role::Epoch, Role::Seq].map(|role| file.bounds(role));
+    let [Some(origin), Some(shard), Some(epoch), Some((_, Bound::Number(last)))] = bounds else { return true };
+    let within = |bounds: &(Bound, Bound), value: Bound| bounds.0 <= value && value <= bounds.1;
+    ends.iter().any(|(stream, end)| {
+        within(&origin, Bound::Text(stream.origin.to_string().into_bytes()))
+            && within(&shard, Bound::Number(stream.shard.0.into()))
+            && within(&epoch, Bound::Number(stream.epoch.0 as i64))
+            && has(stream).0 < end.seq.0.min(last as u64)
+    })
+}
+
+fn end_of(upto: &StreamUpto) -> StreamEnd {
+    StreamEnd { seq: Seq(upto.seq), chain: Chain(upto.chain) }
+}

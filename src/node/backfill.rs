@@ -1,0 +1,351 @@
+//! A link to a follower that is behind the log: data files go over it, asked for one by one; then it begins anew.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep_until;
+
+use crate::data::dir_tree::checksum;
+use crate::data::format::HeldFile;
+use crate::data::store::Holding;
+use crate::engine::backfill::TookOver;
+use crate::engine::outbound::Lacking;
+use crate::error::Error;
+use crate::node::ended::Ended;
+use crate::node::frames::{Incoming, Outgoing};
+use crate::node::home::{Home, changed, superseded};
+use crate::node::pace::{FILL_BYTES, Rate, beats, heartbeat};
+use crate::node::status::{Backfill, LinkStatus, Way};
+use crate::repl::wire::{FILES_MAX, Frame, Holding as Part, PIECE_BYTES_MAX, ROWS_MAX, Reason, Stand};
+use crate::types::StoreId;
+
+/// The folder, below the store's, of files that have come from a source and are not taken over yet.
+const FOLDER: &str = "backfill";
+/// Files and streams that a source may offer.
+const OFFERED_MAX: usize = 1 << 20;
+
+/// Hands data files on to a follower that lacks what has left the log.
+pub(super) async fn supply(
+    home: &Home,
+    peer: StoreId,
+    lacking: Lacking,
+    (newer, mut stand): (&Notify, watch::Receiver<Stand>),
+    (incoming, outgoing): (&mut Incoming, &mut Outgoing),
+    address: &str,
+) -> Result<Infallible, Ended> {
+    let engine = Arc::clone(&home.engine);
+    let holding = beside(spawn_blocking(move || engine.holding(&lacking)), outgoing).await??;
+    let bytes_left: u64 = holding.files.iter().map(|file| file.bytes).sum();
+    let mut left = Backfill { files: holding.files.len() as u64, files_left: holding.files.len() as u64, bytes_left };
+    tracing::info!(
+        "{peer} at {address} is behind the log: {} data files of {bytes_left} bytes are handed on",
+        left.files
+    );
+    let lengths: HashMap<u64, u64> = holding.files.iter().map(|file| (file.no, file.bytes)).collect();
+    for frame in in_frames(holding) {
+        outgoing.push(&Frame::Holding(frame));
+    }
+    let mut rate = Rate::new(home.way.rate_bytes_per_s);
+    let mut tick = beats();
+    // The file that was asked for, its number, and where the next piece begins.
+    let mut open: Option<(Arc<File>, u64, u64)> = None;
+    loop {
+        let asked = open.clone();
+        let may_read = asked.is_some() && outgoing.waiting() < FILL_BYTES && rate.may();
+        tokio::select! {
+            frame = incoming.next() => match frame?.0 {
+                Frame::Want { no, from } => {
+                    if !lengths.contains_key(&no) {
+                        return Err(Ended::protocol("it asks for a data file that was not offered"));
+                    }
+                    open = Some((Arc::new(home.engine.data_file(no)?), no, from));
+                }
+                // Of what it took before.
+                Frame::Heartbeat(_) | Frame::Ack(_) => {}
+                Frame::Bye(bye) => {
+                    home.meet_bye(peer, &bye)?;
+                    return Err(Ended::Bye(bye));
+                }
+                _ => return Err(Ended::protocol("a follower that is behind the log asks for data files")),
+            },
+            sent = outgoing.send(), if !outgoing.is_empty() => sent?,
+            () = sleep_until(rate.from()), if !rate.may() => {}
+            piece = read_piece(asked, rate.at_once(PIECE_BYTES_MAX)), if may_read => {
+                let (no, from, bytes) = piece?;
+                let upto = from + bytes.len() as u64;
+                let is_last = bytes.is_empty() || lengths.get(&no).is_none_or(|length| upto >= *length);
+                left.bytes_left = left.bytes_left.saturating_sub(bytes.len() as u64);
+                left.files_left -= u64::from(is_last).min(left.files_left);
+                let sent = outgoing.push(&Frame::Piece { no, from, bytes });
+                home.moved(peer, Way::Out, sent);
+                rate.spent(sent);
+                open = open.filter(|_| !is_last).map(|(file, no, _)| (file, no, upto));
+            }
+            _ = tick.tick() => {
+                let backfill = Some(left);
+                home.report(peer, LinkStatus { backfill, ..LinkStatus::up(peer, Way::Out, address) });
+                outgoing.push(&heartbeat(0, left.bytes_left));
+            }
+            _ = stand.changed() => return Err(changed(home)),
+            () = newer.notified() => return Err(superseded()),
+        }
+    }
+}
+
+async fn read_piece(open: Option<(Arc<File>, u64, u64)>, most: usize) -> Result<(u64, u64, Vec<u8>), Ended> {
+    let Some((file, no, from)) = open else { return std::future::pending().await };
+    let read = spawn_blocking(move || {
+        let mut bytes = vec![0; most.max(1)];
+        let mut count = 0;
+        while count < bytes.len() {
+            match file.read_at(&mut bytes[count..], from + count as u64)? {
+                0 => break,
+                more => count += more,
+            }
+        }
+        bytes.truncate(count);
+        Ok::<_, io::Error>(bytes)
+    });
+    Ok((no, from, joined(read).await??))
+}
+
+/// What is offered, as frames; the last one says so.
+fn in_frames(holding: Holding) -> Vec<Part> {
+    let ends: Vec<_> = holding.ends.into_iter().collect();
+    let of_ends = ends.chunks(ROWS_MAX).map(|ends| Part { ends: ends.to_vec(), ..Part::default() });
+    let of_gaps = holding.gaps.chunks(ROWS_MAX).map(|gaps| Part { gaps: gaps.to_vec(), ..Part::default() });
+    let of_files = holding.files.chunks(FILES_MAX).map(|files| Part { files: files.to_vec(), ..Part::default() });
+    let mut frames: Vec<Part> = of_ends.chain(of_gaps).chain(of_files).collect();
+    frames.push(Part { last: true, ..Part::default() });
+    frames
+}
+
+/// Takes over the data files of a source whose log begins too late for this store. Returns only as an end of the link:
+/// it begins anew behind what was taken over.
+pub(super) async fn take_over(
+    home: &Home,
+    peer: StoreId,
+    first: Part,
+    (incoming, outgoing): (&mut Incoming, &mut Outgoing),
+    address: &str,
+) -> Result<Infallible, Ended> {
+    if !home.engine.has_data_files() {
+        return Err(Ended::Here {
+            reason: Reason::Behind,
+            text: "this store is behind the log of its source, and keeps no data files: start it anew from a copy of \
+                   the source"
+                .to_owned(),
+        });
+    }
+    let holding = offered(first, incoming, outgoing).await?;
+    for (stream, after, before) in &holding.gaps {
+        tracing::warn!(
+            "blocks {}..{} of stream {}/{}/{} are lost at {peer}: what of them is not here is lost here with it",
+            after.next(),
+            before.prev(),
+            stream.origin,
+            stream.shard,
+            stream.epoch
+        );
+    }
+    let folder = home.dir().join(FOLDER).join(peer.to_string());
+    let (of_folder, offer) = (folder.clone(), holding.files.clone());
+    let mut missing = beside(spawn_blocking(move || still_missing(&of_folder, offer)), outgoing).await??;
+    missing.reverse();
+    let bytes_left = missing.iter().map(|(file, has)| file.bytes - has).sum();
+    let mut left = Backfill { files: holding.files.len() as u64, files_left: missing.len() as u64, bytes_left };
+    tracing::warn!(
+        "this store is behind the log of {peer} at {address}: {} data files with {bytes_left} bytes to come are taken over",
+        left.files
+    );
+    let mut stand = home.changes();
+    let mut tick = beats();
+    let mut current: Option<Arriving> = None;
+    loop {
+        if current.is_none() {
+            let Some((file, has)) = missing.pop() else { break };
+            outgoing.push(&Frame::Want { no: file.no, from: has });
+            current = Some(Arriving::open(&folder, file, has)?);
+        }
+        tokio::select! {
+            frame = incoming.next() => match frame? {
+                (Frame::Piece { no, from, bytes }, moved) => {
+                    home.moved(peer, Way::In, moved);
+                    let mut arriving = current.take().expect("one that was asked for");
+                    left.bytes_left = left.bytes_left.saturating_sub(bytes.len() as u64);
+                    let put = spawn_blocking(move || {
+                        arriving.put(no, from, &bytes)?;
+                        if arriving.is_whole() { arriving.check().map(|()| None) } else { Ok(Some(arriving)) }
+                    });
+                    current = beside(put, outgoing).await??;
+                    left.files_left -= u64::from(current.is_none());
+                }
+                (Frame::Heartbeat(_), _) => {}
+                (Frame::Bye(bye), _) => {
+                    home.meet_bye(peer, &bye)?;
+                    return Err(Ended::Bye(bye));
+                }
+                _ => return Err(Ended::protocol("a source that hands data files on sends pieces of them")),
+            },
+            sent = outgoing.send(), if !outgoing.is_empty() => sent?,
+            _ = tick.tick() => {
+                home.report(peer, LinkStatus { backfill: Some(left), ..LinkStatus::up(peer, Way::In, address) });
+                outgoing.push(&heartbeat(0, 0));
+            }
+            _ = stand.changed() => return Err(changed(home)),
+        }
+    }
+    let (engine, of_folder) = (Arc::clone(&home.engine), folder.clone());
+    let took = beside(
+        spawn_blocking(move || {
+            let paths: Vec<PathBuf> = holding.files.iter().map(|file| path_of(&of_folder, file)).collect();
+            engine.take_over(&holding, &paths)
+        }),
+        outgoing,
+    );
+    let TookOver { streams, rows } = took.await??;
+    fs::remove_dir_all(&folder).map_err(Error::io(format!("removing {}", folder.display())))?;
+    if streams == 0 {
+        return Err(Ended::Here {
+            reason: Reason::Behind,
+            text: "this store is behind the log of its source, whose data files have nothing that it lacks: start it anew \
+                   from a copy of the source"
+                .to_owned(),
+        });
+    }
+    let text = format!("{rows} rows of {streams} streams were taken over from data files; it goes on with the log");
+    tracing::info!("{peer} at {address}: {text}");
+    Err(Ended::Here { reason: Reason::Stop, text })
+}
+
+/// All that the source offers.
+async fn offered(mut part: Part, incoming: &mut Incoming, outgoing: &mut Outgoing) -> Result<Holding, Ended> {
+    let mut all = Holding::default();
+    loop {
+        all.ends.extend(part.ends);
+        all.gaps.extend(part.gaps);
+        all.files.extend(part.files);
+        if all.ends.len().max(all.gaps.len()).max(all.files.len()) > OFFERED_MAX {
+            return Err(Ended::protocol("more data files or streams than can be"));
+        }
+        if part.last {
+            return Ok(all);
+        }
+        part = loop {
+            tokio::select! {
+                frame = incoming.next() => match frame?.0 {
+                    Frame::Holding(part) => break part,
+                    Frame::Heartbeat(_) => {}
+                    _ => return Err(Ended::protocol("a source that hands data files on says all of them at once")),
+                },
+                sent = outgoing.send(), if !outgoing.is_empty() => sent?,
+            }
+        };
+    }
+}
+
+/// Waits for work on another thread, and lets the peer know meanwhile that the link is alive.
+async fn beside<T>(work: JoinHandle<T>, outgoing: &mut Outgoing) -> Result<T, Ended> {
+    let mut tick = beats();
+    let work = joined(work);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            sent = outgoing.send(), if !outgoing.is_empty() => sent?,
+            _ = tick.tick() => drop(outgoing.push(&heartbeat(0, 0))),
+        }
+    }
+}
+
+async fn joined<T>(work: JoinHandle<T>) -> Result<T, Ended> {
+    work.await.map_err(|error| Ended::Io(io::Error::other(error)))
+}
+
+/// A file as it is while it arrives.
+fn path_of(folder: &Path, file: &HeldFile) -> PathBuf {
+    folder.join(format!("{:012}-{:08x}", file.no, file.crc))
+}
+
+/// Which of these files are not there as a whole, and how many bytes of each are; what is not of them is removed.
+fn still_missing(folder: &Path, files: Vec<HeldFile>) -> Result<Vec<(HeldFile, u64)>, Error> {
+    let io = || Error::io(format!("looking at {}", folder.display()));
+    fs::create_dir_all(folder).map_err(io())?;
+    let known: HashMap<PathBuf, u64> = files.iter().map(|file| (path_of(folder, file), file.bytes)).collect();
+    for entry in fs::read_dir(folder).map_err(io())? {
+        let path = entry.map_err(io())?.path();
+        if !known.contains_key(&path) {
+            fs::remove_file(&path).map_err(io())?;
+        }
+    }
+    let mut missing = Vec::new();
+    for file in files {
+        let path = path_of(folder, &file);
+        let has = match File::open(&path) {
+            Ok(there) => checksum(&there).map_err(io())?,
+            Err(error) if error.kind() == ErrorKind::NotFound => (0, 0),
+            Err(error) => return Err(io()(error)),
+        };
+        match has {
+            whole if whole == (file.crc, file.bytes) => {}
+            // What is long enough and is not it is no part of it.
+            (_, bytes) => missing.push((file.clone(), if bytes < file.bytes { bytes } else { 0 })),
+        }
+    }
+    Ok(missing)
+}
+
+/// A file that is being received.
+struct Arriving {
+    of: HeldFile,
+    path: PathBuf,
+    file: File,
+    has: u64,
+}
+
+impl Arriving {
+    fn open(folder: &Path, of: HeldFile, has: u64) -> Result<Self, Error> {
+        let path = path_of(folder, &of);
+        let io = || Error::io(format!("opening {}", path.display()));
+        let mut options = OpenOptions::new();
+        let mut file = options.create(true).truncate(has == 0).write(true).open(&path).map_err(io())?;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(has)).map_err(io())?;
+        Ok(Self { of, path, file, has })
+    }
+
+    fn put(&mut self, no: u64, from: u64, bytes: &[u8]) -> Result<(), Ended> {
+        if no != self.of.no || from != self.has || bytes.len() as u64 > self.of.bytes - self.has || bytes.is_empty() {
+            return Err(Ended::protocol("a piece of a data file that was not asked for"));
+        }
+        self.file.write_all(bytes).map_err(Error::io(format!("writing {}", self.path.display())))?;
+        self.has += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.has == self.of.bytes
+    }
+
+    /// What has arrived is what was sent.
+    fn check(self) -> Result<(), Ended> {
+        let io = || Error::io(format!("reading {}", self.path.display()));
+        let there = File::open(&self.path).and_then(|file| checksum(&file)).map_err(io())?;
+        if there == (self.of.crc, self.of.bytes) {
+            return Ok(());
+        }
+        fs::remove_file(&self.path).map_err(io())?;
+        Err(Error::Store(format!(
+            "data file {} of the source arrived damaged, or is damaged there (`forebay verify` says which); it is asked for \
+             again",
+            self.of.no
+        ))
+        .into())
+    }
+}

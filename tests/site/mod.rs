@@ -1,0 +1,87 @@
+//! Sites for tests: folders with a small store each, and nodes on them that are linked over loopback.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use forebay::node::{Node, NodeConfig, NodeStatus, make_store};
+
+/// Options of the engine in the configuration of a node; sizes are small, so that everything happens often.
+pub const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_bytes_max = 65536\n\
+                          intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 134217728\nshards = 2\n";
+
+/// A port that nobody has, of those that no connection is made from, and of which this process gives each once.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + (std::process::id().wrapping_mul(101) as u16).wrapping_add(next) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A site: its folder, its store's id, where it listens.
+pub struct Site {
+    pub dir: PathBuf,
+    pub store: String,
+    pub port: u16,
+    /// What takes blocks out of the log.
+    pub sink: &'static str,
+    /// More options of the engine.
+    pub engine: &'static str,
+    /// More options of replication.
+    pub way: &'static str,
+}
+
+impl Site {
+    /// A site with a store that is new.
+    pub fn new(home: &Path, name: &str, sink: &'static str, engine: &'static str) -> Self {
+        let mut this = Self { dir: home.join(name), store: String::new(), port: free_port(), sink, engine, way: "" };
+        this.store = make_store(&this.config("standby", &[])).expect("a new store").to_string();
+        this
+    }
+
+    /// The store's folder.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// The configuration of its node.
+    pub fn text(&self, role: &str, peers: &[&Self]) -> String {
+        let mut text = format!(
+            "dir = \"data\"\nstore = \"{}\"\n[engine]\n{ENGINE}{}[replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n{}",
+            self.sink, self.engine, self.port, self.way
+        );
+        for peer in peers {
+            let (store, port) = (&peer.store, peer.port);
+            text += &format!("[[replication.peers]]\nstore = \"{store}\"\naddress = \"127.0.0.1:{port}\"\n");
+        }
+        text
+    }
+
+    fn config(&self, role: &str, peers: &[&Self]) -> NodeConfig {
+        NodeConfig::parse(&self.text(role, peers), &self.dir).expect("a sound configuration")
+    }
+
+    /// Starts its node.
+    pub fn start(&self, role: &str, peers: &[&Self]) -> Node {
+        Node::start(&self.config(role, peers)).expect("it starts")
+    }
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while !is() {
+        assert!(Instant::now() < give_up, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How a node stands.
+pub fn status(node: &Node) -> NodeStatus {
+    node.status().expect("it runs")
+}
