@@ -131,6 +131,21 @@ impl LogReader {
         Err(this.behind().into())
     }
 
+    /// Where the streams stood at the beginning of a shard's log; `None` where that is not there, or damaged.
+    ///
+    /// # Errors
+    /// Those of the folder.
+    pub fn beginning(shard: ShardId, folder: Arc<dyn Folder>, shared: Arc<Shared>) -> Result<Option<StreamEnds>, Error> {
+        let mut this = Self::nowhere(shard, folder, shared, false, Position::default());
+        let first = this.shared.segments().segments.front().cloned();
+        let Some(first) = first else { return Ok(None) };
+        this.enter(first);
+        match this.says() {
+            Err(Error::Behind { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
     fn nowhere(
         shard: ShardId,
         folder: Arc<dyn Folder>,

@@ -6,6 +6,7 @@ mod site;
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use data_rows::{rows, rows_of_all};
@@ -19,6 +20,8 @@ use site::{Site, status, until};
 
 /// Blocks leave the log soon, and nobody who lags is waited for.
 const SHORT: &str = "wal_level = 1\nwal_retention_period_s = 0\nbuffer_bytes = 1048576\nflush_period_ms = 50\n";
+/// The same, and the log is held for those who are behind.
+const HELD: &str = "wal_level = 1\nbuffer_bytes = 1048576\nflush_period_ms = 50\n";
 const LINES: usize = 20;
 
 fn home() -> tempfile::TempDir {
@@ -112,34 +115,61 @@ fn a_new_follower_gets_data_files_then_the_log_and_one_that_falls_behind_again_o
 }
 
 #[test]
-fn a_third_site_follows_one_that_has_taken_data_files_over_and_all_take_over_from_each_other() {
+fn a_third_site_follows_one_that_has_taken_data_files_over_and_goes_on_when_the_first_is_lost() {
     let home = home();
-    let sites = ["a", "b", "c"].map(|name| Site::new(home.path(), name, "parquet", SHORT));
-    let [site_a, site_b, site_c] = &sites;
+    let site_a = Site::new(home.path(), "a", "parquet", SHORT);
+    let [site_b, site_c] = ["b", "c"].map(|name| Site::new(home.path(), name, "parquet", HELD));
     let a = site_a.start("active", &[]);
     append(&a, "first", 3000);
     trimmed(&a);
     a.stop().expect("it stops");
-    let a = site_a.start("active", &[site_b]);
-    let b = site_b.start("standby", &[site_a]);
-    has_all(&a, site_b);
-    // The log of B has only the ends of what it took over: C gets the data files, too.
-    b.stop().expect("it stops");
-    let b = site_b.start("standby", &[site_a, site_c]);
-    let c = site_c.start("standby", &[site_b]);
-    has_all(&b, site_c);
+    let a = site_a.start("active", &[&site_b]);
+    // Its log is held for a third site, which is not there yet.
+    let b = site_b.start("standby", &[&site_a, &site_c]);
+    has_all(&a, &site_b);
     until("a accepts", || status(&a).refuses.is_none());
+    append(&a, "behind what was taken over", 500);
+    has_all(&a, &site_b);
+    until("it is in data files", || status(&b).shards.iter().all(|shard| shard.flushed == shard.accepted));
+    // The log of B has only the ends of what it took over, and what came then: C gets data files, too.
+    let c = site_c.start("standby", &[&site_b]);
+    has_all(&b, &site_c);
     append(&a, "along the chain", 200);
-    has_all(&a, site_b);
-    has_all(&b, site_c);
+    has_all(&a, &site_b);
+    has_all(&b, &site_c);
     a.stop().expect("it stops");
     // The first site is lost: the second takes over, and the third follows on.
     b.promote().expect("promoted");
     append(&b, "from b", 300);
-    has_all(&b, site_c);
+    has_all(&b, &site_c);
     b.stop().expect("it stops");
     c.stop().expect("it stops");
-    the_same_rows(&[site_b, site_c], rows_in(3500));
+    the_same_rows(&[&site_b, &site_c], rows_in(4000));
+}
+
+#[test]
+fn what_was_in_the_log_alone_before_a_takeover_is_handed_on_with_it() {
+    const LATE: &str = "wal_level = 1\nflush_period_ms = 3000\n";
+    let home = home();
+    let site_a = Site::new(home.path(), "a", "parquet", SHORT);
+    let [site_b, site_c] = ["b", "c"].map(|name| Site::new(home.path(), name, "parquet", LATE));
+    let a = site_a.start("active", &[&site_b]);
+    let b = Process::start(&site_b, &[&site_a]);
+    until("a accepts", || status(&a).refuses.is_none());
+    append(&a, "with the follower", 400);
+    has_all(&a, &site_b);
+    // It dies before that is in its data files, and comes back behind the log.
+    b.kill();
+    append(&a, "without it", 2000);
+    trimmed(&a);
+    let b = site_b.start("standby", &[&site_a, &site_c]);
+    has_all(&a, &site_b);
+    let c = site_c.start("standby", &[&site_b]);
+    has_all(&b, &site_c);
+    a.stop().expect("it stops");
+    b.stop().expect("it stops");
+    c.stop().expect("it stops");
+    the_same_rows(&[&site_a, &site_b, &site_c], rows_in(2400));
 }
 
 /// A node in a process of its own.
@@ -245,7 +275,7 @@ fn a_takeover_that_the_log_does_not_know_of_yet_is_finished_at_the_next_open() {
             assert!(wanted.add(*stream, forebay::types::Seq(0), *end));
         }
         let handover = sink.handover().expect("data files");
-        assert_eq!(handover.take_over(&files, &wanted).expect("taken over"), 10);
+        assert_eq!(handover.take_over(&files, &wanted, &AtomicBool::new(false)).expect("taken over"), 10);
         sink.close().expect("it closes");
     };
     take_over_only();
@@ -253,7 +283,7 @@ fn a_takeover_that_the_log_does_not_know_of_yet_is_finished_at_the_next_open() {
     let told: Vec<_> = b.inbound().expect("a vector").1.iter().flat_map(|part| part.ends.clone()).collect();
     assert_eq!(told, ends, "the log has the ends of what was taken over");
     let holding = Holding { ends: ends.iter().copied().collect(), ..Holding::default() };
-    assert_eq!(b.take_over(&holding, &[]).expect("nothing to do").rows, 0);
+    assert_eq!(b.take_over(&holding, &[], &AtomicBool::new(false)).expect("nothing to do").rows, 0);
     b.close().expect("it closes");
     assert_eq!(rows(&home.path().join("b")).len(), 10);
     assert_eq!(rows(&home.path().join("b")), rows(&home.path().join("a")));

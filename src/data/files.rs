@@ -107,6 +107,14 @@ impl DataFiles {
         self.manifest.catalog()
     }
 
+    /// That its manifest may be used.
+    ///
+    /// # Errors
+    /// As [`Manifest::check`].
+    pub fn check(&self) -> Result<(), FilesError> {
+        Ok(self.manifest.check()?)
+    }
+
     /// A number that no file has had.
     pub fn next_no(&mut self) -> FileNo {
         let no = self.next_file;

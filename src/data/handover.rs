@@ -4,9 +4,10 @@
 //! commits all of them together with where their streams end: no row stands in data files twice, whatever is sent.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::data::decode::{Bound, DataReader};
 use crate::data::dir_tree::checksum;
@@ -40,8 +41,21 @@ impl Handover for Files {
         let mut held = Vec::new();
         for file in files {
             let path = self.root().join(file.path());
-            let opened = File::open(&path).map_err(FilesError::io(format!("opening {}", path.display())))?;
-            if may_have(&DataReader::open(opened, &path)?, &ends, has) {
+            let opened = match File::open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let mut files = self.lock();
+                    if !files.catalog().files.contains_key(&file.no) {
+                        return Err("data files were merged or removed meanwhile; it is begun anew".into());
+                    }
+                    tracing::warn!("{} is gone, as if deleted by hand; its rows are lost", path.display());
+                    files.forget(&[file.path()])?;
+                    continue;
+                }
+                other => other.map_err(FilesError::io(format!("opening {}", path.display())))?,
+            };
+            // One that cannot be read is offered: who needs it is told, and who does not is not kept from the others.
+            let may_have = DataReader::open(opened, &path).map_or(true, |reader| may_have(&reader, &ends, has));
+            if may_have {
                 let about = serde_json::to_string(&file.part)?;
                 held.push(HeldFile { no: file.no.0, bytes: file.bytes, crc: file.crc, about });
             }
@@ -56,12 +70,20 @@ impl Handover for Files {
         Ok(File::open(&path).map_err(FilesError::io(format!("opening {}", path.display())))?)
     }
 
-    fn take_over(&self, files: &[(HeldFile, PathBuf)], wanted: &Wanted) -> Result<u64, StoreError> {
+    fn take_over(
+        &self,
+        files: &[(HeldFile, PathBuf)],
+        wanted: &Wanted,
+        stop: &AtomicBool,
+    ) -> Result<u64, StoreError> {
         let (mut rows, mut columns) = (0, Vec::new());
         let (mut bytes, mut count) = (0, 0);
         self.commit_new(
             |new| {
                 for (held, path) in files {
+                    if stop.load(Ordering::Relaxed) {
+                        return Err("the engine closes".into());
+                    }
                     let part: PartName = serde_json::from_str(&held.about)
                         .map_err(|error| format!("what is said of {}: {error}", path.display()))?;
                     if !has_any(open_whole(held, path)?, wanted)? {
@@ -94,10 +116,13 @@ impl Handover for Files {
         Ok(rows)
     }
 
-    fn adopted(&self) -> StreamEnds {
+    fn adopted(&self) -> Result<StreamEnds, StoreError> {
+        self.settle()?;
         let files = self.lock();
+        // Where it has failed it may say more than is known.
+        files.check()?;
         let adopted = files.catalog().adopted.iter();
-        adopted.map(|(stream, upto)| (*stream, end_of(upto))).collect()
+        Ok(adopted.map(|(stream, upto)| (*stream, end_of(upto))).collect())
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::config::OnDamage;
 use crate::data::format::HeldFile;
@@ -128,14 +129,23 @@ pub trait Handover: Send + Sync {
     fn open_file(&self, no: u64) -> Result<File, StoreError>;
 
     /// Takes over what is wanted of another store's files, which stand at these paths, and with it that its streams
-    /// end there: all of it, durably, or nothing. How many rows that were.
+    /// end there: all of it, durably, or nothing; given up once it is told to `stop`. How many rows that were.
     ///
     /// # Errors
-    /// What prevented it: a file is damaged, or is none that such a store has.
-    fn take_over(&self, files: &[(HeldFile, PathBuf)], wanted: &Wanted) -> Result<u64, StoreError>;
+    /// What prevented it: a file is damaged, or is none that such a store has. Whether it is there all the same,
+    /// [`adopted`](Self::adopted) says.
+    fn take_over(
+        &self,
+        files: &[(HeldFile, PathBuf)],
+        wanted: &Wanted,
+        stop: &AtomicBool,
+    ) -> Result<u64, StoreError>;
 
-    /// What was taken over so, with all of its ends: the log says so, too, or must be told.
-    fn adopted(&self) -> StreamEnds;
+    /// Where streams end by what was taken over so: the log says so, too, or must be told.
+    ///
+    /// # Errors
+    /// That is not known before the store is opened again.
+    fn adopted(&self) -> Result<StreamEnds, StoreError>;
 }
 
 /// What a store hands on.

@@ -2,20 +2,27 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::data::format::HeldFile;
 use crate::data::store::{Handover, Holding, StoreError, Wanted};
 use crate::engine::inbound::{adopt, lock};
 use crate::engine::inner::Inner;
 use crate::engine::open::Engine;
-use crate::engine::outbound::Lacking;
+use crate::engine::outbound::Told;
 use crate::error::Error;
+use crate::reader::LogReader;
 use crate::repl::link_error::LinkError;
 use crate::repl::receiver::Refused;
 use crate::types::{Seq, Stream};
 use crate::wal::batch::StreamEnds;
 use crate::wal::entry::Control;
 use crate::wal::vector::FOLDED;
+
+/// How long data files are waited for beyond their period.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What was taken over from another store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,20 +45,26 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Store`]: the store keeps none, or they cannot be read.
-    pub fn holding(&self, lacking: &Lacking) -> Result<Holding, Error> {
-        let mut holding = self.handover()?.holding(&|stream| lacking.has(*stream)).map_err(store)?;
-        for (stream, begins) in lacking.begins().iter().filter(|(stream, _)| stream.nonce != FOLDED) {
-            let end = holding.ends.entry(*stream).or_default();
-            // What lies between is lost, or was taken over here: it is nowhere else.
-            *end = if begins.seq > end.seq { *begins } else { *end };
+    pub fn holding(&self, follower: &Told) -> Result<Holding, Error> {
+        // Before the files are looked at: what has left the log until now is in them.
+        let mut begins = StreamEnds::new();
+        for shard in self.inner.shards.iter() {
+            let (folder, shared) = (Arc::clone(&shard.folder), Arc::clone(&shard.shared));
+            begins.extend(LogReader::beginning(shard.shard, folder, shared)?.unwrap_or_default());
         }
-        holding.ends.retain(|stream, end| lacking.has(*stream) < end.seq);
+        let mut holding = self.handover()?.holding(&|stream| follower.has(*stream)).map_err(store)?;
+        for (stream, begins) in begins.into_iter().filter(|(stream, _)| stream.nonce != FOLDED) {
+            let end = holding.ends.entry(stream).or_default();
+            // What lies between is lost: it is nowhere else.
+            *end = if begins.seq > end.seq { begins } else { *end };
+        }
+        holding.ends.retain(|stream, end| follower.has(*stream) < end.seq);
         let gaps = self.inner.shards.iter().flat_map(|shard| &shard.gaps).filter_map(|gap| match gap {
             Control::Gap { stream, from, to } => Some((*stream, *from, *to)),
             Control::IntakeDone(_) | Control::EpochClosed(_) => None,
         });
         let is_lacked = |(stream, from, to): &(Stream, Seq, Seq)| {
-            holding.ends.get(stream).is_some_and(|end| *from < end.seq && lacking.has(*stream) < *to)
+            holding.ends.get(stream).is_some_and(|end| *from < end.seq && follower.has(*stream) < *to)
         };
         holding.gaps = gaps.filter(is_lacked).collect();
         Ok(holding)
@@ -67,25 +80,67 @@ impl Engine {
 
     /// Takes over what this store lacks of what another one holds, whose files stand at these paths. All of it or nothing;
     /// it is durable on return, and each stream goes on behind its end. Takes as long as writing the rows does, and
-    /// nothing is taken from any link meanwhile.
+    /// nothing is taken from any link meanwhile; given up once it is told to `stop`.
     ///
     /// # Errors
-    /// [`LinkError`]: there are two histories of a stream, or a file cannot be used. What is committed all the same is
-    /// finished when the store is opened.
-    pub fn take_over(&self, holding: &Holding, paths: &[PathBuf]) -> Result<TookOver, LinkError> {
+    /// [`LinkError`]: there are two histories of a stream, or a file cannot be used, or the disk has failed. Where it is
+    /// not known then what is committed, nothing is taken from any link before the store is opened again.
+    pub fn take_over(&self, holding: &Holding, paths: &[PathBuf], stop: &AtomicBool) -> Result<TookOver, LinkError> {
         self.inner.not_forked()?;
         let handover = self.handover()?;
-        let _busy = Busy::new(&self.inner)?;
-        // What is here beyond what is synced might go, and its rows would be nowhere.
-        self.sync()?;
-        let wanted = wanted(&self.inner, &holding.ends)?;
+        let mut busy = Busy::new(&self.inner)?;
+        self.all_flushed(stop)?;
+        self.tell_log(handover, &mut busy)?;
+        let wanted = self.wanted(holding)?;
         if wanted.ends.is_empty() {
             return Ok(TookOver::default());
         }
         let files: Vec<(HeldFile, PathBuf)> = holding.files.iter().cloned().zip(paths.iter().cloned()).collect();
-        let rows = handover.take_over(&files, &wanted).map_err(store)?;
-        adopt(&self.inner, &wanted.ends, &holding.gaps)?;
-        Ok(TookOver { streams: wanted.ends.len(), rows })
+        let taken = handover.take_over(&files, &wanted, stop);
+        // Where it failed it may have got further than it says.
+        self.tell_log(handover, &mut busy)?;
+        Ok(TookOver { streams: wanted.ends.len(), rows: taken.map_err(store)? })
+    }
+
+    /// The blocks that are offered and not here.
+    ///
+    /// # Errors
+    /// [`LinkError`]: they cannot be taken over.
+    pub fn wanted(&self, offered: &Holding) -> Result<Wanted, LinkError> {
+        wanted(&self.inner, &offered.ends)
+    }
+
+    /// Waits until what is here is in data files: an end that was taken over says that all before it is.
+    fn all_flushed(&self, stop: &AtomicBool) -> Result<(), Error> {
+        let upto: Vec<Seq> = self.inner.shards.iter().map(|shard| shard.ring.last_given()).collect();
+        self.sync()?;
+        let until = Instant::now() + Duration::from_millis(self.inner.config.flush_period_ms) + FLUSH_PATIENCE;
+        for (shard, upto) in self.inner.shards.iter().zip(upto) {
+            while shard.marks().flushed < upto {
+                if let Some(fault) = shard.shared.fault() {
+                    return Err(Error::Fault(fault));
+                }
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Closed);
+                }
+                if Instant::now() > until {
+                    let why = "what is in the log here does not get into data files: see what the flusher says";
+                    return Err(Error::Store(why.to_owned()));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+
+    /// The log says what was taken over, or nothing more is taken.
+    fn tell_log(&self, handover: &dyn Handover, busy: &mut Busy<'_>) -> Result<(), Error> {
+        busy.for_ever = true;
+        if !adopt(&self.inner, &handover.adopted().map_err(store)?)? {
+            return Err(Error::Store("the log has no room to say what was taken over in data files".to_owned()));
+        }
+        busy.for_ever = false;
+        Ok(())
     }
 
     fn handover(&self) -> Result<&dyn Handover, Error> {
@@ -95,19 +150,27 @@ impl Engine {
 }
 
 /// No link takes anything while this is there.
-struct Busy<'a>(&'a Inner);
+struct Busy<'a> {
+    inner: &'a Inner,
+    /// Nor behind it, before the store is opened again.
+    for_ever: bool,
+}
 
 impl<'a> Busy<'a> {
     fn new(inner: &'a Inner) -> Result<Self, Refused> {
         lock(inner).set_busy(true)?;
-        Ok(Self(inner))
+        Ok(Self { inner, for_ever: false })
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
+        if self.for_ever {
+            tracing::error!("nothing is taken from other sites before this store is opened again");
+            return;
+        }
         // Only a second beginning is refused.
-        let _ = lock(self.0).set_busy(false);
+        let _ = lock(self.inner).set_busy(false);
     }
 }
 
@@ -131,8 +194,10 @@ fn wanted(inner: &Inner, ends: &StreamEnds) -> Result<Wanted, LinkError> {
             return Err(restored(stream));
         }
     }
+    receiver.has_room_for_all(wanted.ends.keys())?;
     let held = receiver.ends();
-    for stream in held.keys().filter(|stream| stream.nonce != FOLDED) {
+    let own = inner.shards.iter().map(|shard| &shard.own);
+    for stream in held.keys().filter(|stream| stream.nonce != FOLDED).chain(own) {
         let other = |one: &&Stream| Stream { nonce: stream.nonce, ..**one } == *stream && one.nonce != stream.nonce;
         if let Some(other) = wanted.ends.keys().find(other) {
             return Err(restored(other));

@@ -20,6 +20,9 @@ use crate::types::{Block, BlockKind, Durability, Seq, Stream};
 use crate::wal::batch::{StreamEnd, StreamEnds};
 use crate::wal::entry::{Absent, Adopted, EncodedEntry, Entry, EntryKind, Identity, decode_entry};
 
+/// How long room for what was taken over is waited for.
+const ADOPT_PATIENCE: Duration = Duration::from_secs(30);
+
 /// One source of blocks, from the beginning of a link to its end.
 ///
 /// Blocks enter through the ring like any writer's, under the identity that they have. Several sources may send the
@@ -207,31 +210,32 @@ impl Drop for Inbound {
 }
 
 /// Says in the log that these streams end there, whose blocks up to that are in data files that were taken over, where
-/// it does not say so already; and which of them are lost: the seqs between these two. Synced on return.
+/// it does not say so already. Synced on return; false where there is no room for it, for so long.
 ///
 /// # Errors
 /// The shard's, where one has ended.
-pub(crate) fn adopt(inner: &Arc<Inner>, ends: &StreamEnds, gaps: &[(Stream, Seq, Seq)]) -> Result<(), Error> {
+pub(crate) fn adopt(inner: &Arc<Inner>, ends: &StreamEnds) -> Result<bool, Error> {
     let (mut inbound, _) = Inbound::new(Arc::clone(inner));
     let mut last = vec![None; inner.shards.len()];
+    let until = Instant::now() + ADOPT_PATIENCE;
     for (stream, end) in ends {
         let receiver = lock(inner);
-        let Some(held) = receiver.end_of(*stream).filter(|held| held.seq < end.seq) else { continue };
+        if receiver.end_of(*stream).is_none_or(|held| held.seq >= end.seq) {
+            continue;
+        }
         let shard = receiver.shard_of(*stream);
         drop(receiver);
+        let identity = Identity { stream: *stream, seq: end.seq };
+        let mut entry = Adopted { last: identity, chain: end.chain, absent: Absent::InDataFiles }.entry();
+        let (of, mut context) = ((*stream, end.seq), Context::from_waker(Waker::noop()));
         let handle = &inner.shards[usize::from(shard.0)];
-        let mut local = Seq(0);
-        for (upto, absent) in absences(held.seq, end.seq, gaps.iter().filter(|(of, ..)| of == stream)) {
-            // The chain is known at the last of them alone, and so it is said behind each: nobody sees the others.
-            let mut entry = Adopted { last: Identity { stream: *stream, seq: upto }, chain: end.chain, absent }.entry();
-            let mut context = Context::from_waker(Waker::noop());
-            local = loop {
-                match inbound.poll_publish(handle, (*stream, upto), &mut entry, &[], &mut context) {
-                    Poll::Ready(published) => break published?,
-                    Poll::Pending => std::thread::sleep(Duration::from_millis(1)),
-                }
-            };
-        }
+        let local = loop {
+            match inbound.poll_publish(handle, of, &mut entry, &[], &mut context) {
+                Poll::Ready(published) => break published?,
+                Poll::Pending if Instant::now() > until => return Ok(false),
+                Poll::Pending => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
         lock(inner).took(*stream, *end, local);
         last[usize::from(shard.0)] = Some(local);
     }
@@ -240,29 +244,23 @@ pub(crate) fn adopt(inner: &Arc<Inner>, ends: &StreamEnds, gaps: &[(Stream, Seq,
             shard.wait(last, Durability::Synced)?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// What becomes of a stream from `held` to `end`, of which these blocks are lost and the others in data files: up to
-/// where, and why it is not in the log.
-fn absences<'a>(held: Seq, end: Seq, lost: impl Iterator<Item = &'a (Stream, Seq, Seq)>) -> Vec<(Seq, Absent)> {
-    let mut lost: Vec<(Seq, Seq)> = lost.map(|(_, after, before)| (*after, before.prev())).collect();
-    lost.sort_unstable();
-    let (mut at, mut out) = (held, Vec::new());
-    for (after, last) in lost {
-        let (after, last) = (after.min(end), last.min(end));
-        if after > at {
-            out.push((after, Absent::InDataFiles));
+impl Inner {
+    /// Tells the log of what was taken over. Where that is not possible nothing more is taken from any link before the
+    /// store is opened again: it might be there already.
+    pub(crate) fn adopt_or_take_nothing(self: &Arc<Self>, ends: &StreamEnds) -> Result<(), Error> {
+        if !adopt(self, ends)? {
+            // Only a second time is refused.
+            let _ = lock(self).set_busy(true);
+            tracing::error!(
+                "the log has no room to say what was taken over in data files: nothing is taken from other sites before \
+                 this store is opened again with more room"
+            );
         }
-        if last > at.max(after) {
-            out.push((last, Absent::Lost));
-        }
-        at = at.max(last);
+        Ok(())
     }
-    if at < end {
-        out.push((end, Absent::InDataFiles));
-    }
-    out
 }
 
 /// Up to where the shards have synced what was taken.
@@ -295,26 +293,5 @@ fn learn(admission: Option<&dyn Admission>, entry: &Entry<'_>, payload: &[u8]) {
             shapes: Box::default(),
         };
         admission.learn(entry.namespace, &block);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_lost_in_what_was_taken_over_is_said_where_it_stood() {
-        let absences = |held, end, lost: &[(u64, u64)]| -> Vec<(u64, Absent)> {
-            let gap = |(after, before): &(u64, u64)| (Stream::default(), Seq(*after), Seq(*before));
-            let lost: Vec<_> = lost.iter().map(gap).collect();
-            super::absences(Seq(held), Seq(end), lost.iter()).into_iter().map(|(upto, why)| (upto.0, why)).collect()
-        };
-        let (files, lost) = (Absent::InDataFiles, Absent::Lost);
-        assert_eq!(absences(0, 9, &[]), [(9, files)]);
-        assert_eq!(absences(0, 9, &[(3, 6), (6, 8)]), [(3, files), (5, lost), (6, files), (7, lost), (9, files)]);
-        assert_eq!(absences(4, 9, &[(1, 7)]), [(6, lost), (9, files)], "a part of it is here");
-        assert_eq!(absences(0, 9, &[(5, u64::MAX)]), [(5, files), (9, lost)], "nothing behind it is left");
-        assert_eq!(absences(0, 9, &[(9, 12)]), [(9, files)]);
-        assert_eq!(absences(6, 9, &[(1, 5)]), [(9, files)]);
     }
 }

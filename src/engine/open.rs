@@ -11,7 +11,6 @@ use crate::config::{Config, IntakeRule, IoChoice, OnDamage};
 use crate::data::flusher::{FlushWhen, Flusher};
 use crate::data::store::{Admission, Handover, Home, Keeps, Store, StoreError};
 use crate::engine::identity::{Identity, StoreLock, replace_file};
-use crate::engine::inbound::adopt;
 use crate::engine::inner::Inner;
 use crate::engine::subscription::Subscription;
 use crate::engine::writer::Writer;
@@ -208,7 +207,8 @@ impl Engine {
         let this = Self { inner, threads, flusher, handover, report, _lock: lock };
         if let Some(handover) = &this.handover {
             // A takeover that was cut short before the log had it.
-            adopt(&this.inner, &handover.adopted(), &[])?;
+            let adopted = handover.adopted().map_err(failed)?;
+            this.inner.adopt_or_take_nothing(&adopted)?;
         }
         Ok(this)
     }

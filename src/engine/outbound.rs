@@ -124,23 +124,14 @@ impl Drop for Retained {
     }
 }
 
-/// A follower for which the log begins too late.
-pub struct Lacking {
-    begins: StreamEnds,
-    sender: Sender,
-}
+/// What a follower has said that it has.
+pub struct Told(Sender);
 
-impl Lacking {
-    /// Where the streams stood at the beginning of the log.
-    #[must_use]
-    pub const fn begins(&self) -> &StreamEnds {
-        &self.begins
-    }
-
-    /// Up to where the follower has a stream.
+impl Told {
+    /// Up to where it has a stream.
     #[must_use]
     pub fn has(&self, stream: Stream) -> Seq {
-        self.sender.has(stream)
+        self.0.has(stream)
     }
 }
 
@@ -149,7 +140,9 @@ pub struct Outbound {
     inner: Arc<Inner>,
     retained: Arc<Retained>,
     sender: Sender,
-    /// By shard, once the follower has said what it holds.
+    /// As it was when the follower had said what it holds.
+    told: Option<Sender>,
+    /// By shard, from then on.
     readers: Vec<LogReader>,
     parked: Vec<Parked>,
     turn: usize,
@@ -161,7 +154,7 @@ impl Outbound {
         let inner = Arc::clone(&retained.inner);
         let sender = Sender::new(inner.shards.len(), follower);
         let parked = inner.shards.iter().map(|_| Parked::default()).collect();
-        Self { inner, retained, sender, readers: Vec::new(), parked, turn: 0 }
+        Self { inner, retained, sender, told: None, readers: Vec::new(), parked, turn: 0 }
     }
 
     /// Takes in a frame of what the follower holds. With the last one it is known where to begin.
@@ -170,9 +163,10 @@ impl Outbound {
     /// [`LinkError`]: there are two histories of a stream, or the log begins behind what the follower holds.
     pub fn vector(&mut self, frame: &Vector) -> Result<(), LinkError> {
         self.sender.vector(frame)?;
-        if !self.sender.is_ready() {
+        if !self.sender.is_ready() || self.told.is_some() {
             return Ok(());
         }
+        self.told = Some(self.sender.clone());
         self.sender.compare(&lock(&self.inner).ends())?;
         // What a power cut may still take must not be elsewhere only where every acknowledgement waits for fsync.
         let synced_only = self.inner.policy == SyncPolicy::Each;
@@ -191,26 +185,10 @@ impl Outbound {
         Ok(())
     }
 
-    /// What the follower, which has said what it holds, lacks of what the log does not have.
-    ///
-    /// # Errors
-    /// [`Error::Io`]: the log cannot be read.
-    pub fn lacking(&self) -> Result<Lacking, Error> {
-        let mut begins = StreamEnds::new();
-        for shard in self.inner.shards.iter() {
-            let (folder, shared) = (Arc::clone(&shard.folder), Arc::clone(&shard.shared));
-            let mut first = StreamEnds::new();
-            // From the last segment to the first.
-            let look = &mut |ends: &StreamEnds| {
-                first.clone_from(ends);
-                Ok::<bool, Error>(false)
-            };
-            match LogReader::from_segment(shard.shard, folder, shared, false, look) {
-                Ok(_) | Err(Error::Behind { .. }) => begins.extend(first),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Lacking { begins, sender: self.sender.clone() })
+    /// What the follower has, as it has said; `None` where it has not said all of it.
+    #[must_use]
+    pub fn told(&self) -> Option<Told> {
+        self.told.clone().map(Told)
     }
 
     /// The follower has synced these.

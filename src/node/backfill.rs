@@ -1,6 +1,6 @@
 //! A link to a follower that is behind the log: data files go over it, asked for one by one; then it begins anew.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -16,7 +16,7 @@ use crate::data::dir_tree::checksum;
 use crate::data::format::HeldFile;
 use crate::data::store::Holding;
 use crate::engine::backfill::TookOver;
-use crate::engine::outbound::Lacking;
+use crate::engine::outbound::Told;
 use crate::error::Error;
 use crate::node::ended::Ended;
 use crate::node::frames::{Incoming, Outgoing};
@@ -24,6 +24,7 @@ use crate::node::home::{Home, changed, superseded};
 use crate::node::pace::{FILL_BYTES, Rate, beats, heartbeat};
 use crate::node::status::{Backfill, LinkStatus, Way};
 use crate::repl::wire::{FILES_MAX, Frame, Holding as Part, PIECE_BYTES_MAX, ROWS_MAX, Reason, Stand};
+use crate::repl::link_error::LinkError;
 use crate::types::StoreId;
 
 /// The folder, below the store's, of files that have come from a source and are not taken over yet.
@@ -35,13 +36,13 @@ const OFFERED_MAX: usize = 1 << 20;
 pub(super) async fn supply(
     home: &Home,
     peer: StoreId,
-    lacking: Lacking,
+    told: Told,
     (newer, mut stand): (&Notify, watch::Receiver<Stand>),
     (incoming, outgoing): (&mut Incoming, &mut Outgoing),
     address: &str,
 ) -> Result<Infallible, Ended> {
     let engine = Arc::clone(&home.engine);
-    let holding = beside(spawn_blocking(move || engine.holding(&lacking)), outgoing).await??;
+    let holding = beside(spawn_blocking(move || engine.holding(&told)), outgoing).await??;
     let bytes_left: u64 = holding.files.iter().map(|file| file.bytes).sum();
     let mut left = Backfill { files: holding.files.len() as u64, files_left: holding.files.len() as u64, bytes_left };
     tracing::info!(
@@ -65,7 +66,9 @@ pub(super) async fn supply(
                     if !lengths.contains_key(&no) {
                         return Err(Ended::protocol("it asks for a data file that was not offered"));
                     }
-                    open = Some((Arc::new(home.engine.data_file(no)?), no, from));
+                    let engine = Arc::clone(&home.engine);
+                    let file = beside(spawn_blocking(move || engine.data_file(no)), outgoing).await??;
+                    open = Some((Arc::new(file), no, from));
                 }
                 // Of what it took before.
                 Frame::Heartbeat(_) | Frame::Ack(_) => {}
@@ -133,6 +136,7 @@ pub(super) async fn take_over(
     home: &Home,
     peer: StoreId,
     first: Part,
+    mut stand: watch::Receiver<Stand>,
     (incoming, outgoing): (&mut Incoming, &mut Outgoing),
     address: &str,
 ) -> Result<Infallible, Ended> {
@@ -144,7 +148,20 @@ pub(super) async fn take_over(
                 .to_owned(),
         });
     }
+    let Ok(permit) = Arc::clone(&home.takeover).try_acquire_owned() else {
+        let text = "data files are being taken over already".to_owned();
+        return Err(Ended::Here { reason: Reason::Stop, text });
+    };
     let holding = offered(first, incoming, outgoing).await?;
+    // Before anything is asked for: it may be refused.
+    if home.engine.wanted(&holding)?.ends.is_empty() {
+        return Err(Ended::Here {
+            reason: Reason::Behind,
+            text: "this store is behind the log of its source, whose data files have nothing that it lacks: start it anew \
+                   from a copy of the source"
+                .to_owned(),
+        });
+    }
     for (stream, after, before) in &holding.gaps {
         tracing::warn!(
             "blocks {}..{} of stream {}/{}/{} are lost at {peer}: what of them is not here is lost here with it",
@@ -165,14 +182,14 @@ pub(super) async fn take_over(
         "this store is behind the log of {peer} at {address}: {} data files with {bytes_left} bytes to come are taken over",
         left.files
     );
-    let mut stand = home.changes();
     let mut tick = beats();
     let mut current: Option<Arriving> = None;
     loop {
         if current.is_none() {
             let Some((file, has)) = missing.pop() else { break };
             outgoing.push(&Frame::Want { no: file.no, from: has });
-            current = Some(Arriving::open(&folder, file, has)?);
+            let of_folder = folder.clone();
+            current = Some(beside(spawn_blocking(move || Arriving::open(&of_folder, file, has)), outgoing).await??);
         }
         tokio::select! {
             frame = incoming.next() => match frame? {
@@ -202,24 +219,19 @@ pub(super) async fn take_over(
             _ = stand.changed() => return Err(changed(home)),
         }
     }
-    let (engine, of_folder) = (Arc::clone(&home.engine), folder.clone());
+    let (engine, stops) = (Arc::clone(&home.engine), Arc::clone(&home.stops));
+    // It goes on where the link ends meanwhile, and nobody else begins before it is done.
     let took = beside(
         spawn_blocking(move || {
-            let paths: Vec<PathBuf> = holding.files.iter().map(|file| path_of(&of_folder, file)).collect();
-            engine.take_over(&holding, &paths)
+            let _permit = permit;
+            let paths: Vec<PathBuf> = holding.files.iter().map(|file| path_of(&folder, file)).collect();
+            let took = engine.take_over(&holding, &paths, &stops)?;
+            fs::remove_dir_all(&folder).map_err(Error::io(format!("removing {}", folder.display())))?;
+            Ok::<TookOver, LinkError>(took)
         }),
         outgoing,
     );
     let TookOver { streams, rows } = took.await??;
-    fs::remove_dir_all(&folder).map_err(Error::io(format!("removing {}", folder.display())))?;
-    if streams == 0 {
-        return Err(Ended::Here {
-            reason: Reason::Behind,
-            text: "this store is behind the log of its source, whose data files have nothing that it lacks: start it anew \
-                   from a copy of the source"
-                .to_owned(),
-        });
-    }
     let text = format!("{rows} rows of {streams} streams were taken over from data files; it goes on with the log");
     tracing::info!("{peer} at {address}: {text}");
     Err(Ended::Here { reason: Reason::Stop, text })
@@ -228,6 +240,7 @@ pub(super) async fn take_over(
 /// All that the source offers.
 async fn offered(mut part: Part, incoming: &mut Incoming, outgoing: &mut Outgoing) -> Result<Holding, Ended> {
     let mut all = Holding::default();
+    let mut tick = beats();
     loop {
         all.ends.extend(part.ends);
         all.gaps.extend(part.gaps);
@@ -236,7 +249,7 @@ async fn offered(mut part: Part, incoming: &mut Incoming, outgoing: &mut Outgoin
             return Err(Ended::protocol("more data files or streams than can be"));
         }
         if part.last {
-            return Ok(all);
+            return if are_files(&all.files) { Ok(all) } else { Err(Ended::protocol("data files that none can be")) };
         }
         part = loop {
             tokio::select! {
@@ -246,8 +259,29 @@ async fn offered(mut part: Part, incoming: &mut Incoming, outgoing: &mut Outgoin
                     _ => return Err(Ended::protocol("a source that hands data files on says all of them at once")),
                 },
                 sent = outgoing.send(), if !outgoing.is_empty() => sent?,
+                _ = tick.tick() => drop(outgoing.push(&heartbeat(0, 0))),
             }
         };
+    }
+}
+
+/// Each is something, and there once; together they have a length.
+fn are_files(files: &[HeldFile]) -> bool {
+    let numbers: HashSet<u64> = files.iter().map(|file| file.no).collect();
+    let bytes = files.iter().try_fold(0u64, |bytes, file| bytes.checked_add(file.bytes));
+    numbers.len() == files.len() && bytes.is_some() && files.iter().all(|file| file.bytes > 0)
+}
+
+/// Removes what has come from stores that are no peers any more.
+pub(super) fn remove_strangers(home: &Home) {
+    let Ok(folders) = fs::read_dir(home.dir().join(FOLDER)) else { return };
+    for folder in folders.flatten() {
+        let name = folder.file_name();
+        if !home.peers.iter().any(|peer| name.to_str() == Some(&peer.store.to_string()))
+            && let Err(error) = fs::remove_dir_all(folder.path())
+        {
+            tracing::warn!("removing {}: {error}", folder.path().display());
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::error::Error;
 use crate::repl::link_error::LinkError;
+use crate::repl::receiver::Refused;
 use crate::repl::wire::{Bye, Reason, WireError};
 use crate::types::StoreId;
 
@@ -58,6 +59,7 @@ impl Ended {
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
+            Self::Link(LinkError::Refused(Refused::Busy)) => Some(Reason::Stop),
             Self::Link(LinkError::Refused(_) | LinkError::Stop(_)) => Some(Reason::Diverged),
             Self::Link(LinkError::Store(Error::Behind { .. }) | LinkError::NotInLog { .. }) => Some(Reason::Behind),
             Self::Link(LinkError::Store(_)) => Some(Reason::Stop),

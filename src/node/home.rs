@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::engine::Engine;
 use crate::engine::outbound::{Outbound, Retained};
@@ -44,6 +45,10 @@ pub(super) struct Home {
     last_session: Cell<u64>,
     /// ROLE may say something else than what this store stands as.
     unwritten: Cell<bool>,
+    /// Who takes data files over: one at a time.
+    pub(super) takeover: Arc<Semaphore>,
+    /// The node ends.
+    pub(super) stops: Arc<AtomicBool>,
 }
 
 impl Home {
@@ -77,6 +82,8 @@ impl Home {
             retained,
             last_session: Cell::new(0),
             unwritten: Cell::new(false),
+            takeover: Arc::new(Semaphore::new(1)),
+            stops: Arc::new(AtomicBool::new(false)),
         }
     }
 

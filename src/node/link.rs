@@ -90,11 +90,11 @@ async fn feed(
     let mut frames = Vec::new();
     let mut rate = Rate::new(home.way.rate_bytes_per_s);
     tracing::info!("{peer} at {address} follows");
-    let lacking = loop {
+    let told = loop {
         tokio::select! {
             frame = incoming.next() => match frame?.0 {
                 Frame::Vector(part) => match outbound.vector(&part) {
-                    Err(why) if is_behind(home, &why) => break outbound.lacking()?,
+                    Err(why) if is_behind(home, &why) => break outbound.told().ok_or(why)?,
                     other => other?,
                 },
                 Frame::Ack(rows) => outbound.acked(&rows),
@@ -110,7 +110,7 @@ async fn feed(
             more = poll_fn(|context| outbound.poll_more(context)), if outgoing.waiting() < FILL_BYTES && rate.may() => {
                 more?;
                 match outbound.fill(&mut frames, rate.at_once(FILL_BYTES)) {
-                    Err(why) if is_behind(home, &why) => break outbound.lacking()?,
+                    Err(why) if is_behind(home, &why) => break outbound.told().ok_or(why)?,
                     other => other?,
                 }
                 for frame in frames.drain(..) {
@@ -131,7 +131,7 @@ async fn feed(
             () = newer.notified() => return Err(superseded()),
         }
     };
-    supply(home, peer, lacking, (newer, stand), (incoming, outgoing), address).await
+    supply(home, peer, told, (newer, stand), (incoming, outgoing), address).await
 }
 
 /// What the follower lacks has left the log, and is in data files.
@@ -205,7 +205,7 @@ async fn take(
                     home.meet_bye(peer, &bye)?;
                     return Err(Ended::Bye(bye));
                 }
-                (Frame::Holding(first), _) => return take_over(home, peer, first, (incoming, outgoing), address).await,
+                (Frame::Holding(first), _) => return take_over(home, peer, first, stand, (incoming, outgoing), address).await,
                 _ => return Err(Ended::protocol("a source sends blocks")),
             },
             sent = outgoing.send(), if !owes_nothing => sent?,

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
 use crate::node::config::Peer;
+use crate::node::backfill::remove_strangers;
 use crate::node::control;
 use crate::node::ended::Ended;
 use crate::node::frames::HEARTBEAT;
@@ -56,6 +58,7 @@ pub(super) async fn run(
     tls: Tls,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
+    remove_strangers(&home);
     let mut tasks = vec![spawn_local(control::serve(Rc::clone(&home), control))];
     if let Some(listener) = listener {
         match TcpListener::from_std(listener) {
@@ -83,6 +86,7 @@ pub(super) async fn run(
             Command::Stop => break,
         }
     }
+    home.stops.store(true, Ordering::Relaxed);
     tasks.into_iter().for_each(|task| task.abort());
 }
 

@@ -226,8 +226,22 @@ impl Receiver {
 
     /// There is room for this stream's origin.
     fn has_room_for(&self, new: Stream) -> bool {
-        let origins: BTreeSet<_> = self.taken.keys().map(|stream| (stream.origin, stream.shard)).collect();
-        origins.len() < ORIGINS_MAX || origins.contains(&(new.origin, new.shard))
+        let mut origins = self.origins();
+        origins.len() < ORIGINS_MAX || !origins.insert((new.origin, new.shard))
+    }
+
+    /// There is room for the origins of all of these.
+    ///
+    /// # Errors
+    /// [`Refused::TooMany`].
+    pub fn has_room_for_all<'a>(&self, new: impl Iterator<Item = &'a Stream>) -> Result<(), Refused> {
+        let mut origins = self.origins();
+        origins.extend(new.map(|stream| (stream.origin, stream.shard)));
+        if origins.len() <= ORIGINS_MAX { Ok(()) } else { Err(Refused::TooMany) }
+    }
+
+    fn origins(&self) -> BTreeSet<(StoreId, ShardId)> {
+        self.taken.keys().map(|stream| (stream.origin, stream.shard)).collect()
     }
 
     /// The stream has come to `end` here: its next block, or that end where it was adopted, was given the seq `local` in

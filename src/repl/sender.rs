@@ -36,9 +36,6 @@ pub enum Stop {
     /// It says that it holds more streams than there can be.
     #[error("a vector of more than {STREAMS_MAX} streams")]
     TooMany,
-    /// It says more behind the end of what it holds.
-    #[error("another vector on one link")]
-    Again,
 }
 
 /// A block of the log.
@@ -124,13 +121,13 @@ impl Sender {
         }
     }
 
-    /// A frame of the follower's vector.
+    /// A frame of the follower's vector; behind the last of them it says nothing.
     ///
     /// # Errors
-    /// [`Stop::TooMany`], [`Stop::Again`].
+    /// [`Stop::TooMany`].
     pub fn vector(&mut self, frame: &Vector) -> Result<(), Stop> {
         if self.is_ready {
-            return Err(Stop::Again);
+            return Ok(());
         }
         self.ends.extend(frame.ends.iter().copied());
         self.is_ready |= frame.last;

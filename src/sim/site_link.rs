@@ -391,7 +391,7 @@ impl Feeding {
     fn vector(&mut self, site: &Site, part: &Vector) -> Result<(), LinkError> {
         let Some(sender) = &mut self.sender else { return Ok(()) };
         sender.vector(part)?;
-        if !sender.is_ready() {
+        if !sender.is_ready() || !self.readers.is_empty() {
             return Ok(());
         }
         let process = site.process.as_ref().expect("an open store");

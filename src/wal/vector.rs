@@ -169,7 +169,7 @@ pub fn differ_folded(mine: &StreamEnds, theirs: &StreamEnds) -> Option<Stream> {
             Some(further) => {
                 let of_shard = |one: &Stream| (one.origin, one.shard) == (row.origin, row.shard);
                 let went_on = theirs.keys().any(|one| of_shard(one) && one.epoch > further.epoch);
-                let other = |end: StreamEnd| end.seq == mine[&further].seq && end.chain != mine[&further].chain;
+                let other = |end: StreamEnd| end != mine[&further];
                 (went_on && folded_upto(theirs, further).is_some_and(other)).then_some(further)
             }
             None => folded_upto(mine, *row).filter(|end| *end != theirs[row]).map(|_| *row),

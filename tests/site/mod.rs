@@ -23,10 +23,12 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// A site: its folder, its store's id, where it listens.
+/// A site: its folder, its store's id, where it listens and is dialled.
+#[derive(Clone)]
 pub struct Site {
     pub dir: PathBuf,
     pub store: String,
+    pub host: &'static str,
     pub port: u16,
     /// What takes blocks out of the log.
     pub sink: &'static str,
@@ -39,7 +41,7 @@ pub struct Site {
 impl Site {
     /// A site with a store that is new.
     pub fn new(home: &Path, name: &str, sink: &'static str, engine: &'static str) -> Self {
-        let mut this = Self { dir: home.join(name), store: String::new(), port: free_port(), sink, engine, way: "" };
+        let mut this = Self { dir: home.join(name), store: String::new(), host: "127.0.0.1", port: free_port(), sink, engine, way: "" };
         this.store = make_store(&this.config("standby", &[])).expect("a new store").to_string();
         this
     }
@@ -52,12 +54,12 @@ impl Site {
     /// The configuration of its node.
     pub fn text(&self, role: &str, peers: &[&Self]) -> String {
         let mut text = format!(
-            "dir = \"data\"\nstore = \"{}\"\n[engine]\n{ENGINE}{}[replication]\nlisten = \"127.0.0.1:{}\"\nrole = \"{role}\"\n{}",
-            self.sink, self.engine, self.port, self.way
+            "dir = \"data\"\nstore = \"{}\"\n[engine]\n{ENGINE}{}[replication]\nlisten = \"{}:{}\"\nrole = \"{role}\"\n{}",
+            self.sink, self.engine, self.host, self.port, self.way
         );
         for peer in peers {
-            let (store, port) = (&peer.store, peer.port);
-            text += &format!("[[replication.peers]]\nstore = \"{store}\"\naddress = \"127.0.0.1:{port}\"\n");
+            let Self { store, host, port, .. } = peer;
+            text += &format!("[[replication.peers]]\nstore = \"{store}\"\naddress = \"{host}:{port}\"\n");
         }
         text
     }
