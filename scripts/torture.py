@@ -220,6 +220,23 @@ def parts(worlds):
         Test("races", 100, "races", [29], "faults", "of_two_who_open_one_store_one_is_refused_and_changes_nothing",
              r"(\d+) races", "FOREBAY_RACES"),
     ]
+    def links(name, asked, row, program, test, said, variable):
+        return Test(f"links/{name}", asked, said.rpartition(") ")[2], row, program, test, said, variable)
+
+    # Real nodes and connections.
+    found += [
+        links("proxy", 30, [15, 16], "network",
+              "a_way_that_is_disturbed_in_any_manner_loses_nothing_and_brings_nothing_twice", r"(\d+) times disturbed",
+              "FOREBAY_CUTS"),
+        links("namespaces", 30, [15], "network",
+              "two_machines_whose_network_is_cut_or_works_one_way_only_go_on_with_each_other", r"^(\d+) times cut",
+              "FOREBAY_NAMESPACE_CUTS"),
+        links("tricklers", 200, [21], "network", "who_trickles_is_put_out_and_keeps_nobody_from_anything",
+              r"(\d+) tricklers", "FOREBAY_TRICKLERS"),
+        links("backfill", 20, [18], "backfill",
+              "a_follower_behind_the_log_that_is_killed_again_and_again_has_every_row_once", r"(\d+) backfills",
+              "FOREBAY_BACKFILLS"),
+    ]
     for target in ("batch", "segment", "scan", "ring", "manifest", "lines", "config", "wire"):
         found.append(Test(f"fuzz-smoke/{target}", 100_000, "inputs", [6] if target == "scan" else [], "fuzz_smoke",
                           target, r"(\d+) inputs", "FOREBAY_FUZZ_RUNS", title="inputs"))

@@ -135,7 +135,11 @@ impl LogReader {
     ///
     /// # Errors
     /// Those of the folder.
-    pub fn beginning(shard: ShardId, folder: Arc<dyn Folder>, shared: Arc<Shared>) -> Result<Option<StreamEnds>, Error> {
+    pub fn beginning(
+        shard: ShardId,
+        folder: Arc<dyn Folder>,
+        shared: Arc<Shared>,
+    ) -> Result<Option<StreamEnds>, Error> {
         let mut this = Self::nowhere(shard, folder, shared, false, Position::default());
         let first = this.shared.segments().segments.front().cloned();
         let Some(first) = first else { return Ok(None) };

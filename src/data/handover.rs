@@ -70,12 +70,7 @@ impl Handover for Files {
         Ok(File::open(&path).map_err(FilesError::io(format!("opening {}", path.display())))?)
     }
 
-    fn take_over(
-        &self,
-        files: &[(HeldFile, PathBuf)],
-        wanted: &Wanted,
-        stop: &AtomicBool,
-    ) -> Result<u64, StoreError> {
+    fn take_over(&self, files: &[(HeldFile, PathBuf)], wanted: &Wanted, stop: &AtomicBool) -> Result<u64, StoreError> {
         let (mut rows, mut columns) = (0, Vec::new());
         let (mut bytes, mut count) = (0, 0);
         self.commit_new(

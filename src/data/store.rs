@@ -134,12 +134,7 @@ pub trait Handover: Send + Sync {
     /// # Errors
     /// What prevented it: a file is damaged, or is none that such a store has. Whether it is there all the same,
     /// [`adopted`](Self::adopted) says.
-    fn take_over(
-        &self,
-        files: &[(HeldFile, PathBuf)],
-        wanted: &Wanted,
-        stop: &AtomicBool,
-    ) -> Result<u64, StoreError>;
+    fn take_over(&self, files: &[(HeldFile, PathBuf)], wanted: &Wanted, stop: &AtomicBool) -> Result<u64, StoreError>;
 
     /// Where streams end by what was taken over so: the log says so, too, or must be told.
     ///

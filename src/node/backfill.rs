@@ -23,8 +23,8 @@ use crate::node::frames::{Incoming, Outgoing};
 use crate::node::home::{Home, changed, superseded};
 use crate::node::pace::{FILL_BYTES, Rate, beats, heartbeat};
 use crate::node::status::{Backfill, LinkStatus, Way};
-use crate::repl::wire::{FILES_MAX, Frame, Holding as Part, PIECE_BYTES_MAX, ROWS_MAX, Reason, Stand};
 use crate::repl::link_error::LinkError;
+use crate::repl::wire::{FILES_MAX, Frame, Holding as Part, PIECE_BYTES_MAX, ROWS_MAX, Reason, Stand};
 use crate::types::StoreId;
 
 /// The folder, below the store's, of files that have come from a source and are not taken over yet.

@@ -13,8 +13,8 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
-use crate::node::config::Peer;
 use crate::node::backfill::remove_strangers;
+use crate::node::config::Peer;
 use crate::node::control;
 use crate::node::ended::Ended;
 use crate::node::frames::HEARTBEAT;

@@ -41,7 +41,15 @@ pub struct Site {
 impl Site {
     /// A site with a store that is new.
     pub fn new(home: &Path, name: &str, sink: &'static str, engine: &'static str) -> Self {
-        let mut this = Self { dir: home.join(name), store: String::new(), host: "127.0.0.1", port: free_port(), sink, engine, way: "" };
+        let mut this = Self {
+            dir: home.join(name),
+            store: String::new(),
+            host: "127.0.0.1",
+            port: free_port(),
+            sink,
+            engine,
+            way: "",
+        };
         this.store = make_store(&this.config("standby", &[])).expect("a new store").to_string();
         this
     }
