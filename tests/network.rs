@@ -1,11 +1,11 @@
 //! Rows 15, 16 and 21 of the faults on real connections: links that are cut, reset, delayed, half-open or open one way only
 //! end and begin again, and every block is at both sites once. A proxy stands for the way; where this is allowed, two
-//! network namespaces do. `FOREBAY_CUTS` and `FOREBAY_NAMESPACE_CUTS` say how often it is disturbed.
+//! network namespaces do; and sites in every shape: a chain, a ring, all to all, two sources into one. `FOREBAY_CUTS` and `FOREBAY_NAMESPACE_CUTS` say how often it is disturbed.
 #![cfg(feature = "server")]
 
 mod site;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use forebay::node::Node;
 use forebay::node::control::{Request, ask};
 use forebay::node::status::Way;
-use forebay::types::Stream;
+use forebay::types::{Receipt, Seq, Stream};
 use forebay::{Block, Cursor, Engine};
 use site::{Site, free_port, status, until};
 
@@ -472,4 +472,75 @@ fn on_two_machines(home: &Path) {
     b.close().expect("it closes");
     println!("{times} times cut, {count} blocks");
     fs::write(home.join("done"), "").expect("written");
+}
+
+/// Who follows whom, by number; blocks are accepted by `sources`.
+struct Shape {
+    name: &'static str,
+    sites: usize,
+    /// The first follows the second.
+    follows: &'static [(usize, usize)],
+    sources: &'static [usize],
+    /// Who has everything in the end.
+    all: &'static [usize],
+}
+
+const SHAPES: [Shape; 4] = [
+    Shape { name: "chain", sites: 4, follows: &[(1, 0), (2, 1), (3, 2)], sources: &[0], all: &[0, 1, 2, 3] },
+    Shape { name: "ring", sites: 3, follows: &[(1, 0), (2, 1), (0, 2)], sources: &[0, 1, 2], all: &[0, 1, 2] },
+    Shape {
+        name: "all to all",
+        sites: 3,
+        follows: &[(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)],
+        sources: &[0, 1, 2],
+        all: &[0, 1, 2],
+    },
+    Shape { name: "two into one", sites: 3, follows: &[(2, 0), (2, 1)], sources: &[0, 1], all: &[2] },
+];
+
+fn receipts(node: &Node) -> HashSet<Receipt> {
+    blocks(node.engine()).into_keys().map(|(stream, seq)| Receipt { stream, seq: Seq(seq) }).collect()
+}
+
+#[test]
+fn in_every_shape_each_block_is_everywhere_once() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    for shape in &SHAPES {
+        let folder = home.path().join(shape.name.replace(' ', "-"));
+        let name = |number: usize| format!("site-{number}");
+        let sites: Vec<Site> =
+            (0..shape.sites).map(|number| Site::new(&folder, &name(number), "log", "wal_level = 1\n")).collect();
+        let start = |number: usize| {
+            // Whom it follows it dials; who follows it is known, and dials.
+            let peers = (0..shape.sites).filter_map(|other| {
+                let dials = shape.follows.contains(&(number, other));
+                let host = if dials { "127.0.0.1" } else { "" };
+                let is_peer = dials || shape.follows.contains(&(other, number));
+                is_peer.then(|| Site { host, ..sites[other].clone() })
+            });
+            let peers: Vec<Site> = peers.collect();
+            let role = match shape.sources.contains(&number) {
+                true if shape.sources.len() > 1 => "active-active",
+                true => "active",
+                false => "standby",
+            };
+            sites[number].start(role, &peers.iter().collect::<Vec<_>>())
+        };
+        let nodes: Vec<Node> = (0..shape.sites).map(start).collect();
+        let mut accepted = HashSet::new();
+        for number in shape.sources {
+            until("it accepts", || status(&nodes[*number]).refuses.is_none());
+            let writer = nodes[*number].engine().writer("plant7").expect("a writer");
+            for block in 0..100 {
+                let payload = format!("{number} {block}").into_bytes();
+                accepted.insert(writer.append(Block::raw("blobs", payload)).expect("a receipt"));
+            }
+        }
+        for number in shape.all {
+            until(shape.name, || receipts(&nodes[*number]) == accepted);
+        }
+        for node in nodes {
+            node.stop().expect("it stops");
+        }
+    }
 }
