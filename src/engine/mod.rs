@@ -1,5 +1,6 @@
 //! The face of the crate: opening a store, writers, receipts, reading back, closing.
 
+pub mod chains;
 pub(crate) mod identity;
 pub mod inbound;
 mod inner;
