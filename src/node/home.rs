@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::engine::Engine;
 use crate::engine::outbound::{Outbound, Retained};
@@ -21,6 +21,9 @@ use crate::node::status::{LinkStatus, NodeStatus, ShardMarks, Way};
 use crate::repl::role::Roles;
 use crate::repl::wire::{Bye, Hello, Reason, Stand};
 use crate::types::{Opening, StoreId};
+
+/// Comparisons with peers at a time: each reads the log.
+const COMPARES_MAX: usize = 4;
 
 pub(super) struct Home {
     pub(super) engine: Arc<Engine>,
@@ -42,6 +45,8 @@ pub(super) struct Home {
     /// The log, for each peer, from what it has not got on.
     retained: HashMap<StoreId, Arc<Retained>>,
     last_session: Cell<u64>,
+    /// Comparisons that may be under way beside those that are.
+    compares: Arc<Semaphore>,
     /// ROLE may say something else than what this store stands as.
     unwritten: Cell<bool>,
 }
@@ -76,6 +81,7 @@ impl Home {
             there,
             retained,
             last_session: Cell::new(0),
+            compares: Arc::new(Semaphore::new(COMPARES_MAX)),
             unwritten: Cell::new(false),
         }
     }
@@ -98,6 +104,14 @@ impl Home {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         self.last_session.set(now.max(self.last_session.get() + 1));
         self.last_session.get()
+    }
+
+    /// One more comparison with a peer, whoever has dialled, until this is dropped.
+    pub(super) fn compares(&self) -> Result<OwnedSemaphorePermit, Ended> {
+        let busy = || format!("{COMPARES_MAX} comparisons are under way; ask again when one of them has ended");
+        Arc::clone(&self.compares)
+            .try_acquire_owned()
+            .map_err(|_| Ended::Here { reason: Reason::Stop, text: busy() })
     }
 
     /// A peer says what it stands as: comes before anything else that it says.

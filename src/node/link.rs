@@ -1,19 +1,21 @@
-//! One link: to a follower, which has dialled, or to a source, which was.
+//! One link: to a follower, which has dialled, or to a source, which was. Who dials to compare is answered in `answer.rs`.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::io::split;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::engine::inbound::Inbound;
+use crate::engine::outbound::Outbound;
+use crate::node::answer::answer;
 use crate::node::config::{Compress, Peer};
 use crate::node::ended::Ended;
-use crate::node::frames::{Connection, HEARTBEAT, Incoming, Outgoing, read_first, write};
+use crate::node::frames::{Connection, Incoming, Outgoing, beats, heartbeat, read_first, write};
 use crate::node::home::{Home, superseded};
 use crate::node::status::{LinkStatus, Way};
 use crate::node::tls::Names;
@@ -52,14 +54,24 @@ pub(super) async fn serve(
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) =
         (Incoming::new(reader, FOLLOWER_BYTES_MAX), Outgoing::new(writer, home.way.compress == Compress::Lz4));
-    let why = match home.begin(peer, hello.session) {
-        Ok(newer) => {
-            let Err(why) = feed(&home, &hello, (&newer, stand), (&mut incoming, &mut outgoing), &address).await;
-            if home.end(peer, hello.session) {
-                home.ended(peer, Way::Out, &address, &why);
-            }
-            why
+    // What it says first tells what it is here for; who compares is no follower, and ends no follower's link.
+    let why = match incoming.next().await {
+        Ok((Frame::Ask(ask), _)) => {
+            let Err(why) = answer(&home, ask, (&mut incoming, &mut outgoing)).await;
+            tracing::info!("{peer} at {address} has compared: {why}");
+            return say_bye(&home, outgoing, &why).await;
         }
+        Ok((first, _)) => match home.begin(peer, hello.session) {
+            Ok(newer) => {
+                let links = (&mut incoming, &mut outgoing);
+                let Err(why) = feed(&home, (&hello, first), (&newer, stand), links, &address).await;
+                if home.end(peer, hello.session) {
+                    home.ended(peer, Way::Out, &address, &why);
+                }
+                why
+            }
+            Err(why) => why,
+        },
         Err(why) => why,
     };
     tracing::warn!("the link to {peer} at {address} is over: {why}");
@@ -81,7 +93,7 @@ async fn greet(home: &Home, connection: &mut Connection, names: &Names) -> Resul
 
 async fn feed(
     home: &Home,
-    hello: &Hello,
+    (hello, first): (&Hello, Frame),
     (newer, mut stand): (&Notify, watch::Receiver<Stand>),
     (incoming, outgoing): (&mut Incoming, &mut Outgoing),
     address: &str,
@@ -92,20 +104,10 @@ async fn feed(
     let mut frames = Vec::new();
     let mut rate = Rate::new(home.way.rate_bytes_per_s);
     tracing::info!("{peer} at {address} follows");
+    hear(home, peer, &mut outbound, first)?;
     loop {
         tokio::select! {
-            frame = incoming.next() => match frame?.0 {
-                Frame::Vector(part) => outbound.vector(&part)?,
-                Frame::Ack(rows) => outbound.acked(&rows),
-                Frame::Heartbeat(_) => {}
-                Frame::Bye(bye) => {
-                    home.meet_bye(peer, &bye)?;
-                    return Err(Ended::Bye(bye));
-                }
-                Frame::Hello(_) | Frame::Entries(_) | Frame::Gap { .. } => {
-                    return Err(Ended::protocol("a follower sends its vector and acks"));
-                }
-            },
+            frame = incoming.next() => hear(home, peer, &mut outbound, frame?.0)?,
             sent = outgoing.send(), if !outgoing.is_empty() => sent?,
             () = sleep_until(rate.from()), if !rate.may() => {}
             more = poll_fn(|context| outbound.poll_more(context)), if outgoing.waiting() < FILL_BYTES && rate.may() => {
@@ -131,22 +133,27 @@ async fn feed(
     }
 }
 
+/// Takes in what a follower says.
+fn hear(home: &Home, peer: StoreId, outbound: &mut Outbound, frame: Frame) -> Result<(), Ended> {
+    match frame {
+        Frame::Vector(part) => outbound.vector(&part)?,
+        Frame::Ack(rows) => outbound.acked(&rows),
+        Frame::Heartbeat(_) => {}
+        Frame::Bye(bye) => {
+            home.meet_bye(peer, &bye)?;
+            return Err(Ended::Bye(bye));
+        }
+        Frame::Hello(_) | Frame::Entries(_) | Frame::Gap { .. } | Frame::Ask(_) | Frame::Told(_) => {
+            return Err(Ended::protocol("a follower sends its vector and acks"));
+        }
+    }
+    Ok(())
+}
+
 /// Follows a source that was dialled, until the link is over; why it was.
 pub(super) async fn follow(home: &Home, mut connection: Connection, peer: &Peer, address: &str) -> Ended {
     let stand = home.changes();
-    let greeted = async {
-        write(&mut connection, &Frame::Hello(home.hello(home.next_session()))).await?;
-        match read_first(&mut connection).await? {
-            Frame::Hello(hello) if hello.opening.origin == peer.store => Ok(home.meet(peer.store, hello.stand)?),
-            Frame::Hello(hello) => Err(Ended::Stranger(hello.opening.origin)),
-            Frame::Bye(bye) => {
-                home.meet_bye(peer.store, &bye)?;
-                Err(Ended::Bye(bye))
-            }
-            _ => Err(Ended::protocol("it does not begin with a hello")),
-        }
-    };
-    let greeted = greeted.await;
+    let greeted = greet_source(home, &mut connection, peer.store).await;
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) = (
         Incoming::new(reader, payload_bytes_max(home.engine.block_bytes_max() as usize)),
@@ -162,6 +169,20 @@ pub(super) async fn follow(home: &Home, mut connection: Connection, peer: &Peer,
     };
     say_bye(home, outgoing, &why).await;
     why
+}
+
+/// Says who this is to a store that was dialled, and hears that it is that one.
+pub(super) async fn greet_source(home: &Home, connection: &mut Connection, peer: StoreId) -> Result<(), Ended> {
+    write(connection, &Frame::Hello(home.hello(home.next_session()))).await?;
+    match read_first(connection).await? {
+        Frame::Hello(hello) if hello.opening.origin == peer => Ok(home.meet(peer, hello.stand)?),
+        Frame::Hello(hello) => Err(Ended::Stranger(hello.opening.origin)),
+        Frame::Bye(bye) => {
+            home.meet_bye(peer, &bye)?;
+            Err(Ended::Bye(bye))
+        }
+        _ => Err(Ended::protocol("it does not begin with a hello")),
+    }
 }
 
 async fn take(
@@ -197,7 +218,7 @@ async fn take(
                     home.meet_bye(peer, &bye)?;
                     return Err(Ended::Bye(bye));
                 }
-                (Frame::Hello(_) | Frame::Vector(_) | Frame::Ack(_), _) => {
+                (Frame::Hello(_) | Frame::Vector(_) | Frame::Ack(_) | Frame::Ask(_) | Frame::Told(_), _) => {
                     return Err(Ended::protocol("a source sends blocks"));
                 }
             },
@@ -303,19 +324,6 @@ impl Rate {
     }
 }
 
-/// When something is said where there is nothing to say.
-fn beats() -> Interval {
-    let mut tick = interval(HEARTBEAT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick
-}
-
-fn heartbeat(behind_blocks: u64, behind_bytes: u64) -> Frame {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let sent_ns = since.map_or(0, |since| since.as_nanos() as u64);
-    Frame::Heartbeat(Heartbeat { sent_ns, behind_blocks, behind_bytes })
-}
-
 fn changed(home: &Home) -> Ended {
     let stand = home.stand();
     Ended::Here { reason: Reason::Fenced, text: format!("{} under term {}", stand.role, stand.term) }
@@ -332,7 +340,7 @@ fn bye(home: &Home, why: &Ended) -> Option<Frame> {
     Some(Frame::Bye(Bye { reason, term: stand.term, active: stand.active, text }))
 }
 
-async fn say_bye(home: &Home, outgoing: Outgoing, why: &Ended) {
+pub(super) async fn say_bye(home: &Home, outgoing: Outgoing, why: &Ended) {
     if let Some(bye) = bye(home, why) {
         outgoing.end(&bye).await;
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
@@ -14,15 +14,12 @@ use tokio::time::{sleep, timeout};
 use crate::error::Error;
 use crate::node::config::Peer;
 use crate::node::control;
-use crate::node::ended::Ended;
 use crate::node::frames::HEARTBEAT;
 use crate::node::home::Home;
 use crate::node::link::{follow, serve};
 use crate::node::status::{NodeStatus, Way};
-use crate::node::tls::Tls;
+use crate::node::tls::{CONNECT, Tls, prepared};
 
-/// How long a connection may take to be made, and to be made safe.
-const CONNECT: Duration = Duration::from_secs(5);
 /// Between two attempts to dial, from the first to the longest.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Connections that have not said who they are.
@@ -56,7 +53,7 @@ pub(super) async fn run(
     tls: Tls,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let mut tasks = vec![spawn_local(control::serve(Rc::clone(&home), control))];
+    let mut tasks = vec![spawn_local(control::serve(Rc::clone(&home), tls.clone(), control))];
     if let Some(listener) = listener {
         match TcpListener::from_std(listener) {
             Ok(listener) => tasks.push(spawn_local(listen(Rc::clone(&home), listener, tls.clone()))),
@@ -117,27 +114,15 @@ async fn listen(home: Rc<Home>, listener: TcpListener, tls: Tls) {
     }
 }
 
-/// Small frames are not held back for larger ones.
-fn prepared(stream: TcpStream) -> TcpStream {
-    // A connection without it is slower, and as good.
-    let _ = stream.set_nodelay(true);
-    stream
-}
-
 async fn dial(home: Rc<Home>, peer: Peer, tls: Tls) {
     let address = peer.address.clone().expect("a peer that is dialled");
     let mut nap = REDIAL.0;
     let mut said = String::new();
     loop {
         let began = Instant::now();
-        let connected = timeout(CONNECT, async {
-            let stream = prepared(TcpStream::connect(&address).await?);
-            tls.connect(stream, peer.store).await
-        });
-        let why = match connected.await {
-            Ok(Ok(connection)) => follow(&home, connection, &peer, &address).await,
-            Ok(Err(error)) => Ended::Io(error),
-            Err(_) => Ended::Silent(CONNECT.as_millis()),
+        let why = match tls.dial(&address, peer.store).await {
+            Ok(connection) => follow(&home, connection, &peer, &address).await,
+            Err(why) => why,
         };
         let has_lived = began.elapsed() > REDIAL.1;
         home.ended(peer.store, Way::In, &address, &why);
