@@ -32,6 +32,8 @@ pub struct VerifiedPeer {
     pub only_there: usize,
     /// Streams, and rows that stand for several, of which one of the two has only one hash over them and others.
     pub folded: usize,
+    /// Of those behind, ahead and folded, so many of which the logs cannot tell whether they are the same up to there.
+    pub untold: usize,
     /// Of what is not identical, differing ones first, as many as are listed; of folded ones the rows.
     pub streams: Vec<StreamLine>,
     /// How many more there are.
@@ -104,6 +106,7 @@ impl VerifiedPeer {
             only_here: count(Standing::OnlyHere),
             only_there: count(Standing::OnlyThere),
             folded: count(Standing::Folded),
+            untold: rows.iter().filter(|row| is_untold(row)).count(),
             streams: all.iter().take(LISTED_MAX).map(|row| StreamLine::new(row)).collect(),
             unlisted: all.len().saturating_sub(LISTED_MAX),
         }
@@ -114,9 +117,18 @@ impl VerifiedPeer {
 fn is_told(row: &Compared) -> bool {
     match row.standing {
         Standing::Identical => false,
-        Standing::Folded => row.stream.nonce == FOLDED && row.identical_upto.is_none(),
+        Standing::Folded => is_untold(row),
         _ => true,
     }
+}
+
+fn is_untold(row: &Compared) -> bool {
+    let may_be = match row.standing {
+        Standing::Behind | Standing::Ahead => true,
+        Standing::Folded => row.stream.nonce == FOLDED,
+        Standing::Identical | Standing::Differing | Standing::OnlyHere | Standing::OnlyThere => false,
+    };
+    may_be && row.identical_upto.is_none()
 }
 
 impl StreamLine {

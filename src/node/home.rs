@@ -109,9 +109,7 @@ impl Home {
     /// One more comparison with a peer, whoever has dialled, until this is dropped.
     pub(super) fn compares(&self) -> Result<OwnedSemaphorePermit, Ended> {
         let busy = || format!("{COMPARES_MAX} comparisons are under way; ask again when one of them has ended");
-        Arc::clone(&self.compares)
-            .try_acquire_owned()
-            .map_err(|_| Ended::Here { reason: Reason::Stop, text: busy() })
+        Arc::clone(&self.compares).try_acquire_owned().map_err(|_| Ended::Here { reason: Reason::Stop, text: busy() })
     }
 
     /// A peer says what it stands as: comes before anything else that it says.

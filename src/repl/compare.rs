@@ -633,7 +633,8 @@ mod tests {
     #[test]
     fn no_more_streams_are_looked_into_than_may_be() {
         let here: Store = (1..=100).map(|epoch| (stream(epoch), blocks(1..=3))).collect();
-        let there: Store = (1..=100).map(|epoch| (stream(epoch), vec![(1, Some(1)), (2, Some(9)), (3, Some(3))])).collect();
+        let there: Store =
+            (1..=100).map(|epoch| (stream(epoch), vec![(1, Some(1)), (2, Some(9)), (3, Some(3))])).collect();
         let rows = compared(&here, &there);
         let exact = |row: &&Compared| matches!(row.difference, Some(Difference::At { seq: Seq(2), .. }));
         assert_eq!(rows.iter().filter(exact).count(), SOUGHT_MAX);
