@@ -246,7 +246,7 @@ mod tests {
         for says in [At::Nothing, At::Begins(StreamEnd::default())] {
             let mut narrow = Narrow::new(Seq(1 << 62));
             let rounds = (1..).find(|_| {
-                let answers: Vec<_> = narrow.seqs().into_iter().map(|seq| Answer { seq, here: says, there: says });
+                let answers = narrow.seqs().into_iter().map(|seq| Answer { seq, here: says, there: says });
                 match narrow.told(&answers.collect::<Vec<_>>()) {
                     Narrowed::Further(further) => narrow = further,
                     Narrowed::Between { .. } => return true,
