@@ -53,14 +53,14 @@ impl Chains {
         each.try_for_each(|(shard, seq)| shard.wait(*seq, Durability::Synced))?;
         let mut stands = Stands::default();
         for shard in self.inner.shards.iter() {
-            let (ends, gaps) = again(|| self.stands_of(shard))?;
-            stands.ends.extend(ends.into_iter().filter(|(_, end)| end.seq > Seq(0)));
-            stands.gaps.extend(gaps);
+            let of_shard = again(|| self.stands_of(shard))?;
+            stands.ends.extend(of_shard.ends.into_iter().filter(|(_, end)| end.seq > Seq(0)));
+            stands.gaps.extend(of_shard.gaps);
         }
         Ok(stands)
     }
 
-    fn stands_of(&self, shard: &ShardHandle) -> Result<(StreamEnds, BTreeSet<(Stream, Seq, Seq)>), Error> {
+    fn stands_of(&self, shard: &ShardHandle) -> Result<Stands, Error> {
         let mut gaps: BTreeSet<_> = shard.gaps.iter().filter_map(between).collect();
         // The last segment begins with where all of them stood.
         let mut all = |_: &StreamEnds| Ok(true);
@@ -72,7 +72,7 @@ impl Chains {
             }
             true
         })?;
-        Ok((reader.log.follows().cloned().unwrap_or_default(), gaps))
+        Ok(Stands { ends: reader.log.follows().cloned().unwrap_or_default(), gaps })
     }
 
     /// How each of these streams stood at its seq: a row for each, in their order.

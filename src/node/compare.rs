@@ -126,9 +126,10 @@ impl Link {
                 done = read(&mut reading), if here.is_none() => here = Some(done.map_err(Failed::Here)?),
                 _ = self.tick.tick() => drop(self.outgoing.push(&heartbeat(0, 0))),
             }
-            if here.is_some() && there.is_some() {
-                return Ok((here.expect("checked"), there.expect("checked")));
-            }
+            (here, there) = match (here, there) {
+                (Some(here), Some(there)) => return Ok((here, there)),
+                waits => waits,
+            };
         }
     }
 }
