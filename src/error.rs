@@ -203,6 +203,9 @@ pub enum Error {
         /// The first seq that is still there.
         first: Seq,
     },
+    /// A peer, or the node that is to ask it, is not there at present.
+    #[error("{0}")]
+    Unreachable(String),
     /// The store (the sink of data files) failed.
     #[error("store: {0}")]
     Store(String),
@@ -221,13 +224,14 @@ impl Error {
         move |cause| Self::Io { context, cause }
     }
 
-    /// The exit code of a program that ends with this error: 73 in use, 74 I/O fault, 75 fenced, 2 usage, else 1.
+    /// The exit code of a program that ends with this error: 73 in use, 74 I/O fault, 75 fenced or not there at present,
+    /// 2 usage, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::InUse { .. } => 73,
             Self::Fault(_) | Self::OutcomeUnknown(Unknown::Fault(_)) | Self::Io { .. } => 74,
-            Self::OutcomeUnknown(Unknown::NotShipped { .. }) => 75,
+            Self::OutcomeUnknown(Unknown::NotShipped { .. }) | Self::Unreachable(_) => 75,
             Self::Rejected(rejected) if matches!(rejected.why, Why::Fault(_)) => 74,
             Self::Rejected(rejected) if matches!(rejected.why, Why::NotActive(_)) => 75,
             Self::Config(_) => 2,

@@ -19,7 +19,7 @@ use crate::shard::shared::{ReadableSegment, Shared};
 use crate::shard::waiters::{Mark, Parked, Waited};
 use crate::types::{Block, Position, Receipt, SegmentNo, Seq, ShardId, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds, decode_header};
-use crate::wal::entry::{Absent, EntryKind, decode_entry};
+use crate::wal::entry::{Absent, Control, EntryKind, decode_entry};
 use crate::wal::read::{each_entry, stream_rows};
 use crate::wal::segment::{SegmentHeader, segment_name};
 use crate::wal::vector::{self, FOLDED};
@@ -80,6 +80,8 @@ pub struct LogReader {
     ready: VecDeque<Logged>,
     /// Where each stream stands behind what was read, for who asks what is missing of them.
     follows: Option<StreamEnds>,
+    /// What the segment that was begun at names as lost.
+    named: Vec<Control>,
     position: Position,
     next_seq: Seq,
 }
@@ -115,13 +117,17 @@ impl LogReader {
         covered: &mut dyn FnMut(&StreamEnds) -> Result<bool, E>,
     ) -> Result<Self, E> {
         let mut this = Self::nowhere(shard, folder, shared, synced_only, Position::default());
-        let segments: Vec<_> = this.shared.segments().segments.iter().rev().cloned().collect();
+        // One that begins behind the mark says more than may be read.
+        let mark = this.mark().at();
+        let may_begin = |segment: &&ReadableSegment| segment.first_seq.prev() <= mark;
+        let segments: Vec<_> = this.shared.segments().segments.iter().rev().filter(may_begin).cloned().collect();
         for segment in segments {
             let first_seq = segment.first_seq;
             this.enter(segment);
-            if let Some(ends) = this.says()?
+            if let Some((ends, named)) = this.says()?
                 && covered(&ends)?
             {
+                this.named = named;
                 this.next_seq = first_seq;
                 this.position = Position { seq: first_seq.prev(), ..this.position };
                 this.follows = Some(ends);
@@ -146,7 +152,7 @@ impl LogReader {
         this.enter(first);
         match this.says() {
             Err(Error::Behind { .. }) => Ok(None),
-            other => other,
+            other => Ok(other?.map(|(ends, _)| ends)),
         }
     }
 
@@ -171,14 +177,15 @@ impl LogReader {
             last_batch: 0,
             ready: VecDeque::new(),
             follows: None,
+            named: Vec::new(),
             position,
             next_seq: position.seq.next(),
         }
     }
 
-    /// Where the streams stood at the beginning of the segment that was entered, as its first batch says; `None`
-    /// where that is not there, or damaged.
-    fn says(&mut self) -> Result<Option<StreamEnds>, Error> {
+    /// Where the streams stood at the beginning of the segment that was entered, and what was lost of them, as its
+    /// first batch says; `None` where that is not there, or damaged.
+    fn says(&mut self) -> Result<Option<(StreamEnds, Vec<Control>)>, Error> {
         let place = self.at.expect("a place");
         let (segment, _) = self.segment.as_ref().expect("a segment");
         let header = segment.header.clone();
@@ -193,11 +200,11 @@ impl LogReader {
         if !matches!(check(image, &place, stamps), Check::Sound(_)) {
             return Ok(None);
         }
-        let mut said = StreamEnds::new();
+        let mut said = (StreamEnds::new(), Vec::new());
         each_entry(image, &batch, &mut Vec::new(), |head, payload| {
             let is_control = decode_entry(head).is_some_and(|entry| entry.kind == EntryKind::Control);
-            if let Some((ends, _)) = is_control.then(|| vector::decode(payload)).flatten() {
-                said = ends;
+            if let Some(vector) = is_control.then(|| vector::decode(payload)).flatten() {
+                said = vector;
             }
         });
         Ok(Some(said))
@@ -245,6 +252,18 @@ impl LogReader {
     #[must_use]
     pub const fn next_seq(&self) -> Seq {
         self.next_seq
+    }
+
+    /// Where each stream stands behind what was read, of a reader that says what is missing of them.
+    #[must_use]
+    pub const fn follows(&self) -> Option<&StreamEnds> {
+        self.follows.as_ref()
+    }
+
+    /// What the segment that it began at names as lost.
+    #[must_use]
+    pub fn named(&self) -> &[Control] {
+        &self.named
     }
 
     /// The batch at hand is used up.

@@ -12,8 +12,9 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use forebay::fuzz::targets::{TARGETS, Target, input};
+use forebay::repl::asks::{Ask, At};
 use forebay::repl::entries::Entries;
-use forebay::repl::wire::{Bye, Frame, HEADER_BYTES, Reason, Vector};
+use forebay::repl::wire::{Bye, Frame, HEADER_BYTES, Reason, Told, Vector};
 use forebay::types::{Epoch, Seq, StoreId, Stream, Term};
 use forebay::wal::batch::StreamEnd;
 use forebay::wal::entry::{EntryKind, void_entry};
@@ -62,9 +63,18 @@ fn known(target: &Target) -> Vec<Vec<u8>> {
             assert!(entries.push(Seq(3), &entry, &[]) && entries.push(Seq(5), &entry, &[]));
             let vector = Vector { last: true, ends: vec![(stream, StreamEnd::default())], gaps: Vec::new() };
             let bye = Bye { reason: Reason::Stop, term: Term(2), active: StoreId([1; 16]), text: "stop".to_owned() };
-            for frame in
-                [Frame::Entries(entries), Frame::Vector(vector), Frame::Bye(bye), Frame::Ack(vec![(stream, Seq(1))])]
-            {
+            let end = StreamEnd { seq: Seq(3), ..StreamEnd::default() };
+            let rows = vec![At::Nothing, At::Begins(end), At::End(end), At::Block { end, length: 9, payload_crc: 7 }];
+            for frame in [
+                Frame::Entries(entries),
+                Frame::Vector(vector.clone()),
+                Frame::Bye(bye),
+                Frame::Ack(vec![(stream, Seq(1))]),
+                Frame::Ask(Ask::Stands),
+                Frame::Ask(Ask::At(vec![(stream, Seq(1)), (stream, Seq(9))])),
+                Frame::Told(Told::Stands(vector)),
+                Frame::Told(Told::At(rows)),
+            ] {
                 let bytes = frame.encode();
                 known.push(raw(&[bytes[4], 1], &bytes[HEADER_BYTES..]));
             }

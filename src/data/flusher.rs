@@ -179,7 +179,8 @@ impl Source<'_> {
         if self.failed.is_some_and(|failed| failed.elapsed() < AGAIN) && !last_turn {
             return false;
         }
-        last_turn || self.waiting_bytes() >= when.bytes || since.elapsed() >= when.period
+        let is_wanted = self.shard.shared.wants_flushed(self.flushed.seq);
+        last_turn || is_wanted || self.waiting_bytes() >= when.bytes || since.elapsed() >= when.period
     }
 
     /// Bytes of log that were not handed over yet.
@@ -203,6 +204,9 @@ impl Source<'_> {
         if is_idle {
             self.since = None;
             return None;
+        }
+        if shared.wants_flushed(self.flushed.seq) {
+            return Some(Duration::ZERO);
         }
         let waited = self.since.map_or(Duration::ZERO, |since| since.elapsed());
         Some(when.period.saturating_sub(waited))

@@ -3,6 +3,7 @@
 //! A file is sent as it is. Who takes it over keeps the rows of the blocks that it lacks, in a file of its own, and
 //! commits all of them together with where their streams end: no row stands in data files twice, whatever is sent.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -25,49 +26,46 @@ impl Handover for Files {
     fn holding(&self, has: &dyn Fn(&Stream) -> Seq) -> Result<Holding, StoreError> {
         // What a commit left undone has not its name yet.
         self.settle()?;
-        let (ends, files) = {
-            let files = self.lock();
-            let catalog = files.catalog();
-            let mut ends = StreamEnds::new();
-            for upto in catalog.streams.values().chain(catalog.adopted.values()) {
-                let Some(stream) = upto.stream() else { continue };
-                let held = ends.entry(stream).or_default();
-                if held.seq.0 < upto.seq {
-                    *held = end_of(upto);
+        let mut known: HashMap<FileNo, Option<Bounds>> = HashMap::new();
+        loop {
+            let (ends, files) = self.ends_and_files();
+            let mut vanished = false;
+            for file in files.iter().filter(|file| !known.contains_key(&file.no)).collect::<Vec<_>>() {
+                match self.bounds(file)? {
+                    Some(bounds) => drop(known.insert(file.no, bounds)),
+                    None => vanished = true,
                 }
             }
-            (ends, catalog.files.values().cloned().collect::<Vec<DataFile>>())
-        };
-        let mut held = Vec::new();
-        for file in files {
-            let path = self.root().join(file.path());
-            let opened = match File::open(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    let mut files = self.lock();
-                    if !files.catalog().files.contains_key(&file.no) {
-                        return Err("data files were merged or removed meanwhile; it is begun anew".into());
-                    }
-                    tracing::warn!("{} is gone, as if deleted by hand; its rows are lost", path.display());
-                    files.forget(&[file.path()])?;
-                    continue;
-                }
-                other => other.map_err(FilesError::io(format!("opening {}", path.display())))?,
-            };
-            // One that cannot be read is offered: who needs it is told, and who does not is not kept from the others.
-            let may_have = DataReader::open(opened, &path).map_or(true, |reader| may_have(&reader, &ends, has));
-            if may_have {
+            if vanished {
+                // Merged or removed meanwhile: what there is now is looked at.
+                continue;
+            }
+            let lacked: Vec<Lacked> = ends.iter().filter_map(|(stream, end)| Lacked::new(stream, *end, has)).collect();
+            let offered = files.into_iter().filter(|file| may_have(known[&file.no].as_ref(), &lacked));
+            let held = |file: DataFile| {
                 let about = serde_json::to_string(&file.part)?;
-                held.push(HeldFile { no: file.no.0, bytes: file.bytes, crc: file.crc, about });
-            }
+                Ok::<_, StoreError>(HeldFile { no: file.no.0, bytes: file.bytes, crc: file.crc, about })
+            };
+            let files = offered.map(held).collect::<Result<_, _>>()?;
+            return Ok(Holding { ends, files, gaps: Vec::new() });
         }
-        Ok(Holding { ends, files: held, gaps: Vec::new() })
     }
 
     fn open_file(&self, no: u64) -> Result<File, StoreError> {
-        let path = self.lock().catalog().files.get(&FileNo(no)).map(DataFile::path);
-        let path = path.ok_or_else(|| format!("there is no data file {no} any more"))?;
-        let path = self.root().join(path);
-        Ok(File::open(&path).map_err(FilesError::io(format!("opening {}", path.display())))?)
+        let file = self.lock().catalog().files.get(&FileNo(no)).cloned();
+        let file = file.ok_or_else(|| format!("there is no data file {no} any more"))?;
+        let path = self.root().join(file.path());
+        let opened = File::open(&path).map_err(FilesError::io(format!("opening {}", path.display())))?;
+        let bytes = opened.metadata().map_err(FilesError::io(format!("opening {}", path.display())))?.len();
+        if bytes != file.bytes {
+            let why = format!(
+                "{} has {bytes} bytes, and {} were written; restore it from a backup",
+                path.display(),
+                file.bytes
+            );
+            return Err(why.into());
+        }
+        Ok(opened)
     }
 
     fn take_over(&self, files: &[(HeldFile, PathBuf)], wanted: &Wanted, stop: &AtomicBool) -> Result<u64, StoreError> {
@@ -78,6 +76,10 @@ impl Handover for Files {
                 for (held, path) in files {
                     if stop.load(Ordering::Relaxed) {
                         return Err("the engine closes".into());
+                    }
+                    if self.lock().is_unsettled() {
+                        // Which waits until nobody writes.
+                        return Err("a commit of data files failed, and is settled first".into());
                     }
                     let part: PartName = serde_json::from_str(&held.about)
                         .map_err(|error| format!("what is said of {}: {error}", path.display()))?;
@@ -122,6 +124,44 @@ impl Handover for Files {
 }
 
 impl Files {
+    /// Where streams end in the files, and these.
+    fn ends_and_files(&self) -> (StreamEnds, Vec<DataFile>) {
+        let files = self.lock();
+        let catalog = files.catalog();
+        let mut ends = StreamEnds::new();
+        for upto in catalog.streams.values().chain(catalog.adopted.values()) {
+            let Some(stream) = upto.stream() else { continue };
+            let held = ends.entry(stream).or_default();
+            if held.seq.0 < upto.seq {
+                *held = end_of(upto);
+            }
+        }
+        (ends, catalog.files.values().cloned().collect())
+    }
+
+    /// Which blocks a file can have rows of, where it says that; `None` where it is not there any more.
+    fn bounds(&self, file: &DataFile) -> Result<Option<Option<Bounds>>, StoreError> {
+        let path = self.root().join(file.path());
+        let opened = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let mut files = self.lock();
+                if files.catalog().files.contains_key(&file.no) && !path.exists() {
+                    tracing::warn!("{} is gone, as if deleted by hand; its rows are lost", path.display());
+                    files.forget(&[file.path()])?;
+                }
+                return Ok(None);
+            }
+            other => other.map_err(FilesError::io(format!("opening {}", path.display())))?,
+        };
+        let bounds = DataReader::open(opened, &path).ok().and_then(|reader| {
+            let of = |role| reader.bounds(role);
+            let (origin, shard, epoch) = (of(Role::Origin)?, of(Role::Shard)?, of(Role::Epoch)?);
+            let (_, Bound::Number(last)) = of(Role::Seq)? else { return None };
+            Some(Bounds { origin, shard, epoch, last: last as u64 })
+        });
+        Ok(Some(bounds))
+    }
+
     /// The columns of a file, in the order that they have here, and what they are called here.
     fn columns(&self, part: &PartName, reader: &DataReader) -> Result<(Vec<FileColumn>, Vec<FileColumn>), StoreError> {
         let mut schemas = self.schemas().write().unwrap_or_else(PoisonError::into_inner);
@@ -164,16 +204,45 @@ fn open_whole(held: &HeldFile, path: &Path) -> Result<DataReader, StoreError> {
     Ok(DataReader::open(file, path)?)
 }
 
-/// Whether a file may have blocks that somebody lacks who `has` streams up to there.
-fn may_have(file: &DataReader, ends: &StreamEnds, has: &dyn Fn(&Stream) -> Seq) -> bool {
-    let bounds = [Role::Origin, Role::Shard, Role::Epoch, Role::Seq].map(|role| file.bounds(role));
-    let [Some(origin), Some(shard), Some(epoch), Some((_, Bound::Number(last)))] = bounds else { return true };
-    let within = |bounds: &(Bound, Bound), value: Bound| bounds.0 <= value && value <= bounds.1;
-    ends.iter().any(|(stream, end)| {
-        within(&origin, Bound::Text(stream.origin.to_string().into_bytes()))
-            && within(&shard, Bound::Number(stream.shard.0.into()))
-            && within(&epoch, Bound::Number(stream.epoch.0 as i64))
-            && has(stream).0 < end.seq.0.min(last as u64)
+/// Which blocks a file can have rows of.
+struct Bounds {
+    origin: (Bound, Bound),
+    shard: (Bound, Bound),
+    epoch: (Bound, Bound),
+    last: u64,
+}
+
+/// What somebody lacks of a stream, as a file's statistics have it.
+struct Lacked {
+    origin: Bound,
+    shard: Bound,
+    epoch: Bound,
+    has: u64,
+    end: u64,
+}
+
+impl Lacked {
+    fn new(stream: &Stream, end: StreamEnd, has: &dyn Fn(&Stream) -> Seq) -> Option<Self> {
+        let has = has(stream);
+        (has < end.seq).then(|| Self {
+            origin: Bound::Text(stream.origin.to_string().into_bytes()),
+            shard: Bound::Number(stream.shard.0.into()),
+            epoch: Bound::Number(stream.epoch.0 as i64),
+            has: has.0,
+            end: end.seq.0,
+        })
+    }
+}
+
+/// Whether a file may have blocks that are lacked. One of which nothing is known may: nobody goes on without it.
+fn may_have(file: Option<&Bounds>, lacked: &[Lacked]) -> bool {
+    let within = |bounds: &(Bound, Bound), value: &Bound| bounds.0 <= *value && *value <= bounds.1;
+    file.is_none_or(|file| {
+        lacked.iter().any(|of| {
+            let is_within =
+                within(&file.shard, &of.shard) && within(&file.epoch, &of.epoch) && within(&file.origin, &of.origin);
+            is_within && of.has < of.end.min(file.last)
+        })
     })
 }
 

@@ -21,7 +21,7 @@ use crate::wal::batch::StreamEnds;
 use crate::wal::entry::Control;
 use crate::wal::vector::FOLDED;
 
-/// How long data files are waited for beyond their period.
+/// How long it is waited for data files in which nothing moves.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What was taken over from another store.
@@ -83,11 +83,13 @@ impl Engine {
     /// nothing is taken from any link meanwhile; given up once it is told to `stop`.
     ///
     /// # Errors
-    /// [`LinkError`]: there are two histories of a stream, or a file cannot be used, or the disk has failed. Where it is
-    /// not known then what is committed, nothing is taken from any link before the store is opened again.
+    /// [`LinkError`]: there are two histories of a stream, or a file cannot be used, or the disk has failed. Where the log
+    /// could not be told then what is committed, nothing is taken from any link before it is.
     pub fn take_over(&self, holding: &Holding, paths: &[PathBuf], stop: &AtomicBool) -> Result<TookOver, LinkError> {
         self.inner.not_forked()?;
         let handover = self.handover()?;
+        // Most of it while links go on.
+        self.all_flushed(stop)?;
         let mut busy = Busy::new(&self.inner)?;
         self.all_flushed(stop)?;
         self.tell_log(handover, &mut busy)?;
@@ -96,6 +98,7 @@ impl Engine {
             return Ok(TookOver::default());
         }
         let files: Vec<(HeldFile, PathBuf)> = holding.files.iter().cloned().zip(paths.iter().cloned()).collect();
+        busy.owes = true;
         let taken = handover.take_over(&files, &wanted, stop);
         // Where it failed it may have got further than it says.
         self.tell_log(handover, &mut busy)?;
@@ -114,9 +117,15 @@ impl Engine {
     fn all_flushed(&self, stop: &AtomicBool) -> Result<(), Error> {
         let upto: Vec<Seq> = self.inner.shards.iter().map(|shard| shard.ring.last_given()).collect();
         self.sync()?;
-        let until = Instant::now() + Duration::from_millis(self.inner.config.flush_period_ms) + FLUSH_PATIENCE;
+        for (shard, upto) in self.inner.shards.iter().zip(&upto) {
+            shard.shared.want_flushed(*upto);
+        }
         for (shard, upto) in self.inner.shards.iter().zip(upto) {
+            let (mut flushed, mut until) = (Seq(0), Instant::now() + FLUSH_PATIENCE);
             while shard.marks().flushed < upto {
+                if shard.marks().flushed > flushed {
+                    (flushed, until) = (shard.marks().flushed, Instant::now() + FLUSH_PATIENCE);
+                }
                 if let Some(fault) = shard.shared.fault() {
                     return Err(Error::Fault(fault));
                 }
@@ -135,11 +144,11 @@ impl Engine {
 
     /// The log says what was taken over, or nothing more is taken.
     fn tell_log(&self, handover: &dyn Handover, busy: &mut Busy<'_>) -> Result<(), Error> {
-        busy.for_ever = true;
+        busy.owes = true;
         if !adopt(&self.inner, &handover.adopted().map_err(store)?)? {
             return Err(Error::Store("the log has no room to say what was taken over in data files".to_owned()));
         }
-        busy.for_ever = false;
+        busy.owes = false;
         Ok(())
     }
 
@@ -152,25 +161,26 @@ impl Engine {
 /// No link takes anything while this is there.
 struct Busy<'a> {
     inner: &'a Inner,
-    /// Nor behind it, before the store is opened again.
-    for_ever: bool,
+    /// Nor behind it, before the log knows what was taken over.
+    owes: bool,
 }
 
 impl<'a> Busy<'a> {
     fn new(inner: &'a Inner) -> Result<Self, Refused> {
-        lock(inner).set_busy(true)?;
-        Ok(Self { inner, for_ever: false })
+        lock(inner).begin_takeover()?;
+        Ok(Self { inner, owes: false })
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        if self.for_ever {
-            tracing::error!("nothing is taken from other sites before this store is opened again");
-            return;
+        if self.owes {
+            tracing::error!(
+                "what was taken over in data files is not in the log: nothing is taken from other sites before it is, by \
+                 the next attempt or the next opening"
+            );
         }
-        // Only a second beginning is refused.
-        let _ = lock(self.inner).set_busy(false);
+        lock(self.inner).end_takeover(self.owes);
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`Inbound`]: what one source sends, taken into this store.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -218,7 +219,9 @@ pub(crate) fn adopt(inner: &Arc<Inner>, ends: &StreamEnds) -> Result<bool, Error
     let (mut inbound, _) = Inbound::new(Arc::clone(inner));
     let mut last = vec![None; inner.shards.len()];
     let until = Instant::now() + ADOPT_PATIENCE;
-    for (stream, end) in ends {
+    // Oldest first: whatever comes in between, what the log folds is whole.
+    let ends: BTreeMap<Stream, StreamEnd> = ends.iter().map(|(stream, end)| (*stream, *end)).collect();
+    for (stream, end) in &ends {
         let receiver = lock(inner);
         if receiver.end_of(*stream).is_none_or(|held| held.seq >= end.seq) {
             continue;
@@ -252,8 +255,7 @@ impl Inner {
     /// store is opened again: it might be there already.
     pub(crate) fn adopt_or_take_nothing(self: &Arc<Self>, ends: &StreamEnds) -> Result<(), Error> {
         if !adopt(self, ends)? {
-            // Only a second time is refused.
-            let _ = lock(self).set_busy(true);
+            lock(self).end_takeover(true);
             tracing::error!(
                 "the log has no room to say what was taken over in data files: nothing is taken from other sites before \
                  this store is opened again with more room"

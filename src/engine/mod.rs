@@ -1,6 +1,7 @@
 //! The face of the crate: opening a store, writers, receipts, reading back, closing.
 
 pub mod backfill;
+pub mod chains;
 pub(crate) mod identity;
 pub mod inbound;
 mod inner;

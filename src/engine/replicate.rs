@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::chains::Chains;
 use crate::engine::inbound::Inbound;
 use crate::engine::open::Engine;
 use crate::engine::outbound::Retained;
@@ -38,6 +39,15 @@ impl Engine {
     pub fn inbound(&self) -> Result<(Inbound, Vec<Vector>), Error> {
         self.inner.not_forked()?;
         Ok(Inbound::new(Arc::clone(&self.inner)))
+    }
+
+    /// What the log says of its streams, for one that compares this store with another.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn chains(&self) -> Result<Chains, Error> {
+        self.inner.not_forked()?;
+        Ok(Chains::new(Arc::clone(&self.inner)))
     }
 
     /// Holds the log for a follower, from all that is there on: links to it move that on.

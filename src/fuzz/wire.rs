@@ -10,7 +10,7 @@ use crate::repl::wire::{Frame, HEADER_BYTES, header};
 /// Where a promise is broken.
 pub fn run(data: &[u8]) {
     let mut from = Choices::new(data);
-    let kind = from.byte() % 12;
+    let kind = from.byte() % 14;
     let made_right = from.flag();
     let payload = from.all().to_vec();
     let mut head = [0; HEADER_BYTES];

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -19,16 +20,19 @@ use crate::engine::backfill::TookOver;
 use crate::engine::outbound::Told;
 use crate::error::Error;
 use crate::node::ended::Ended;
-use crate::node::frames::{Incoming, Outgoing};
+use crate::node::frames::{Incoming, Outgoing, beats, heartbeat};
 use crate::node::home::{Home, changed, superseded};
-use crate::node::pace::{FILL_BYTES, Rate, beats, heartbeat};
+use crate::node::pace::{FILL_BYTES, Rate};
 use crate::node::status::{Backfill, LinkStatus, Way};
 use crate::repl::link_error::LinkError;
+use crate::repl::receiver::Refused;
 use crate::repl::wire::{FILES_MAX, Frame, Holding as Part, PIECE_BYTES_MAX, ROWS_MAX, Reason, Stand};
 use crate::types::StoreId;
 
 /// The folder, below the store's, of files that have come from a source and are not taken over yet.
 const FOLDER: &str = "backfill";
+/// Bytes that a takeover leaves to the log.
+const SPARE_BYTES: u64 = 256 << 20;
 /// Files and streams that a source may offer.
 const OFFERED_MAX: usize = 1 << 20;
 
@@ -42,7 +46,11 @@ pub(super) async fn supply(
     address: &str,
 ) -> Result<Infallible, Ended> {
     let engine = Arc::clone(&home.engine);
-    let holding = beside(spawn_blocking(move || engine.holding(&told)), outgoing).await??;
+    let holding = tokio::select! {
+        holding = beside(spawn_blocking(move || engine.holding(&told)), outgoing) => holding??,
+        _ = stand.changed() => return Err(changed(home)),
+        () = newer.notified() => return Err(superseded()),
+    };
     let bytes_left: u64 = holding.files.iter().map(|file| file.bytes).sum();
     let mut left = Backfill { files: holding.files.len() as u64, files_left: holding.files.len() as u64, bytes_left };
     tracing::info!(
@@ -63,8 +71,8 @@ pub(super) async fn supply(
         tokio::select! {
             frame = incoming.next() => match frame?.0 {
                 Frame::Want { no, from } => {
-                    if !lengths.contains_key(&no) {
-                        return Err(Ended::protocol("it asks for a data file that was not offered"));
+                    if lengths.get(&no).is_none_or(|length| from >= *length) {
+                        return Err(Ended::protocol("it asks for what was not offered of data files"));
                     }
                     let engine = Arc::clone(&home.engine);
                     let file = beside(spawn_blocking(move || engine.data_file(no)), outgoing).await??;
@@ -80,10 +88,10 @@ pub(super) async fn supply(
             },
             sent = outgoing.send(), if !outgoing.is_empty() => sent?,
             () = sleep_until(rate.from()), if !rate.may() => {}
-            piece = read_piece(asked, rate.at_once(PIECE_BYTES_MAX)), if may_read => {
+            piece = read_piece(asked, &lengths, rate.at_once(PIECE_BYTES_MAX)), if may_read => {
                 let (no, from, bytes) = piece?;
                 let upto = from + bytes.len() as u64;
-                let is_last = bytes.is_empty() || lengths.get(&no).is_none_or(|length| upto >= *length);
+                let is_last = upto >= lengths[&no];
                 left.bytes_left = left.bytes_left.saturating_sub(bytes.len() as u64);
                 left.files_left -= u64::from(is_last).min(left.files_left);
                 let sent = outgoing.push(&Frame::Piece { no, from, bytes });
@@ -102,21 +110,19 @@ pub(super) async fn supply(
     }
 }
 
-async fn read_piece(open: Option<(Arc<File>, u64, u64)>, most: usize) -> Result<(u64, u64, Vec<u8>), Ended> {
+async fn read_piece(
+    open: Option<(Arc<File>, u64, u64)>,
+    lengths: &HashMap<u64, u64>,
+    most: usize,
+) -> Result<(u64, u64, Vec<u8>), Ended> {
     let Some((file, no, from)) = open else { return std::future::pending().await };
+    let count = (lengths[&no] - from).min(most.max(1) as u64) as usize;
     let read = spawn_blocking(move || {
-        let mut bytes = vec![0; most.max(1)];
-        let mut count = 0;
-        while count < bytes.len() {
-            match file.read_at(&mut bytes[count..], from + count as u64)? {
-                0 => break,
-                more => count += more,
-            }
-        }
-        bytes.truncate(count);
-        Ok::<_, io::Error>(bytes)
+        let mut bytes = vec![0; count];
+        file.read_exact_at(&mut bytes, from).map(|()| bytes)
     });
-    Ok((no, from, joined(read).await??))
+    let read = joined(read).await?.map_err(Error::io(format!("reading data file {no}")))?;
+    Ok((no, from, read))
 }
 
 /// What is offered, as frames; the last one says so.
@@ -149,10 +155,12 @@ pub(super) async fn take_over(
         });
     }
     let Ok(permit) = Arc::clone(&home.takeover).try_acquire_owned() else {
-        let text = "data files are being taken over already".to_owned();
-        return Err(Ended::Here { reason: Reason::Stop, text });
+        return Err(LinkError::Refused(Refused::Busy).into());
     };
-    let holding = offered(first, incoming, outgoing).await?;
+    let holding = tokio::select! {
+        holding = offered(home, peer, first, incoming, outgoing) => holding?,
+        _ = stand.changed() => return Err(changed(home)),
+    };
     // Before anything is asked for: it may be refused.
     if home.engine.wanted(&holding)?.ends.is_empty() {
         return Err(Ended::Here {
@@ -173,10 +181,23 @@ pub(super) async fn take_over(
         );
     }
     let folder = home.dir().join(FOLDER).join(peer.to_string());
-    let (of_folder, offer) = (folder.clone(), holding.files.clone());
-    let mut missing = beside(spawn_blocking(move || still_missing(&of_folder, offer)), outgoing).await??;
+    let (of_folder, offer, stops) = (folder.clone(), holding.files.clone(), Arc::clone(&home.stops));
+    let mut missing = beside(spawn_blocking(move || still_missing(&of_folder, offer, &stops)), outgoing).await??;
     missing.reverse();
-    let bytes_left = missing.iter().map(|(file, has)| file.bytes - has).sum();
+    let bytes_left: u64 = missing.iter().map(|(file, has)| file.bytes - has).sum();
+    // As received, and as taken over.
+    let needed = bytes_left + holding.files.iter().map(|file| file.bytes).sum::<u64>() + SPARE_BYTES;
+    let free = free_bytes(&folder)?;
+    if free < needed {
+        return Err(Ended::Here {
+            reason: Reason::Behind,
+            text: format!(
+                "this store is behind the log of its source; taking its data files over needs {needed} bytes, and {free} \
+                 are free at {}: make room",
+                folder.display()
+            ),
+        });
+    }
     let mut left = Backfill { files: holding.files.len() as u64, files_left: missing.len() as u64, bytes_left };
     tracing::warn!(
         "this store is behind the log of {peer} at {address}: {} data files with {bytes_left} bytes to come are taken over",
@@ -238,7 +259,13 @@ pub(super) async fn take_over(
 }
 
 /// All that the source offers.
-async fn offered(mut part: Part, incoming: &mut Incoming, outgoing: &mut Outgoing) -> Result<Holding, Ended> {
+async fn offered(
+    home: &Home,
+    peer: StoreId,
+    mut part: Part,
+    incoming: &mut Incoming,
+    outgoing: &mut Outgoing,
+) -> Result<Holding, Ended> {
     let mut all = Holding::default();
     let mut tick = beats();
     loop {
@@ -256,6 +283,10 @@ async fn offered(mut part: Part, incoming: &mut Incoming, outgoing: &mut Outgoin
                 frame = incoming.next() => match frame?.0 {
                     Frame::Holding(part) => break part,
                     Frame::Heartbeat(_) => {}
+                    Frame::Bye(bye) => {
+                        home.meet_bye(peer, &bye)?;
+                        return Err(Ended::Bye(bye));
+                    }
                     _ => return Err(Ended::protocol("a source that hands data files on says all of them at once")),
                 },
                 sent = outgoing.send(), if !outgoing.is_empty() => sent?,
@@ -270,6 +301,28 @@ fn are_files(files: &[HeldFile]) -> bool {
     let numbers: HashSet<u64> = files.iter().map(|file| file.no).collect();
     let bytes = files.iter().try_fold(0u64, |bytes, file| bytes.checked_add(file.bytes));
     numbers.len() == files.len() && bytes.is_some() && files.iter().all(|file| file.bytes > 0)
+}
+
+/// Bytes that are free where this folder is.
+fn free_bytes(folder: &Path) -> Result<u64, Error> {
+    let of = rustix::fs::statvfs(folder).map_err(io::Error::from);
+    let of = of.map_err(Error::io(format!("asking for the room at {}", folder.display())))?;
+    Ok(of.f_bavail.saturating_mul(of.f_frsize))
+}
+
+/// Blocks come from this peer's log: what is left of its data files is of no use.
+pub(super) fn remove_left(home: &Home, peer: StoreId) {
+    let Ok(permit) = Arc::clone(&home.takeover).try_acquire_owned() else { return };
+    let folder = home.dir().join(FOLDER).join(peer.to_string());
+    spawn_blocking(move || {
+        let _permit = permit;
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!("removing {}: {error}", folder.display());
+            }
+            _ => {}
+        }
+    });
 }
 
 /// Removes what has come from stores that are no peers any more.
@@ -309,7 +362,7 @@ fn path_of(folder: &Path, file: &HeldFile) -> PathBuf {
 }
 
 /// Which of these files are not there as a whole, and how many bytes of each are; what is not of them is removed.
-fn still_missing(folder: &Path, files: Vec<HeldFile>) -> Result<Vec<(HeldFile, u64)>, Error> {
+fn still_missing(folder: &Path, files: Vec<HeldFile>, stops: &AtomicBool) -> Result<Vec<(HeldFile, u64)>, Error> {
     let io = || Error::io(format!("looking at {}", folder.display()));
     fs::create_dir_all(folder).map_err(io())?;
     let known: HashMap<PathBuf, u64> = files.iter().map(|file| (path_of(folder, file), file.bytes)).collect();
@@ -321,6 +374,9 @@ fn still_missing(folder: &Path, files: Vec<HeldFile>) -> Result<Vec<(HeldFile, u
     }
     let mut missing = Vec::new();
     for file in files {
+        if stops.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
         let path = path_of(folder, &file);
         let has = match File::open(&path) {
             Ok(there) => checksum(&there).map_err(io())?,

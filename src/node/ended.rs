@@ -69,6 +69,21 @@ impl Ended {
         }
     }
 
+    /// Dialling again soon would change nothing.
+    #[must_use]
+    pub const fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Here { reason: Reason::Behind, .. }
+                | Self::Link(
+                    LinkError::Refused(_)
+                        | LinkError::Stop(_)
+                        | LinkError::Store(Error::Store(_))
+                        | LinkError::NotInLog { .. }
+                )
+        )
+    }
+
     /// It ends because who is active has changed, here or there: the link is made again at once.
     #[must_use]
     pub fn is_of_roles(&self) -> bool {

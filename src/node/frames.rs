@@ -2,16 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::timeout;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::node::ended::Ended;
 use crate::node::packed::{PACKED, pack, unpack};
-use crate::repl::wire::{Frame, HEADER_BYTES, header};
+use crate::repl::wire::{Frame, HEADER_BYTES, Heartbeat, header};
 
 /// How often something is said where there is nothing to say.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -31,6 +31,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for T {}
 
 /// Both ends of a connection.
 pub(super) type Connection = Box<dyn Carrier>;
+
+/// When something is said where there is nothing to say.
+pub(super) fn beats() -> Interval {
+    let mut tick = interval(HEARTBEAT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
+}
+
+pub(super) fn heartbeat(behind_blocks: u64, behind_bytes: u64) -> Frame {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let sent_ns = since.map_or(0, |since| since.as_nanos() as u64);
+    Frame::Heartbeat(Heartbeat { sent_ns, behind_blocks, behind_bytes })
+}
 
 /// Reads one frame whose payload has at most so many bytes, and how many it took on its way.
 async fn read(from: &mut (impl AsyncRead + Unpin), payload_max: usize) -> Result<(Frame, usize), Ended> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::engine::Engine;
 use crate::engine::outbound::{Outbound, Retained};
@@ -22,6 +22,9 @@ use crate::node::status::{LinkStatus, NodeStatus, ShardMarks, Way};
 use crate::repl::role::Roles;
 use crate::repl::wire::{Bye, Hello, Reason, Stand};
 use crate::types::{Opening, StoreId};
+
+/// Comparisons with peers at a time: each reads the log.
+const COMPARES_MAX: usize = 4;
 
 pub(super) struct Home {
     pub(super) engine: Arc<Engine>,
@@ -43,6 +46,8 @@ pub(super) struct Home {
     /// The log, for each peer, from what it has not got on.
     retained: HashMap<StoreId, Arc<Retained>>,
     last_session: Cell<u64>,
+    /// Comparisons that may be under way beside those that are.
+    compares: Arc<Semaphore>,
     /// ROLE may say something else than what this store stands as.
     unwritten: Cell<bool>,
     /// Who takes data files over: one at a time.
@@ -81,6 +86,7 @@ impl Home {
             there,
             retained,
             last_session: Cell::new(0),
+            compares: Arc::new(Semaphore::new(COMPARES_MAX)),
             unwritten: Cell::new(false),
             takeover: Arc::new(Semaphore::new(1)),
             stops: Arc::new(AtomicBool::new(false)),
@@ -110,6 +116,12 @@ impl Home {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         self.last_session.set(now.max(self.last_session.get() + 1));
         self.last_session.get()
+    }
+
+    /// One more comparison with a peer, whoever has dialled, until this is dropped.
+    pub(super) fn compares(&self) -> Result<OwnedSemaphorePermit, Ended> {
+        let busy = || format!("{COMPARES_MAX} comparisons are under way; ask again when one of them has ended");
+        Arc::clone(&self.compares).try_acquire_owned().map_err(|_| Ended::Here { reason: Reason::Stop, text: busy() })
     }
 
     /// A peer says what it stands as: comes before anything else that it says.

@@ -1,4 +1,4 @@
-//! One link: to a follower, which has dialled, or to a source, which was.
+//! One link: to a follower, which has dialled, or to a source, which was. Who dials to compare is answered in `answer.rs`.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -10,13 +10,15 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep_until;
 
 use crate::engine::inbound::Inbound;
+use crate::engine::outbound::{Outbound, Told};
 use crate::error::Error;
-use crate::node::backfill::{supply, take_over};
+use crate::node::answer::answer;
+use crate::node::backfill::{remove_left, supply, take_over};
 use crate::node::config::{Compress, Peer};
 use crate::node::ended::Ended;
-use crate::node::frames::{Connection, Incoming, Outgoing, read_first, write};
+use crate::node::frames::{Connection, Incoming, Outgoing, beats, heartbeat, read_first, write};
 use crate::node::home::{Home, changed, superseded};
-use crate::node::pace::{FILL_BYTES, Rate, beats, heartbeat};
+use crate::node::pace::{FILL_BYTES, Rate};
 use crate::node::status::{LinkStatus, Way};
 use crate::node::tls::Names;
 use crate::repl::entries::Entries;
@@ -50,14 +52,24 @@ pub(super) async fn serve(
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) =
         (Incoming::new(reader, FOLLOWER_BYTES_MAX), Outgoing::new(writer, home.way.compress == Compress::Lz4));
-    let why = match home.begin(peer, hello.session) {
-        Ok(newer) => {
-            let Err(why) = feed(&home, &hello, (&newer, stand), (&mut incoming, &mut outgoing), &address).await;
-            if home.end(peer, hello.session) {
-                home.ended(peer, Way::Out, &address, &why);
-            }
-            why
+    // What it says first tells what it is here for; who compares is no follower, and ends no follower's link.
+    let why = match incoming.next().await {
+        Ok((Frame::Ask(ask), _)) => {
+            let Err(why) = answer(&home, ask, (&mut incoming, &mut outgoing)).await;
+            tracing::info!("{peer} at {address} has compared: {why}");
+            return say_bye(&home, outgoing, &why).await;
         }
+        Ok((first, _)) => match home.begin(peer, hello.session) {
+            Ok(newer) => {
+                let links = (&mut incoming, &mut outgoing);
+                let Err(why) = feed(&home, (&hello, first), (&newer, stand), links, &address).await;
+                if home.end(peer, hello.session) {
+                    home.ended(peer, Way::Out, &address, &why);
+                }
+                why
+            }
+            Err(why) => why,
+        },
         Err(why) => why,
     };
     tracing::warn!("the link to {peer} at {address} is over: {why}");
@@ -79,7 +91,7 @@ async fn greet(home: &Home, connection: &mut Connection, names: &Names) -> Resul
 
 async fn feed(
     home: &Home,
-    hello: &Hello,
+    (hello, first): (&Hello, Frame),
     (newer, mut stand): (&Notify, watch::Receiver<Stand>),
     (incoming, outgoing): (&mut Incoming, &mut Outgoing),
     address: &str,
@@ -90,21 +102,13 @@ async fn feed(
     let mut frames = Vec::new();
     let mut rate = Rate::new(home.way.rate_bytes_per_s);
     tracing::info!("{peer} at {address} follows");
+    let mut heard = hear(home, peer, &mut outbound, first)?;
     let told = loop {
+        if let Some(told) = heard.take() {
+            break told;
+        }
         tokio::select! {
-            frame = incoming.next() => match frame?.0 {
-                Frame::Vector(part) => match outbound.vector(&part) {
-                    Err(why) if is_behind(home, &why) => break outbound.told().ok_or(why)?,
-                    other => other?,
-                },
-                Frame::Ack(rows) => outbound.acked(&rows),
-                Frame::Heartbeat(_) => {}
-                Frame::Bye(bye) => {
-                    home.meet_bye(peer, &bye)?;
-                    return Err(Ended::Bye(bye));
-                }
-                _ => return Err(Ended::protocol("a follower sends its vector and acks")),
-            },
+            frame = incoming.next() => heard = hear(home, peer, &mut outbound, frame?.0)?,
             sent = outgoing.send(), if !outgoing.is_empty() => sent?,
             () = sleep_until(rate.from()), if !rate.may() => {}
             more = poll_fn(|context| outbound.poll_more(context)), if outgoing.waiting() < FILL_BYTES && rate.may() => {
@@ -139,22 +143,28 @@ fn is_behind(home: &Home, why: &LinkError) -> bool {
     matches!(why, LinkError::Store(Error::Behind { .. }) | LinkError::NotInLog { .. }) && home.engine.has_data_files()
 }
 
+/// Takes in what a follower says; what it has, where what it lacks is in data files only.
+fn hear(home: &Home, peer: StoreId, outbound: &mut Outbound, frame: Frame) -> Result<Option<Told>, Ended> {
+    match frame {
+        Frame::Vector(part) => match outbound.vector(&part) {
+            Err(why) if is_behind(home, &why) => return Ok(Some(outbound.told().ok_or(why)?)),
+            other => other?,
+        },
+        Frame::Ack(rows) => outbound.acked(&rows),
+        Frame::Heartbeat(_) => {}
+        Frame::Bye(bye) => {
+            home.meet_bye(peer, &bye)?;
+            return Err(Ended::Bye(bye));
+        }
+        _ => return Err(Ended::protocol("a follower sends its vector and acks")),
+    }
+    Ok(None)
+}
+
 /// Follows a source that was dialled, until the link is over; why it was.
 pub(super) async fn follow(home: &Home, mut connection: Connection, peer: &Peer, address: &str) -> Ended {
     let stand = home.changes();
-    let greeted = async {
-        write(&mut connection, &Frame::Hello(home.hello(home.next_session()))).await?;
-        match read_first(&mut connection).await? {
-            Frame::Hello(hello) if hello.opening.origin == peer.store => Ok(home.meet(peer.store, hello.stand)?),
-            Frame::Hello(hello) => Err(Ended::Stranger(hello.opening.origin)),
-            Frame::Bye(bye) => {
-                home.meet_bye(peer.store, &bye)?;
-                Err(Ended::Bye(bye))
-            }
-            _ => Err(Ended::protocol("it does not begin with a hello")),
-        }
-    };
-    let greeted = greeted.await;
+    let greeted = greet_source(home, &mut connection, peer.store).await;
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) = (
         Incoming::new(reader, payload_bytes_max(home.engine.block_bytes_max() as usize)),
@@ -172,6 +182,20 @@ pub(super) async fn follow(home: &Home, mut connection: Connection, peer: &Peer,
     why
 }
 
+/// Says who this is to a store that was dialled, and hears that it is that one.
+pub(super) async fn greet_source(home: &Home, connection: &mut Connection, peer: StoreId) -> Result<(), Ended> {
+    write(connection, &Frame::Hello(home.hello(home.next_session()))).await?;
+    match read_first(connection).await? {
+        Frame::Hello(hello) if hello.opening.origin == peer => Ok(home.meet(peer, hello.stand)?),
+        Frame::Hello(hello) => Err(Ended::Stranger(hello.opening.origin)),
+        Frame::Bye(bye) => {
+            home.meet_bye(peer, &bye)?;
+            Err(Ended::Bye(bye))
+        }
+        _ => Err(Ended::protocol("it does not begin with a hello")),
+    }
+}
+
 async fn take(
     home: &Home,
     peer: StoreId,
@@ -184,7 +208,7 @@ async fn take(
         outgoing.push(&Frame::Vector(part));
     }
     let mut tick = beats();
-    let mut taking: Option<Taking> = None;
+    let (mut taking, mut has_blocks): (Option<Taking>, bool) = (None, false);
     tracing::info!("follows {peer} at {address}");
     let status = |beat: Heartbeat| {
         let Heartbeat { behind_blocks, behind_bytes, .. } = beat;
@@ -196,6 +220,9 @@ async fn take(
         tokio::select! {
             frame = incoming.next(), if taking.is_none() => match frame? {
                 (Frame::Entries(entries), bytes) => {
+                    if !std::mem::replace(&mut has_blocks, true) {
+                        remove_left(home, peer);
+                    }
                     home.moved(peer, Way::In, bytes);
                     taking = Some(Taking::Blocks(entries));
                 }
@@ -287,7 +314,7 @@ fn bye(home: &Home, why: &Ended) -> Option<Frame> {
     Some(Frame::Bye(Bye { reason, term: stand.term, active: stand.active, text }))
 }
 
-async fn say_bye(home: &Home, outgoing: Outgoing, why: &Ended) {
+pub(super) async fn say_bye(home: &Home, outgoing: Outgoing, why: &Ended) {
     if let Some(bye) = bye(home, why) {
         outgoing.end(&bye).await;
     }

@@ -1,8 +1,11 @@
 //! A node: an open store that exchanges blocks with other sites over the network, on a thread of its own beside the
 //! shards. It knows the engine only by its face: links read its log and publish into its rings like any writer.
 
+mod answer;
 mod backfill;
 pub mod certs;
+mod compare;
+pub mod compared;
 pub mod config;
 pub mod control;
 pub mod ended;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
@@ -16,17 +16,16 @@ use crate::error::Error;
 use crate::node::backfill::remove_strangers;
 use crate::node::config::Peer;
 use crate::node::control;
-use crate::node::ended::Ended;
 use crate::node::frames::HEARTBEAT;
 use crate::node::home::Home;
 use crate::node::link::{follow, serve};
 use crate::node::status::{NodeStatus, Way};
-use crate::node::tls::Tls;
+use crate::node::tls::{CONNECT, Tls, prepared};
 
-/// How long a connection may take to be made, and to be made safe.
-const CONNECT: Duration = Duration::from_secs(5);
 /// Between two attempts to dial, from the first to the longest.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// The longest where dialling again changes nothing by itself.
+const LASTING: Duration = Duration::from_secs(30);
 /// Connections that have not said who they are.
 const UNKNOWN_MAX: usize = 64;
 
@@ -59,7 +58,7 @@ pub(super) async fn run(
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
     remove_strangers(&home);
-    let mut tasks = vec![spawn_local(control::serve(Rc::clone(&home), control))];
+    let mut tasks = vec![spawn_local(control::serve(Rc::clone(&home), tls.clone(), control))];
     if let Some(listener) = listener {
         match TcpListener::from_std(listener) {
             Ok(listener) => tasks.push(spawn_local(listen(Rc::clone(&home), listener, tls.clone()))),
@@ -121,33 +120,26 @@ async fn listen(home: Rc<Home>, listener: TcpListener, tls: Tls) {
     }
 }
 
-/// Small frames are not held back for larger ones.
-fn prepared(stream: TcpStream) -> TcpStream {
-    // A connection without it is slower, and as good.
-    let _ = stream.set_nodelay(true);
-    stream
-}
-
 async fn dial(home: Rc<Home>, peer: Peer, tls: Tls) {
     let address = peer.address.clone().expect("a peer that is dialled");
     let mut nap = REDIAL.0;
     let mut said = String::new();
     loop {
         let began = Instant::now();
-        let connected = timeout(CONNECT, async {
-            let stream = prepared(TcpStream::connect(&address).await?);
-            tls.connect(stream, peer.store).await
-        });
-        let why = match connected.await {
-            Ok(Ok(connection)) => follow(&home, connection, &peer, &address).await,
-            Ok(Err(error)) => Ended::Io(error),
-            Err(_) => Ended::Silent(CONNECT.as_millis()),
+        let why = match tls.dial(&address, peer.store).await {
+            Ok(connection) => follow(&home, connection, &peer, &address).await,
+            Err(why) => why,
         };
         let has_lived = began.elapsed() > REDIAL.1;
         home.ended(peer.store, Way::In, &address, &why);
         if has_lived || why.to_string() != said {
             tracing::warn!("no link from {} at {address}: {why}", peer.store);
             said = why.to_string();
+        }
+        if why.is_lasting() {
+            nap = (nap * 2).clamp(REDIAL.1, LASTING);
+            sleep(nap).await;
+            continue;
         }
         nap = if has_lived || why.is_of_roles() { REDIAL.0 } else { (nap * 2).min(REDIAL.1) };
         // Who has dialled can be dialled.

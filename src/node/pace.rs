@@ -1,11 +1,8 @@
-//! How much is sent when, and what is said where there is nothing to say.
+//! How much is sent when.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
-
-use crate::node::frames::HEARTBEAT;
-use crate::repl::wire::{Frame, Heartbeat};
+use tokio::time::Instant;
 
 /// Bytes of frames that are made before they are sent.
 pub(super) const FILL_BYTES: usize = 1 << 20;
@@ -42,17 +39,4 @@ impl Rate {
             self.from = self.from.max(Instant::now()) + took;
         }
     }
-}
-
-/// When something is said where there is nothing to say.
-pub(super) fn beats() -> Interval {
-    let mut tick = interval(HEARTBEAT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick
-}
-
-pub(super) fn heartbeat(behind_blocks: u64, behind_bytes: u64) -> Frame {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let sent_ns = since.map_or(0, |since| since.as_nanos() as u64);
-    Frame::Heartbeat(Heartbeat { sent_ns, behind_blocks, behind_bytes })
 }

@@ -3,8 +3,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::rustls::client::verify_server_name;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -15,8 +17,12 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::Error;
 use crate::node::config::TlsFiles;
+use crate::node::ended::Ended;
 use crate::node::frames::Connection;
 use crate::types::StoreId;
+
+/// How long a connection may take to be made, and to be made safe.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
 /// The name that a store's certificate bears.
 #[must_use]
@@ -85,12 +91,28 @@ impl Tls {
         Ok((Box::new(stream), Names::Of(certificate)))
     }
 
+    /// A connection to this store at this address.
+    pub(super) async fn dial(&self, address: &str, store: StoreId) -> Result<Connection, Ended> {
+        let connected = timeout(CONNECT, async {
+            let stream = prepared(TcpStream::connect(address).await?);
+            self.connect(stream, store).await
+        });
+        connected.await.map_err(|_| Ended::Silent(CONNECT.as_millis()))?.map_err(Ended::Io)
+    }
+
     /// The client's side of a connection to this store.
-    pub(super) async fn connect(&self, stream: TcpStream, store: StoreId) -> io::Result<Connection> {
+    async fn connect(&self, stream: TcpStream, store: StoreId) -> io::Result<Connection> {
         let Some((_, connector)) = &self.0 else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(name_of(store)).map_err(io::Error::other)?;
         Ok(Box::new(connector.connect(name, stream).await?))
     }
+}
+
+/// Small frames are not held back for larger ones.
+pub(super) fn prepared(stream: TcpStream) -> TcpStream {
+    // A connection without it is slower, and as good.
+    let _ = stream.set_nodelay(true);
+    stream
 }
 
 fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {

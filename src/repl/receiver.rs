@@ -76,6 +76,8 @@ pub struct Receiver {
     own: Vec<Stream>,
     /// Nothing is taken at present.
     is_busy: bool,
+    /// Nor before the log knows what was taken over.
+    is_owed: bool,
 }
 
 impl Receiver {
@@ -91,6 +93,7 @@ impl Receiver {
             opened,
             own,
             is_busy: false,
+            is_owed: false,
         }
     }
 
@@ -126,16 +129,22 @@ impl Receiver {
         self.taken.iter().map(|(stream, taken)| (*stream, taken.end)).collect()
     }
 
-    /// Nothing is taken from any link from here on, or again.
+    /// Nothing is taken from any link from here on.
     ///
     /// # Errors
-    /// [`Refused::Busy`] where that is so already.
-    pub fn set_busy(&mut self, busy: bool) -> Result<(), Refused> {
-        if busy && self.is_busy {
+    /// [`Refused::Busy`] where somebody else has seen to that.
+    pub fn begin_takeover(&mut self) -> Result<(), Refused> {
+        if self.is_busy && !self.is_owed {
             return Err(Refused::Busy);
         }
-        self.is_busy = busy;
+        (self.is_busy, self.is_owed) = (true, false);
         Ok(())
+    }
+
+    /// The takeover is over. Where it `owes` the log what it has taken over, nothing is taken all the same, before
+    /// another one has told it.
+    pub const fn end_takeover(&mut self, owes: bool) {
+        (self.is_busy, self.is_owed) = (owes, owes);
     }
 
     /// Where a stream stands here, synced or not; `None` where nobody can say: it is accepted here at present, or one of

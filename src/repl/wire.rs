@@ -18,7 +18,12 @@
 //!              files x (no u64, bytes u64, crc u32, bytes u16; text)
 //! 10 want      no u64, from u64: that data file, from this byte on
 //! 11 piece     no u64, from u64; bytes of that data file
+//! 12 ask       a question (`repl/asks.rs`)
+//! 13 told      what u8: 1, what a vector has; 2, count u32; count x at (`repl/asks.rs`)
 //! ```
+//!
+//! Who dials to compare sends `ask` in place of its vector, one at a time. Each is answered by `told`: 1 in as many frames
+//! as it needs, 2 in one, with a row for each of the question.
 //!
 //! An entry stands in a frame as its origin has it in its log: an entry header of the kind `own`, whose identity is
 //! the frame's stream and its seq. So every site that a block passes through sends the same bytes.
@@ -26,11 +31,11 @@
 //! A source whose log begins too late for a follower says what its data files hold; the follower asks for them one by
 //! one, and begins the link anew when it has taken them over.
 
-use std::fmt;
-
 use crate::data::format::HeldFile;
 use crate::limits::{BLOCK_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, NUMBER_MAX};
+use crate::repl::asks::{ASKED_MAX, Ask, At, STANDS, decode_rows, encode_rows};
 use crate::repl::entries::{ENTRIES_BYTES, ENTRIES_MAX, Entries, EntryAt, put_end, put_stream};
+pub use crate::repl::stand::{Role, Stand};
 use crate::types::{Chain, Epoch, Nonce, Opening, Seq, StoreId, Stream, Term};
 use crate::wal::batch::StreamEnd;
 use crate::wal::entry::{ENTRY_BYTES, EntryKind, decode_entry, decode_stream, entry_lengths};
@@ -42,8 +47,8 @@ pub const VERSION: u16 = 1;
 pub const HEADER_BYTES: usize = 16;
 /// A frame's payload is at most so long: a block of the largest size, and what it needs beside.
 pub const PAYLOAD_BYTES_MAX: usize = BLOCK_BYTES_MAX as usize + ENTRY_HEADER_BYTES_MAX + 256;
-/// Ends and gaps in one frame of a vector, and streams in an ack.
-pub const ROWS_MAX: usize = 1024;
+/// Ends and gaps in one frame of a vector, streams in an ack, rows of a question.
+pub const ROWS_MAX: usize = ASKED_MAX;
 /// The payload of a frame that a follower sends is at most so long.
 pub const FOLLOWER_BYTES_MAX: usize = 64 << 10;
 /// Bytes of the text of a bye.
@@ -56,66 +61,6 @@ pub const ABOUT_BYTES_MAX: usize = 4096;
 pub const PIECE_BYTES_MAX: usize = 512 << 10;
 
 const MAGIC: [u8; 4] = *b"FBR1";
-
-/// What a store is for its clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Role {
-    /// It accepts; the others follow it.
-    Active = 1,
-    /// It follows, and accepts from nobody else.
-    #[default]
-    Standby = 2,
-    /// It accepts, as others do beside it: each block has one origin, so nothing can conflict.
-    ActiveActive = 3,
-}
-
-impl Role {
-    /// Reads it as it stands in a frame.
-    #[must_use]
-    pub const fn from_u8(byte: u8) -> Option<Self> {
-        match byte {
-            1 => Some(Self::Active),
-            2 => Some(Self::Standby),
-            3 => Some(Self::ActiveActive),
-            _ => None,
-        }
-    }
-}
-
-impl std::str::FromStr for Role {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "active" => Ok(Self::Active),
-            "standby" => Ok(Self::Standby),
-            "active-active" => Ok(Self::ActiveActive),
-            _ => Err(format!("'{text}' is not one of active, standby, active-active")),
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Active => "active",
-            Self::Standby => "standby",
-            Self::ActiveActive => "active-active",
-        })
-    }
-}
-
-/// Where a store stands: what stands in its ROLE, and in its hello.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stand {
-    /// What it is.
-    pub role: Role,
-    /// The highest term that it knows.
-    pub term: Term,
-    /// The store that was promoted to that term; all zeros where it knows of none.
-    pub active: StoreId,
-}
 
 /// What one site says to the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +104,19 @@ pub enum Frame {
         /// The bytes.
         bytes: Vec<u8>,
     },
+    /// What one that compares wants to know.
+    Ask(Ask),
+    /// The answer, or a part of it.
+    Told(Told),
+}
+
+/// An answer to one that compares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Some of the streams and gaps, or the last of them.
+    Stands(Vector),
+    /// A row for each that was asked for, in that order.
+    At(Vec<At>),
 }
 
 /// Who speaks.
@@ -321,6 +279,8 @@ impl Frame {
             Self::Holding(_) => 9,
             Self::Want { .. } => 10,
             Self::Piece { .. } => 11,
+            Self::Ask(_) => 12,
+            Self::Told(_) => 13,
         }
     }
 
@@ -343,13 +303,7 @@ impl Frame {
                 out.extend(hello.stand.active.0);
                 out.extend(hello.session.to_le_bytes());
             }
-            Self::Vector(vector) => {
-                assert!(vector.ends.len() + vector.gaps.len() <= ROWS_MAX, "rows of a vector");
-                out.push(u8::from(vector.last));
-                out.extend((vector.ends.len() as u32).to_le_bytes());
-                out.extend((vector.gaps.len() as u32).to_le_bytes());
-                put_ends_and_gaps(&mut out, &vector.ends, &vector.gaps);
-            }
+            Self::Vector(vector) => put_vector(&mut out, vector),
             Self::Entries(entries) => out.extend(&entries.bytes),
             Self::Gap { stream, before, behind } => {
                 put_stream(&mut out, *stream);
@@ -403,6 +357,12 @@ impl Frame {
                 out.extend(from.to_le_bytes());
                 out.extend(bytes);
             }
+            Self::Ask(ask) => ask.encode(&mut out),
+            Self::Told(Told::Stands(vector)) => {
+                out.push(STANDS);
+                put_vector(&mut out, vector);
+            }
+            Self::Told(Told::At(rows)) => encode_rows(rows, &mut out),
         }
         seal(&mut out, self.kind());
         out
@@ -472,6 +432,14 @@ fn put_ends_and_gaps(out: &mut Vec<u8>, ends: &[(Stream, StreamEnd)], gaps: &[(S
         out.extend(after.0.to_le_bytes());
         out.extend(before.0.to_le_bytes());
     }
+}
+
+fn put_vector(out: &mut Vec<u8>, vector: &Vector) {
+    assert!(vector.ends.len() + vector.gaps.len() <= ROWS_MAX, "rows of a vector");
+    out.push(u8::from(vector.last));
+    out.extend((vector.ends.len() as u32).to_le_bytes());
+    out.extend((vector.gaps.len() as u32).to_le_bytes());
+    put_ends_and_gaps(out, &vector.ends, &vector.gaps);
 }
 
 /// Takes values from the front of a payload; `None` where it ends before, or a value is out of bounds.
@@ -561,13 +529,7 @@ impl<'a> Reader<'a> {
                 let stand = Stand { role, term: self.term()?, active: StoreId(self.array()?) };
                 Some(Frame::Hello(Hello { opening, shards, stand, session: self.u64()? }))
             }
-            2 => {
-                let last = self.flag()?;
-                let (ends, gaps) = (self.u32()?, self.u32()?);
-                let ends = self.rows(ends, |from| Some((from.stream()?, from.end()?)))?;
-                let gaps = self.rows(gaps, Self::gap)?;
-                (ends.len() + gaps.len() <= ROWS_MAX).then_some(Frame::Vector(Vector { last, ends, gaps }))
-            }
+            2 => self.vector().map(Frame::Vector),
             4 => {
                 let (stream, before, behind) = (self.one_stream()?, self.end()?, self.end()?);
                 (before.seq < behind.seq).then_some(Frame::Gap { stream, before, behind })
@@ -615,8 +577,22 @@ impl<'a> Reader<'a> {
                 let bytes = self.take(self.rest.len()).filter(|bytes| bytes.len() <= PIECE_BYTES_MAX)?;
                 Some(Frame::Piece { no, from, bytes: bytes.to_vec() })
             }
+            12 => Ask::decode(std::mem::take(&mut self.rest)).map(Frame::Ask),
+            13 if self.rest.first() == Some(&STANDS) => {
+                self.u8()?;
+                self.vector().map(|vector| Frame::Told(Told::Stands(vector)))
+            }
+            13 => decode_rows(std::mem::take(&mut self.rest)).map(|rows| Frame::Told(Told::At(rows))),
             _ => None,
         }
+    }
+
+    fn vector(&mut self) -> Option<Vector> {
+        let last = self.flag()?;
+        let (ends, gaps) = (self.u32()?, self.u32()?);
+        let ends = self.rows(ends, |from| Some((from.stream()?, from.end()?)))?;
+        let gaps = self.rows(gaps, Self::gap)?;
+        (ends.len() + gaps.len() <= ROWS_MAX).then_some(Vector { last, ends, gaps })
     }
 }
 
@@ -727,6 +703,19 @@ mod tests {
             }),
             Frame::Want { no: 3, from: 2 },
             Frame::Piece { no: 3, from: 2, bytes: vec![1, 2] },
+            Frame::Ask(Ask::Stands),
+            Frame::Ask(Ask::At(vec![(stream(1), Seq(4)), (stream(2), Seq(0))])),
+            Frame::Told(Told::Stands(Vector {
+                last: false,
+                ends: vec![(stream(1), end(5))],
+                gaps: vec![(stream(1), Seq(2), Seq(4))],
+            })),
+            Frame::Told(Told::At(vec![
+                At::Nothing,
+                At::Begins(end(3)),
+                At::End(end(4)),
+                At::Block { end: end(5), length: 9, payload_crc: 7 },
+            ])),
         ]
     }
 
@@ -792,6 +781,36 @@ mod tests {
     }
 
     #[test]
+    fn a_question_fits_what_a_follower_may_send_and_no_more_rows_are_taken() {
+        let rows = vec![(stream(1), Seq(4)); ROWS_MAX];
+        let bytes = Frame::Ask(Ask::At(rows.clone())).encode();
+        assert!(bytes.len() - HEADER_BYTES <= FOLLOWER_BYTES_MAX);
+        assert_eq!(decode(&bytes), Ok(Frame::Ask(Ask::At(rows))));
+        let told = Frame::Told(Told::At(vec![At::End(end(4)); ROWS_MAX]));
+        assert!(told.encode().len() - HEADER_BYTES <= FOLLOWER_BYTES_MAX);
+        let resealed = |mut bytes: Vec<u8>, change: &dyn Fn(&mut Vec<u8>)| {
+            change(&mut bytes);
+            let kind = bytes[4];
+            seal(&mut bytes, kind);
+            decode(&bytes)
+        };
+        let more = |bytes: &mut Vec<u8>| {
+            let row = bytes[HEADER_BYTES + 5..HEADER_BYTES + 5 + STREAM_BYTES + 8].to_vec();
+            bytes.extend(row);
+            bytes[HEADER_BYTES + 1..HEADER_BYTES + 5].copy_from_slice(&(ROWS_MAX as u32 + 1).to_le_bytes());
+        };
+        assert_eq!(resealed(bytes, &more), Err(WireError::Content(12)));
+        // Folded streams have no blocks to be asked for; where the streams stand is asked without rows.
+        let folded = Frame::Ask(Ask::At(vec![(Stream { nonce: FOLDED, ..stream(1) }, Seq(4))])).encode();
+        assert_eq!(decode(&folded), Err(WireError::Content(12)));
+        let one = Frame::Ask(Ask::At(vec![(stream(1), Seq(4))])).encode();
+        assert_eq!(resealed(one, &|bytes| bytes[HEADER_BYTES] = 1), Err(WireError::Content(12)));
+        // What is nothing has no end.
+        let nothing = Frame::Told(Told::At(vec![At::Nothing])).encode();
+        assert_eq!(resealed(nothing, &|bytes| bytes[HEADER_BYTES + 6] = 1), Err(WireError::Content(13)));
+    }
+
+    #[test]
     fn a_full_frame_takes_no_more() {
         let mut entries = Entries::new(stream(1), StreamEnd::default());
         let entry = crate::wal::entry::Entry {
@@ -812,7 +831,7 @@ mod tests {
     }
 
     /// The checksums of the frames above.
-    const VERSION_1: [u32; 12] = [
+    const VERSION_1: [u32; 16] = [
         896_359_012,
         3_844_755_084,
         1_579_212_770,
@@ -825,5 +844,9 @@ mod tests {
         4_257_496_551,
         2_794_298_928,
         2_330_366_324,
+        2_720_373_618,
+        2_457_362_516,
+        3_069_379_423,
+        1_682_764_834,
     ];
 }

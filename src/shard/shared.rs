@@ -70,6 +70,8 @@ pub struct Shared {
     flusher: OnceLock<Thread>,
     /// Bytes of log at which the flusher is woken.
     flusher_at: AtomicU64,
+    /// Up to where it is not to wait for its period.
+    flush_wanted: AtomicU64,
 }
 
 /// A poisoned lock is taken all the same: every section under these locks leaves its data whole.
@@ -102,6 +104,7 @@ impl Shared {
             stats: Mutex::new(ShardStats::default()),
             flusher: OnceLock::new(),
             flusher_at: AtomicU64::new(u64::MAX),
+            flush_wanted: AtomicU64::new(0),
         }
     }
 
@@ -158,6 +161,20 @@ impl Shared {
         if !self.syncs_each && self.sync_wanted.fetch_max(seq.0, Ordering::AcqRel) < seq.0 {
             self.wake.wake();
         }
+    }
+
+    /// Asks the flusher for everything up to this seq, without waiting for its period.
+    pub fn want_flushed(&self, upto: Seq) {
+        self.flush_wanted.fetch_max(upto.0, Ordering::SeqCst);
+        if let Some(flusher) = self.flusher.get() {
+            flusher.unpark();
+        }
+    }
+
+    /// Whether somebody has asked for more than that.
+    #[must_use]
+    pub fn wants_flushed(&self, flushed: Seq) -> bool {
+        self.flush_wanted.load(Ordering::SeqCst) > flushed.0
     }
 
     /// The flusher's thread asks to be unparked, once, when this many bytes of log are written since

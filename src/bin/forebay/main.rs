@@ -12,6 +12,8 @@ mod probe;
 mod rehearse;
 mod repair;
 mod verify;
+#[cfg(feature = "server")]
+mod verify_peer;
 
 use std::io;
 use std::path::PathBuf;
@@ -54,7 +56,7 @@ enum Command {
     },
     /// Print the store's log, ring and files without touching them; an engine may have the store open
     Inspect(inspect::InspectArgs),
-    /// Check every checksum and chain; no engine may have the store open
+    /// Check every checksum and chain; no engine may have the store open, but for --peer
     Verify(verify::VerifyArgs),
     /// Salvage what is sound of a damaged store, and say what is lost; no engine may have the store open
     Repair(repair::RepairArgs),

@@ -1,4 +1,4 @@
-//! `forebay verify`: checks every checksum and chain of a store.
+//! `forebay verify`: checks every checksum and chain of a store, or compares it with a peer's.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -15,10 +15,18 @@ use crate::out::{CHECK_FAILED, StoreArgs, count};
 pub struct VerifyArgs {
     #[command(flatten)]
     store: StoreArgs,
+    /// Compare the store, which a node has open, with that of this peer of it, and name the first difference
+    #[cfg(feature = "server")]
+    #[arg(long, value_name = "STORE_ID", conflicts_with = "intake_dir")]
+    peer: Option<forebay::types::StoreId>,
 }
 
 /// Checks it; 3 where something is not as it was written.
 pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
+    #[cfg(feature = "server")]
+    if let Some(peer) = args.peer {
+        return crate::verify_peer::run(&args.store.dir, peer, args.store.json);
+    }
     let found = verify(&args.store.place(IntakeRule::ByBoot))?;
     let mut out = io::stdout().lock();
     if args.store.json {
