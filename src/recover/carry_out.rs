@@ -251,9 +251,11 @@ fn beginning(examined: &mut Examined) -> Beginning {
             && last.header.handled.is_empty()
             && last.header.pin.is_some_and(|pin| pin.seq == last.last_seq && pin.segment.0 + 1 == last.header.segment.0)
     });
+    // Cut short, nobody would know that nothing was there of the streams in the ring.
+    let replays = matches!(&examined.ring, RingVerdict::Replay { entries, .. } if !entries.is_empty());
     let is_said_before = examined.setup.intake == Intake::Direct
         || scanned.segments.len() > 1
-        || (scanned.ends.is_empty() && scanned.gaps.is_empty());
+        || (scanned.ends.is_empty() && scanned.gaps.is_empty() && !replays);
     let names_no_gap = scanned.gaps.iter().all(|(segment, _)| *segment != scanned.end.segment);
     if empty && is_said_before && names_no_gap && scanned.breaks.is_empty() {
         let last = scanned.segments.pop().expect("the segment just looked at");

@@ -302,11 +302,23 @@ fn behind(setup: &ShardSetup, scanned: &Scanned, image: RingImage<'_>) -> RingVe
     let mut verdict = recover_ring(&image, &expectation(setup, scanned));
     let lost_whole = scanned.breaks.iter().any(|at| at.in_part.is_none() && at.resume.is_some());
     if let RingVerdict::Replay { header, from, entries, .. } = &mut verdict
-        && (lost_whole || !scanned.knows_ends || *from > scanned.end.seq.next())
+        && (lost_whole
+            || !scanned.knows_ends
+            || *from > scanned.end.seq.next()
+            || is_salvage_cut_short(scanned, header.epoch))
     {
         image.leave_out_carried(header, entries);
     }
     verdict
+}
+
+/// A salvage behind this ring's opening has begun to write the ring's entries, and was cut short: it has left out what
+/// follows what it found missing, and so must who goes on with it.
+fn is_salvage_cut_short(scanned: &Scanned, ring: Epoch) -> bool {
+    let headers = || scanned.segments.iter().rev().map(|found| &found.header);
+    let Some(newest) = headers().next().filter(|newest| newest.epoch > ring) else { return false };
+    let before = headers().find(|header| header.epoch <= ring).map_or(&[][..], |header| &header.handled);
+    newest.handled.iter().any(|range| !before.contains(range))
 }
 
 fn expectation(setup: &ShardSetup, scanned: &Scanned) -> Expect {
