@@ -2,6 +2,7 @@
 #![cfg(all(feature = "server", feature = "parquet"))]
 
 mod data_rows;
+mod ports;
 mod site;
 
 use std::fs;

@@ -1,10 +1,10 @@
 //! `forebay verify --peer`: nodes that compare their stores over real links, and the exact first difference.
 #![cfg(feature = "server")]
 
-use std::net::TcpListener;
+mod ports;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -18,19 +18,8 @@ use forebay::types::{Epoch, Nonce, Seq, ShardId, StoreId, Stream};
 use forebay::wal::batch::StreamEnd;
 use forebay::wal::entry::{Entry, EntryKind};
 use forebay::{Block, BlockKind, Config, Engine, Error};
+use ports::free_port;
 use serde_json::Value;
-
-/// A port that nobody has, of which this process gives each once.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + (std::process::id().wrapping_mul(101) as u16).wrapping_add(next) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 fn small(dir: &Path) -> Config {
     let config = Config::new(dir).shards(2).segment_bytes(1 << 20).block_bytes_max(64 << 10);

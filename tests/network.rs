@@ -1,8 +1,10 @@
 //! Rows 15, 16 and 21 of the faults on real connections: links that are cut, reset, delayed, half-open or open one way only
 //! end and begin again, and every block is at both sites once. A proxy stands for the way; where this is allowed, two
-//! network namespaces do; and sites in every shape: a chain, a ring, all to all, two sources into one. `FOREBAY_CUTS` and `FOREBAY_NAMESPACE_CUTS` say how often it is disturbed.
+//! network namespaces do; and sites in every shape: a chain, a ring, all to all, two sources into one. `FOREBAY_CUTS`
+//! and `FOREBAY_NAMESPACE_CUTS` say how often it is disturbed.
 #![cfg(feature = "server")]
 
+mod ports;
 mod site;
 
 use std::collections::{BTreeMap, HashSet};
@@ -21,7 +23,8 @@ use forebay::node::control::{Request, ask};
 use forebay::node::status::Way;
 use forebay::types::{Receipt, Seq, Stream};
 use forebay::{Block, Cursor, Engine};
-use site::{Site, free_port, status, until};
+use ports::free_port;
+use site::{Site, status, until};
 
 const LEVEL_1: &str = "wal_level = 1\n";
 /// A peer of which nothing is heard for 5 s is dead; then some time until that is noticed.

@@ -1,11 +1,11 @@
 //! Nodes that are linked over loopback: following, failover, failback, a third site.
 #![cfg(feature = "server")]
 
+mod ports;
+
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::node::certs::{self, SiteFiles};
@@ -15,6 +15,7 @@ use forebay::node::{Node, NodeConfig, NodeStatus};
 use forebay::store::{Hold, Null};
 use forebay::types::Stream;
 use forebay::{Block, Config, Cursor, Durability, Engine, Error, OnDamage, Status, Unknown};
+use ports::free_port;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
@@ -24,18 +25,6 @@ const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_by
 fn small(dir: &Path) -> Config {
     let config = Config::new(dir).shards(2).segment_bytes(1 << 20).block_bytes_max(64 << 10);
     config.batch_bytes_max(64 << 10).intake_bytes(128 << 10).intake_slots(1024).wal_bytes_max(128 << 20)
-}
-
-/// A port that nobody has, of those that no connection is made from, and of which this process gives each once.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + (std::process::id().wrapping_mul(101) as u16).wrapping_add(next) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// A site: its folder, its store's id, where it listens.

@@ -86,7 +86,7 @@ impl Handover for Files {
                     if !has_any(open_whole(held, path)?, wanted)? {
                         continue;
                     }
-                    let reader = open_whole(held, path)?;
+                    let reader = open(path)?;
                     if reader.kind() != part.kind {
                         return Err(format!("{}: it is of another kind than is said of it", path.display()).into());
                     }
@@ -174,7 +174,8 @@ impl Files {
         columns.sort_by(|(_, one), (_, other)| one.cmp(other));
         if tags(&columns) != before {
             return Err(format!(
-                "table '{}' of namespace '{}': keys that are tags at the source and fields here change the order of its                  rows; start this store anew from it",
+                "table '{}' of namespace '{}': keys that are tags at the source and fields here change the order of its \
+                 rows; start this store anew from it",
                 part.table, part.namespace
             )
             .into());
@@ -201,6 +202,11 @@ fn open_whole(held: &HeldFile, path: &Path) -> Result<DataReader, StoreError> {
     if checksum(&file).map_err(reading())? != (held.crc, held.bytes) {
         return Err(format!("{}: its bytes are not those that were sent; remove it", path.display()).into());
     }
+    open(path)
+}
+
+fn open(path: &Path) -> Result<DataReader, StoreError> {
+    let file = File::open(path).map_err(FilesError::io(format!("opening {}", path.display())))?;
     Ok(DataReader::open(file, path)?)
 }
 

@@ -1,27 +1,15 @@
 //! Sites for tests: folders with a small store each, and nodes on them that are linked over loopback.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::node::{Node, NodeConfig, NodeStatus, make_store};
 
+use crate::ports::free_port;
+
 /// Options of the engine in the configuration of a node; sizes are small, so that everything happens often.
 pub const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_bytes_max = 65536\n\
                           intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 134217728\nshards = 2\n";
-
-/// A port that nobody has, of those that no connection is made from, and of which this process gives each once.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + (std::process::id().wrapping_mul(101) as u16).wrapping_add(next) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// A site: its folder, its store's id, where it listens and is dialled.
 #[derive(Clone)]
