@@ -14,7 +14,7 @@ use crate::repl::asked::Asked;
 use crate::repl::asks::At;
 use crate::repl::compare::Stands;
 use crate::shard::handle::ShardHandle;
-use crate::types::{Durability, Receipt, Seq, Stream};
+use crate::types::{Receipt, Seq, Stream};
 use crate::wal::batch::{StreamEnd, StreamEnds};
 use crate::wal::entry::{Absent, Control};
 
@@ -44,13 +44,7 @@ impl Chains {
     /// [`Error::OutcomeUnknown`] where a shard failed first; [`Error::Io`], [`Error::Forked`], [`Error::Closed`]; [`Error::Behind`] where the log was trimmed time and again
     /// while it was read.
     pub fn stands(&self) -> Result<Stands, Error> {
-        self.inner.not_forked()?;
-        let accepted: Vec<Seq> = self.inner.shards.iter().map(|shard| shard.ring.last_given()).collect();
-        for (shard, seq) in self.inner.shards.iter().zip(&accepted) {
-            shard.shared.want_synced(*seq);
-        }
-        let mut each = self.inner.shards.iter().zip(&accepted);
-        each.try_for_each(|(shard, seq)| shard.wait(*seq, Durability::Synced))?;
+        self.inner.sync()?;
         let mut stands = Stands::default();
         for shard in self.inner.shards.iter() {
             let of_shard = again(|| self.stands_of(shard))?;

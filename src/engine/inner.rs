@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::repl::receiver::Receiver;
 use crate::shard::handle::ShardHandle;
 use crate::stats::StoreCounters;
-use crate::types::Receipt;
+use crate::types::{Durability, Receipt, Seq};
 
 /// An open store.
 pub struct Inner {
@@ -41,6 +41,19 @@ impl Inner {
     /// Comes before anything that takes a lock or waits.
     pub(crate) fn not_forked(&self) -> Result<(), Error> {
         if self.is_forked() { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    /// Waits until everything that was accepted so far is synced.
+    ///
+    /// # Errors
+    /// As [`Engine::sync`](crate::Engine::sync).
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.not_forked()?;
+        let upto: Vec<Seq> = self.shards.iter().map(|shard| shard.ring.last_given()).collect();
+        for (shard, seq) in self.shards.iter().zip(&upto) {
+            shard.shared.want_synced(*seq);
+        }
+        self.shards.iter().zip(&upto).try_for_each(|(shard, seq)| shard.wait(*seq, Durability::Synced))
     }
 
     pub(crate) fn shard_of(&self, receipt: &Receipt) -> Result<&ShardHandle, Error> {

@@ -310,12 +310,7 @@ impl Engine {
     /// # Errors
     /// [`Error::OutcomeUnknown`] where a shard failed first.
     pub fn sync(&self) -> Result<(), Error> {
-        self.inner.not_forked()?;
-        let upto: Vec<Seq> = self.inner.shards.iter().map(|shard| shard.ring.last_given()).collect();
-        for (shard, seq) in self.inner.shards.iter().zip(&upto) {
-            shard.shared.want_synced(*seq);
-        }
-        self.inner.shards.iter().zip(&upto).try_for_each(|(shard, seq)| shard.wait(*seq, Durability::Synced))
+        self.inner.sync()
     }
 
     /// Reads the log from a cursor on: all shards, each in its order. Holds the log from there,
