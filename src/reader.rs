@@ -359,22 +359,16 @@ impl LogReader {
         let ended = table.segments.iter().find(|found| found.header.segment == place.segment).map(|found| found.end);
         let in_part = table.partly.get(&(place.segment, place.offset)).cloned();
         drop(table);
-        let Some(end) = ended else {
-            // Trimmed. Where nothing of it was unread, the log goes on with its oldest segment.
-            let oldest = self.shared.segments().segments.front().cloned();
-            return match oldest {
-                Some(oldest) if oldest.first_seq <= self.next_seq => {
-                    self.enter(oldest);
-                    Ok(())
-                }
-                _ => Err(self.behind()),
-            };
-        };
+        let Some(end) = ended else { return self.go_on_behind_trimmed(place.segment) };
         let header = segment.header.clone();
         if end.is_some_and(|end| place.offset >= end) {
             return self.next_segment(place.segment);
         }
-        self.hold(&header, place.offset, PAGE_BYTES)?;
+        match self.hold(&header, place.offset, PAGE_BYTES) {
+            // One without a block is held by nobody: it may be given back at any time.
+            Err(Error::Behind { .. }) => return self.go_on_behind_trimmed(place.segment),
+            other => other?,
+        }
         let Some(batch) = decode_header(self.bytes(place.offset), &place) else {
             if in_part.is_some() && self.held.0 == place.offset {
                 return Err(self.no_longer_reads(place));
@@ -443,6 +437,18 @@ impl LogReader {
         Error::Behind { shard: self.shard, first }
     }
 
+    /// Where nothing of a segment that is gone was unread, the log goes on with its oldest one.
+    fn go_on_behind_trimmed(&mut self, gone: SegmentNo) -> Result<(), Error> {
+        let oldest = self.shared.segments().segments.front().cloned();
+        match oldest {
+            Some(oldest) if oldest.header.segment > gone && oldest.first_seq <= self.next_seq => {
+                self.enter(oldest);
+                Ok(())
+            }
+            _ => Err(self.behind()),
+        }
+    }
+
     fn next_segment(&mut self, from: SegmentNo) -> Result<(), Error> {
         let next = self.shared.segments().segments.iter().find(|found| found.header.segment > from).cloned();
         match next {
@@ -479,7 +485,7 @@ impl LogReader {
                 self.next_seq = self.next_seq.max(range.resume_seq);
                 Ok(())
             }
-            None if !there => Err(self.behind()),
+            None if !there => self.go_on_behind_trimmed(place.segment),
             None => Err(self.no_longer_reads(place)),
         }
     }
@@ -570,5 +576,113 @@ fn put_missing(ready: &mut VecDeque<Logged>, missing: Missing) {
             (last.local, last.behind) = (missing.local, missing.behind);
         }
         _ => ready.push_back(Logged::Missing(missing)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::config::SyncPolicy;
+    use crate::shard::marks::Marks;
+    use crate::shard::ring::Wake;
+    use crate::shard::shared::SegmentTable;
+    use crate::types::{Epoch, FileId, Generation, Nonce, StoreId};
+
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(&self) {}
+    }
+
+    /// A folder whose first file is given back just before it is read.
+    #[derive(Default)]
+    struct GivenBack(OnceLock<Arc<Shared>>);
+
+    impl Folder for GivenBack {
+        fn read(&self, name: &str, _: u64, buf: &mut [u8]) -> io::Result<usize> {
+            if name == segment_name(SegmentNo(1)) {
+                self.0.get().expect("a log").segments().retire(SegmentNo(1));
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            buf.fill(0);
+            Ok(buf.len())
+        }
+        fn list(&self) -> io::Result<Vec<(String, u64)>> {
+            unreachable!("a reader asks by name")
+        }
+        fn try_lock(&self, _: &str) -> io::Result<bool> {
+            unreachable!("a reader takes no lock")
+        }
+        fn create(&self, _: &str, _: u64) -> io::Result<()> {
+            unreachable!("a reader changes nothing")
+        }
+        fn write(&self, _: &str, _: u64, _: &[u8]) -> io::Result<()> {
+            unreachable!("a reader changes nothing")
+        }
+        fn sync(&self, _: &str) -> io::Result<()> {
+            unreachable!("a reader changes nothing")
+        }
+        fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+            unreachable!("a reader changes nothing")
+        }
+        fn remove(&self, _: &str) -> io::Result<()> {
+            unreachable!("a reader changes nothing")
+        }
+        fn sync_folder(&self) -> io::Result<()> {
+            unreachable!("a reader changes nothing")
+        }
+    }
+
+    /// A log of two segments, the second of which begins with this seq.
+    fn log_of_two(second: Seq) -> (Arc<GivenBack>, Arc<Shared>) {
+        let segment = |number: u64, first_seq, end| ReadableSegment {
+            header: SegmentHeader {
+                store: StoreId([1; 16]),
+                shard: ShardId(0),
+                segment: SegmentNo(number),
+                epoch: Epoch(number),
+                nonce: Nonce(number),
+                file_id: FileId(number),
+                generation: Generation(1),
+                filled_upto: 0,
+                segment_bytes: 1 << 20,
+                boot: [0; 16],
+                pin: None,
+                handled: Vec::new(),
+            },
+            first_seq,
+            end,
+        };
+        let segments = [segment(1, Seq(1), Some(3 * PAGE_BYTES as u32)), segment(2, second, None)];
+        let table = SegmentTable { segments: segments.into(), ..SegmentTable::default() };
+        let at = Seq(4);
+        let marks =
+            Marks { shard: ShardId(0), accepted: at, written: at, synced: at, flushed: Seq(0), trimmed: Seq(0) };
+        let shared = Arc::new(Shared::new(marks, SyncPolicy::Each, Arc::new(Nobody), table));
+        let folder = Arc::new(GivenBack::default());
+        assert!(folder.0.set(Arc::clone(&shared)).is_ok());
+        (folder, shared)
+    }
+
+    #[test]
+    fn a_segment_without_a_block_may_be_given_back_under_a_reader() {
+        let (folder, shared) = log_of_two(Seq(1));
+        let mut reader = LogReader::new(ShardId(0), folder, shared, true, Position::default()).expect("a log");
+        reader.read_batch().expect("nothing of it was unread");
+        assert_eq!(reader.at.map(|place| place.segment), Some(SegmentNo(2)));
+        assert_eq!(reader.next_seq(), Seq(1));
+    }
+
+    #[test]
+    fn a_segment_that_is_given_back_unread_is_said() {
+        let (folder, shared) = log_of_two(Seq(3));
+        let mut reader = LogReader::new(ShardId(0), folder, shared, true, Position::default()).expect("a log");
+        match reader.read_batch() {
+            Err(Error::Behind { first, .. }) => assert_eq!(first, Seq(3)),
+            other => panic!("{other:?}"),
+        }
     }
 }

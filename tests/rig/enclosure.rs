@@ -6,7 +6,7 @@
 //! `REQUIRE_RIG=1` makes that a failure.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ pub fn enclosed(name: &str, fs_kind: Fs, body: impl FnOnce(&Path)) {
     if let Some(dir) = std::env::var_os(INSIDE) {
         let dir = PathBuf::from(dir);
         end_with_the_parent();
+        keep_panics(dir.join("panics"));
         set_boot(&dir, 1);
         mount(&["--bind", &boot_file(&dir).display().to_string(), BOOT_ID]);
         body(&dir);
@@ -52,8 +53,19 @@ pub fn enclosed(name: &str, fs_kind: Fs, body: impl FnOnce(&Path)) {
     let held = child.stdin.take();
     let status = child.wait().expect("an end");
     drop(held);
-    assert!(status.success(), "{name}: {status}");
+    let panics = fs::read_to_string(dir.path().join("panics")).unwrap_or_default();
+    assert!(status.success(), "{name}: {status}\n{panics}");
     assert!(dir.path().join("done").exists(), "{name}: no such test ran");
+}
+
+/// What the test's own process says of its panics is said again by the one that waits for it: in a long log the two
+/// are far apart.
+fn keep_panics(path: PathBuf) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let _ = fs::OpenOptions::new().create(true).append(true).open(&path).map(|mut file| writeln!(file, "{info}"));
+        before(info);
+    }));
 }
 
 fn end_with_the_parent() {
