@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod inspect;
 pub mod io;
 pub mod limits;
+pub mod logged;
 #[cfg(feature = "server")]
 pub mod node;
 #[cfg(feature = "sim")]

@@ -3,7 +3,7 @@
 //! Only bytes at or below the mark are read, so every batch is whole; a checksum that does not hold
 //! is damage that appeared since. Used by subscriptions and by the flusher.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -14,54 +14,24 @@ use crate::data::store::Delivered;
 use crate::error::Error;
 use crate::io::buf::AlignedBuf;
 use crate::io::disk::{Folder, read_around};
+use crate::io::read_ahead::ReadAhead;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
+use crate::logged::{Logged, LoggedBlock, Missing, missing_before, put_missing};
 use crate::shard::shared::{ReadableSegment, Shared};
+use crate::shard::tail::TailReader;
 use crate::shard::waiters::{Mark, Parked, Waited};
-use crate::types::{Block, Position, Receipt, SegmentNo, Seq, ShardId, Stream};
-use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds, decode_header};
-use crate::wal::entry::{Absent, Control, EntryKind, decode_entry};
-use crate::wal::read::{each_entry, stream_rows};
+use crate::types::{Block, Opening, Position, Receipt, SegmentNo, Seq, ShardId, Stream};
+use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds, StreamRow, decode_header};
+use crate::wal::entry::{Control, EntryKind, decode_entry};
+use crate::wal::read::{each_control, each_entry, each_of, entries, stream_rows};
 use crate::wal::segment::{SegmentHeader, segment_name};
-use crate::wal::vector::{self, FOLDED};
+use crate::wal::vector;
 use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
 
 /// Bytes that are read at once, at least one batch, where there is more to read than that.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 /// Bytes that are read at once at the log's end, at least: what lies behind it is for nothing.
 const AT_END_BYTES: usize = 4 * PAGE_BYTES;
-
-/// What a log has of a stream, one after the other.
-pub enum Logged {
-    /// A block.
-    Block(LoggedBlock),
-    /// Blocks that are not in it.
-    Missing(Missing),
-}
-
-/// A block of the log, with what its stream's chain is made of.
-pub struct LoggedBlock {
-    /// The block; its chain is the one behind it.
-    pub delivered: Delivered,
-    /// Where its stream stood before it.
-    pub before: StreamEnd,
-    /// CRC-32 of its payload.
-    pub payload_crc: u32,
-}
-
-/// Blocks of a stream that are not in the log, though its end says that they were.
-#[derive(Clone, Copy, Debug)]
-pub struct Missing {
-    /// The seq of the log that stands for them, or the last one before them.
-    pub local: Seq,
-    /// The stream.
-    pub stream: Stream,
-    /// Where it stood before them.
-    pub before: StreamEnd,
-    /// Where it stands behind them.
-    pub behind: StreamEnd,
-    /// What the log says of them, where it took that over; else damage took them here.
-    pub absent: Option<Absent>,
-}
 
 /// A reader of one shard's log.
 pub struct LogReader {
@@ -82,6 +52,14 @@ pub struct LogReader {
     follows: Option<StreamEnds>,
     /// What the segment that was begun at names as lost.
     named: Vec<Control>,
+    /// The log's newest batches, and the opening whose own blocks are passed over, of who reads for a follower.
+    tail: Option<TailReader>,
+    follower: Option<Opening>,
+    may_read_ahead: bool,
+    /// While it is not close behind the log's end.
+    reads: Option<ReadAhead>,
+    /// What is held was read before it was known to be at or below the mark.
+    was_ahead: bool,
     position: Position,
     next_seq: Seq,
 }
@@ -150,10 +128,7 @@ impl LogReader {
         let first = this.shared.segments().segments.front().cloned();
         let Some(first) = first else { return Ok(None) };
         this.enter(first);
-        match this.says() {
-            Err(Error::Behind { .. }) => Ok(None),
-            other => Ok(other?.map(|(ends, _)| ends)),
-        }
+        Ok(this.says()?.map(|(ends, _)| ends))
     }
 
     fn nowhere(
@@ -178,6 +153,11 @@ impl LogReader {
             ready: VecDeque::new(),
             follows: None,
             named: Vec::new(),
+            tail: None,
+            follower: None,
+            may_read_ahead: false,
+            reads: None,
+            was_ahead: false,
             position,
             next_seq: position.seq.next(),
         }
@@ -189,12 +169,13 @@ impl LogReader {
         let place = self.at.expect("a place");
         let (segment, _) = self.segment.as_ref().expect("a segment");
         let header = segment.header.clone();
-        match self.hold(&header, place.offset, PAGE_BYTES) {
-            Err(Error::Behind { .. }) => return Ok(None),
-            other => other?,
+        if !self.hold(&header, place.offset, PAGE_BYTES)? {
+            return Ok(None);
         }
         let Some(batch) = decode_header(self.bytes(place.offset), &place) else { return Ok(None) };
-        self.hold(&header, place.offset, batch.length as usize)?;
+        if !self.hold(&header, place.offset, batch.length as usize)? {
+            return Ok(None);
+        }
         let (_, stamps) = self.segment.as_ref().expect("a segment");
         let image = self.bytes(place.offset);
         if !matches!(check(image, &place, stamps), Check::Sound(_)) {
@@ -240,6 +221,22 @@ impl LogReader {
         self.held = (0, 0);
         let stamps = Stamps::new(&segment.header);
         self.segment = Some((segment, stamps));
+    }
+
+    /// Reads for this follower, as close behind the log's end as it keeps up: from memory where that is there still, and
+    /// past the batches that have nothing but what it accepts itself.
+    #[must_use]
+    pub fn following(mut self, follower: Opening) -> Self {
+        self.tail = Some(self.shared.tail.reader());
+        self.follower = Some(follower);
+        self
+    }
+
+    /// Reads ahead on a thread of its own where there is much to read, so that its caller waits less for the disk.
+    #[must_use]
+    pub fn reading_ahead(mut self) -> Self {
+        self.may_read_ahead = true;
+        self
     }
 
     /// The place behind the last block that was delivered.
@@ -317,7 +314,7 @@ impl LogReader {
         loop {
             match self.next_logged(upto)? {
                 Some(Logged::Block(block)) => return Ok(Some(block.delivered)),
-                Some(Logged::Missing(_)) => {}
+                Some(Logged::Missing(_) | Logged::Passed { .. }) => {}
                 None => return Ok(None),
             }
         }
@@ -332,6 +329,7 @@ impl LogReader {
             let at = self.ready.front().map(|logged| match logged {
                 Logged::Block(block) => block.delivered.position.seq,
                 Logged::Missing(missing) => missing.local,
+                Logged::Passed { local, .. } => *local,
             });
             if at > Some(upto) {
                 return Ok(None);
@@ -364,31 +362,41 @@ impl LogReader {
         if end.is_some_and(|end| place.offset >= end) {
             return self.next_segment(place.segment);
         }
-        match self.hold(&header, place.offset, PAGE_BYTES) {
+        if let Some(image) = self.tail.as_ref().and_then(|tail| tail.batch(place.segment, place.offset)) {
+            let batch = decode_header(&image, &place).expect("a batch as it was built");
+            self.take(&header, &batch, place, &InPart::default(), Some(&image));
+            self.reads = None;
+            return Ok(());
+        }
+        if !self.hold(&header, place.offset, PAGE_BYTES)? {
             // One without a block is held by nobody: it may be given back at any time.
-            Err(Error::Behind { .. }) => return self.go_on_behind_trimmed(place.segment),
-            other => other?,
+            return self.go_on_behind_trimmed(place.segment);
         }
         let Some(batch) = decode_header(self.bytes(place.offset), &place) else {
-            if in_part.is_some() && self.held.0 == place.offset {
+            if in_part.is_some() && self.is_just_read(place) {
                 return Err(self.no_longer_reads(place));
             }
             return self.skip_damage(place);
         };
-        self.hold(&header, place.offset, batch.length as usize)?;
+        if !self.hold(&header, place.offset, batch.length as usize)? {
+            return self.go_on_behind_trimmed(place.segment);
+        }
+        if let Some(end) = end {
+            self.read_ahead(place, end);
+        }
         self.last_batch = batch.length as usize;
         let (_, stamps) = self.segment.as_ref().expect("a segment");
         let bytes = self.bytes(place.offset);
         let checked = check(bytes, &place, stamps);
         match (checked, &in_part) {
             (Check::Sound(batch), then) => {
-                self.take(&header, &batch, place, then.as_ref().unwrap_or(&InPart::default()));
+                self.take(&header, &batch, place, then.as_ref().unwrap_or(&InPart::default()), None);
             }
             // A salvage has said which blocks of it are lost, and it is as it was then.
             (_, Some(then)) if partly(&checked, bytes, header.stream()).is_some_and(|(_, now)| now == *then) => {
-                self.take(&header, &batch, place, then);
+                self.take(&header, &batch, place, then, None);
             }
-            (_, Some(_)) if self.held.0 == place.offset => return Err(self.no_longer_reads(place)),
+            (_, Some(_)) if self.is_just_read(place) => return Err(self.no_longer_reads(place)),
             _ => return self.skip_damage(place),
         }
         Ok(())
@@ -408,27 +416,65 @@ impl LogReader {
         &self.buf[(offset - self.held.0) as usize..self.held.1]
     }
 
-    /// Makes the buffer hold `count` bytes from `offset` on.
-    fn hold(&mut self, header: &SegmentHeader, offset: u32, count: usize) -> Result<(), Error> {
+    /// Makes the buffer hold `count` bytes from `offset` on; false where the segment has been given back.
+    fn hold(&mut self, header: &SegmentHeader, offset: u32, count: usize) -> Result<bool, Error> {
         let (start, have) = self.held;
         if offset >= start && (offset - start) as usize + count <= have {
-            return Ok(());
+            return Ok(true);
         }
-        let count = count.max(self.ahead).min(header.segment_bytes as usize - offset as usize);
-        self.ahead = (self.ahead * 2).min(READ_AHEAD_BYTES);
-        if self.buf.capacity() < count {
-            self.buf = AlignedBuf::new(count);
-        }
-        self.buf.set_len(count);
         let name = segment_name(header.segment);
-        match read_around(&*self.folder, &name, u64::from(offset), &mut self.buf) {
+        let at = (header.segment, offset, count);
+        let taken = self.reads.as_mut().and_then(|reads| reads.take(at, &mut self.buf));
+        self.was_ahead = taken.is_some();
+        let read = match taken {
+            Some(read) => read,
+            None => {
+                let count = count.max(self.ahead).min(header.segment_bytes as usize - offset as usize);
+                self.ahead = (self.ahead * 2).min(READ_AHEAD_BYTES);
+                if self.buf.capacity() < count {
+                    self.buf = AlignedBuf::new(count);
+                }
+                self.buf.set_len(count);
+                read_around(&*self.folder, &name, u64::from(offset), &mut self.buf)
+            }
+        };
+        match read {
             Ok(read) => {
                 // What lies beyond the mark may still be changing: it is read again when needed.
                 self.held = (offset, read);
-                Ok(())
+                Ok(true)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(self.behind()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::io(format!("reading {name} at {offset:#x}"))(error)),
+        }
+    }
+
+    /// What stands at this place was read when it was at or below the mark.
+    const fn is_just_read(&self, place: Place) -> bool {
+        self.held.0 == place.offset && !self.was_ahead
+    }
+
+    /// Asks for what comes behind the batches of a finished segment that are at hand.
+    fn read_ahead(&mut self, place: Place, end: u32) {
+        if !self.may_read_ahead || place.offset != self.held.0 {
+            return;
+        }
+        let mut next = place.offset;
+        while let Some(batch) = decode_header(self.bytes(next), &Place { offset: next, ..place })
+            && (next - place.offset) as usize + batch.length as usize <= self.held.1
+        {
+            next += batch.length;
+        }
+        if next >= end {
+            return;
+        }
+        if self.reads.is_none() {
+            let started = ReadAhead::start(Arc::clone(&self.folder));
+            self.reads = started.inspect_err(|error| tracing::warn!("no thread to read ahead: {error}")).ok();
+            self.may_read_ahead = self.reads.is_some();
+        }
+        if let Some(reads) = &mut self.reads {
+            reads.ask(place.segment, next, READ_AHEAD_BYTES.min((end - next) as usize));
         }
     }
 
@@ -462,7 +508,7 @@ impl LogReader {
 
     /// Bytes read ahead may have been written since; damage that was salvaged has a known end.
     fn skip_damage(&mut self, place: Place) -> Result<(), Error> {
-        if self.held.0 != place.offset {
+        if !self.is_just_read(place) {
             self.held = (0, 0);
             return Ok(());
         }
@@ -490,17 +536,45 @@ impl LogReader {
         }
     }
 
-    fn take(&mut self, header: &SegmentHeader, batch: &BatchHeader, place: Place, in_part: &InPart) {
+    /// Takes in a batch, from memory or from what was read.
+    fn take(
+        &mut self,
+        header: &SegmentHeader,
+        batch: &BatchHeader,
+        place: Place,
+        in_part: &InPart,
+        memory: Option<&[u8]>,
+    ) {
+        let read = || &self.buf[(place.offset - self.held.0) as usize..][..batch.length as usize];
+        let image = memory.unwrap_or_else(read);
+        let rows = stream_rows(image, batch);
+        let (next_seq, ready, follows) = (self.next_seq, &mut self.ready, &mut self.follows);
+        let control = |payload: &[u8], seq: Seq, ready: &mut VecDeque<Logged>, follows: &mut Option<StreamEnds>| {
+            if let Some(known) = follows {
+                ready.extend(missing_before(known, payload, seq.prev()).map(Logged::Missing));
+            }
+        };
+        let is_passed = |row: &StreamRow| Some(Opening::of(&row.stream)) == self.follower;
+        if in_part.is_nothing() && !rows.is_empty() && rows.iter().all(is_passed) {
+            each_control(image, batch, |payload| control(payload, batch.first_seq, ready, follows));
+            let passed =
+                |row: &StreamRow| Logged::Passed { local: batch.last_seq(), stream: row.stream, seq: row.last.seq };
+            ready.extend(rows.iter().map(passed));
+            self.went(batch, rows.into_iter().map(|row| (row.stream, row.last)));
+            return;
+        }
         let own = header.stream();
         let mut seq = batch.first_seq;
-        let image = &self.buf[(place.offset - self.held.0) as usize..][..batch.length as usize];
-        let mut ends: StreamEnds = stream_rows(image, batch).into_iter().map(|row| (row.stream, row.prev)).collect();
-        let (shard, next_seq, ready, follows) = (self.shard, self.next_seq, &mut self.ready, &mut self.follows);
-        each_entry(image, batch, &mut Vec::new(), |head, payload| {
-            let entry = decode_entry(head).expect("an entry of a batch whose body holds");
+        let mut ends: StreamEnds = rows.into_iter().map(|row| (row.stream, row.prev)).collect();
+        let shard = self.shard;
+        // The payloads are parts of one copy.
+        let entries = Bytes::from(entries(image, batch));
+        each_of(&entries, |head, payload| {
+            let entry = decode_entry(&entries[head]).expect("an entry of a batch whose body holds");
             if entry.kind == EntryKind::Control {
-                if let (Some(known), true) = (&mut *follows, entry.payload_crc == crc32fast::hash(payload)) {
-                    ready.extend(missing_before(known, payload, seq.prev()).map(Logged::Missing));
+                let payload = &entries[payload];
+                if entry.payload_crc == crc32fast::hash(payload) {
+                    control(payload, seq, ready, follows);
                 }
                 return;
             }
@@ -538,44 +612,24 @@ impl LogReader {
                     kind: entry.block_kind,
                     table: entry.table.into(),
                     rows: entry.rows,
-                    payload: Bytes::copy_from_slice(payload),
+                    payload: entries.slice(payload),
                     shapes: Box::default(),
                 },
             };
             ready.push_back(Logged::Block(LoggedBlock { delivered, before, payload_crc: entry.payload_crc }));
         });
-        if let Some(known) = follows {
+        self.went(batch, ends);
+    }
+
+    /// A batch was taken in, behind which streams stand here.
+    fn went(&mut self, batch: &BatchHeader, ends: impl IntoIterator<Item = (Stream, StreamEnd)>) {
+        if let Some(known) = &mut self.follows {
             known.extend(ends);
         }
-        self.next_seq = self.next_seq.max(seq);
+        self.next_seq = self.next_seq.max(batch.last_seq().next());
         if let Some(at) = &mut self.at {
             at.offset += batch.length;
         }
-    }
-}
-
-/// What a vector at the beginning of a segment, if this is one, says of streams that is more than what was read before
-/// it: damage took their last blocks whole.
-fn missing_before(known: &mut StreamEnds, control: &[u8], local: Seq) -> impl Iterator<Item = Missing> {
-    let said: BTreeMap<_, _> = vector::decode(control).map(|(ends, _)| ends).unwrap_or_default().into_iter().collect();
-    said.into_iter().filter_map(move |(stream, behind)| {
-        let before = known.get(&stream).copied().unwrap_or_default();
-        (stream.nonce != FOLDED && before.seq < behind.seq).then(|| {
-            known.insert(stream, behind);
-            Missing { local, stream, before, behind, absent: None }
-        })
-    })
-}
-
-/// Blocks that were one behind the other are missing together.
-fn put_missing(ready: &mut VecDeque<Logged>, missing: Missing) {
-    match ready.back_mut() {
-        Some(Logged::Missing(last))
-            if (last.stream, last.behind, last.absent) == (missing.stream, missing.before, missing.absent) =>
-        {
-            (last.local, last.behind) = (missing.local, missing.behind);
-        }
-        _ => ready.push_back(Logged::Missing(missing)),
     }
 }
 
@@ -589,7 +643,9 @@ mod tests {
     use crate::shard::marks::Marks;
     use crate::shard::ring::Wake;
     use crate::shard::shared::SegmentTable;
-    use crate::types::{Epoch, FileId, Generation, Nonce, StoreId};
+    use crate::types::{BatchNo, BlockKind, Chain, Epoch, FileId, Generation, Nonce, StoreId};
+    use crate::wal::batch::{After, BatchBuilder, Begin, Link, Push};
+    use crate::wal::entry::{Entry, Identity};
 
     struct Nobody;
 
@@ -684,5 +740,78 @@ mod tests {
             Err(Error::Behind { first, .. }) => assert_eq!(first, Seq(3)),
             other => panic!("{other:?}"),
         }
+    }
+
+    const OF_FOLLOWER: Opening = Opening { origin: StoreId([9; 16]), epoch: Epoch(3), nonce: Nonce(4) };
+
+    /// Keeps a batch in memory at this offset of segment 2: an own block for each `None`, and one that the follower has
+    /// accepted under this seq for each other. How long it is, and how the streams stand behind it.
+    fn keep(
+        shared: &Shared,
+        (offset, first_seq): (u32, Seq),
+        ends: StreamEnds,
+        of: &[Option<u64>],
+    ) -> (u32, StreamEnds) {
+        let header = shared.segments().segments.back().expect("a segment").header.clone();
+        let begin = Begin {
+            place: Place::new(&header, offset),
+            own: header.stream(),
+            first_seq,
+            soft_bytes: 1 << 16,
+            hard_bytes: 1 << 16,
+            ends,
+            vector: Vec::new(),
+        };
+        let mut batch = BatchBuilder::new(begin, AlignedBuf::new(1 << 16));
+        for seq in of {
+            let Opening { origin, epoch, nonce } = OF_FOLLOWER;
+            let stream = Stream { origin, shard: ShardId(0), epoch, nonce };
+            let payload = [seq.unwrap_or_default() as u8; 700];
+            let entry = Entry {
+                kind: if seq.is_some() { EntryKind::Carried } else { EntryKind::Own },
+                block_kind: BlockKind::Raw,
+                namespace: "n",
+                table: "t",
+                length: payload.len() as u32,
+                received_at_ns: 5,
+                rows: 0,
+                payload_crc: crc32fast::hash(&payload),
+                identity: seq.map(|seq| Identity { stream, seq: Seq(seq) }),
+            };
+            assert!(matches!(batch.push(entry.encode().bytes(), &payload), Push::Taken));
+        }
+        let (number, chain) = (BatchNo(first_seq.0), Chain(0));
+        let link = Link { number, prev_chain: chain, prev_end: 0, durable_upto: BatchNo(0), seal: false };
+        let (image, header, After { ends, .. }) = batch.finish(link);
+        shared.tail.keep(SegmentNo(2), offset, &image);
+        (header.length, ends)
+    }
+
+    #[test]
+    fn the_newest_batches_are_read_from_memory_and_what_the_follower_accepts_is_passed_over() {
+        let (folder, shared) = log_of_two(Seq(1));
+        shared.segments().retire(SegmentNo(1));
+        let reader = LogReader::new(ShardId(0), folder, Arc::clone(&shared), true, Position::default());
+        let mut reader = reader.expect("a log").following(OF_FOLLOWER);
+        let start = SEGMENT_HEADER_BYTES as u32;
+        let (length, ends) = keep(&shared, (start, Seq(1)), StreamEnds::new(), &[None, Some(1)]);
+        let (_, ends) = keep(&shared, (start + length, Seq(3)), ends, &[Some(2), Some(3)]);
+        // The file has nothing but zeros: whoever reads it finds damage.
+        let mut next = || reader.next_logged(Seq(u64::MAX)).expect("from memory");
+        for (seq, payload) in [(Seq(1), [0; 700]), (Seq(1), [1; 700])] {
+            match next() {
+                Some(Logged::Block(LoggedBlock { delivered, .. })) => {
+                    assert_eq!(delivered.receipt.seq, seq);
+                    assert_eq!(*delivered.block.payload, payload);
+                }
+                _ => panic!("a batch with a block of its own is read"),
+            }
+        }
+        match next() {
+            Some(Logged::Passed { local: Seq(4), stream, seq: Seq(3) }) => assert!(ends.contains_key(&stream)),
+            _ => panic!("a batch of the follower alone is passed over"),
+        }
+        assert!(next().is_none());
+        assert_eq!(reader.next_seq(), Seq(5));
     }
 }

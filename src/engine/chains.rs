@@ -9,7 +9,8 @@ use std::sync::{Arc, PoisonError};
 
 use crate::engine::inner::Inner;
 use crate::error::Error;
-use crate::reader::{LogReader, Logged, Missing};
+use crate::logged::{Logged, Missing};
+use crate::reader::LogReader;
 use crate::repl::asked::Asked;
 use crate::repl::asks::At;
 use crate::repl::compare::Stands;
@@ -130,6 +131,7 @@ impl Chains {
                     let between = (!is_lost).then_some(At::Begins(behind));
                     asked.goes_on(stream, behind, At::End(behind), between);
                 }
+                Logged::Passed { .. } => unreachable!("who compares passes nothing over"),
             }
             !asked.is_answered()
         })?;

@@ -10,7 +10,8 @@ use crate::config::SyncPolicy;
 use crate::engine::inbound::lock;
 use crate::engine::inner::Inner;
 use crate::error::Error;
-use crate::reader::{LogReader, Logged, LoggedBlock, Missing};
+use crate::logged::{Logged, LoggedBlock, Missing};
+use crate::reader::LogReader;
 use crate::repl::link_error::LinkError;
 use crate::repl::sender::{Offered, OfferedGap, Sender};
 use crate::repl::wire::{Frame, Vector};
@@ -179,7 +180,7 @@ impl Outbound {
             };
             let reader = LogReader::from_segment(shard.shard, folder, shared, synced_only, covers)?;
             self.sender.begin(shard.shard, reader.next_seq().prev(), &place);
-            self.readers.push(reader);
+            self.readers.push(reader.following(self.sender.follower()).reading_ahead());
         }
         self.hold();
         Ok(())
@@ -238,6 +239,7 @@ impl Outbound {
                 match &logged {
                     Logged::Block(block) => offer(&mut self.sender, block, out)?,
                     Logged::Missing(missing) => offer_gap(&mut self.sender, shard, missing, out)?,
+                    Logged::Passed { local, stream, seq } => self.sender.pass(shard.shard, *local, *stream, *seq),
                 }
                 let adopted = matches!(&logged, Logged::Missing(Missing { absent: Some(Absent::Lost), .. }));
                 if !adopted {

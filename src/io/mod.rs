@@ -11,6 +11,7 @@ pub mod maker;
 pub mod medium;
 pub mod pwrite;
 pub mod quarantine;
+pub mod read_ahead;
 mod segments;
 #[cfg(feature = "sim")]
 pub mod sim;

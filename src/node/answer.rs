@@ -65,10 +65,10 @@ pub(super) async fn answer(
             told = done => {
                 reading = None;
                 for part in told? {
-                    outgoing.push(&Frame::Told(part));
+                    outgoing.push(Frame::Told(part));
                 }
             }
-            _ = tick.tick() => drop(outgoing.push(&heartbeat(0, 0))),
+            _ = tick.tick() => drop(outgoing.push(heartbeat(0, 0))),
         }
     }
 }

@@ -59,7 +59,7 @@ pub(super) async fn supply(
     );
     let lengths: HashMap<u64, u64> = holding.files.iter().map(|file| (file.no, file.bytes)).collect();
     for frame in in_frames(holding) {
-        outgoing.push(&Frame::Holding(frame));
+        outgoing.push(Frame::Holding(frame));
     }
     let mut rate = Rate::new(home.way.rate_bytes_per_s);
     let mut tick = beats();
@@ -94,7 +94,7 @@ pub(super) async fn supply(
                 let is_last = upto >= lengths[&no];
                 left.bytes_left = left.bytes_left.saturating_sub(bytes.len() as u64);
                 left.files_left -= u64::from(is_last).min(left.files_left);
-                let sent = outgoing.push(&Frame::Piece { no, from, bytes });
+                let sent = outgoing.push(Frame::Piece { no, from, bytes });
                 home.moved(peer, Way::Out, sent);
                 rate.spent(sent);
                 open = open.filter(|_| !is_last).map(|(file, no, _)| (file, no, upto));
@@ -102,7 +102,7 @@ pub(super) async fn supply(
             _ = tick.tick() => {
                 let backfill = Some(left);
                 home.report(peer, LinkStatus { backfill, ..LinkStatus::up(peer, Way::Out, address) });
-                outgoing.push(&heartbeat(0, left.bytes_left));
+                outgoing.push(heartbeat(0, left.bytes_left));
             }
             _ = stand.changed() => return Err(changed(home)),
             () = newer.notified() => return Err(superseded()),
@@ -208,7 +208,7 @@ pub(super) async fn take_over(
     loop {
         if current.is_none() {
             let Some((file, has)) = missing.pop() else { break };
-            outgoing.push(&Frame::Want { no: file.no, from: has });
+            outgoing.push(Frame::Want { no: file.no, from: has });
             let of_folder = folder.clone();
             current = Some(beside(spawn_blocking(move || Arriving::open(&of_folder, file, has)), outgoing).await??);
         }
@@ -235,7 +235,7 @@ pub(super) async fn take_over(
             sent = outgoing.send(), if !outgoing.is_empty() => sent?,
             _ = tick.tick() => {
                 home.report(peer, LinkStatus { backfill: Some(left), ..LinkStatus::up(peer, Way::In, address) });
-                outgoing.push(&heartbeat(0, 0));
+                outgoing.push(heartbeat(0, 0));
             }
             _ = stand.changed() => return Err(changed(home)),
         }
@@ -290,7 +290,7 @@ async fn offered(
                     _ => return Err(Ended::protocol("a source that hands data files on says all of them at once")),
                 },
                 sent = outgoing.send(), if !outgoing.is_empty() => sent?,
-                _ = tick.tick() => drop(outgoing.push(&heartbeat(0, 0))),
+                _ = tick.tick() => drop(outgoing.push(heartbeat(0, 0))),
             }
         };
     }
@@ -347,7 +347,7 @@ async fn beside<T>(work: JoinHandle<T>, outgoing: &mut Outgoing) -> Result<T, En
         tokio::select! {
             done = &mut work => return done,
             sent = outgoing.send(), if !outgoing.is_empty() => sent?,
-            _ = tick.tick() => drop(outgoing.push(&heartbeat(0, 0))),
+            _ = tick.tick() => drop(outgoing.push(heartbeat(0, 0))),
         }
     }
 }

@@ -112,7 +112,7 @@ impl Link {
     ) -> Result<(T, T), Failed> {
         let log = Arc::clone(&self.log.0);
         let mut reading: Reading<T> = spawn_blocking(move || own(&log));
-        self.outgoing.push(&Frame::Ask(ask));
+        self.outgoing.push(Frame::Ask(ask));
         let (mut here, mut there) = (None, None);
         loop {
             tokio::select! {
@@ -124,7 +124,7 @@ impl Link {
                 },
                 sent = self.outgoing.send(), if !self.outgoing.is_empty() => sent.map_err(Failed::There)?,
                 done = read(&mut reading), if here.is_none() => here = Some(done.map_err(Failed::Here)?),
-                _ = self.tick.tick() => drop(self.outgoing.push(&heartbeat(0, 0))),
+                _ = self.tick.tick() => drop(self.outgoing.push(heartbeat(0, 0))),
             }
             (here, there) = match (here, there) {
                 (Some(here), Some(there)) => return Ok((here, there)),

@@ -1,9 +1,10 @@
 //! Frames on a connection: read by a task of its own, so that whoever takes them can wait for other things too.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
@@ -23,6 +24,8 @@ const FRAME: Duration = Duration::from_secs(60);
 const FIRST_BYTES_MAX: usize = 256;
 /// Frames that were read and not taken.
 const AHEAD: usize = 2;
+/// Pieces of frames that are given to a connection at once.
+const AT_ONCE: usize = 16;
 
 /// A connection, whatever carries it.
 pub(super) trait Carrier: AsyncRead + AsyncWrite + Unpin {}
@@ -48,7 +51,7 @@ pub(super) fn heartbeat(behind_blocks: u64, behind_bytes: u64) -> Frame {
 /// Reads one frame whose payload has at most so many bytes, and how many it took on its way.
 async fn read(from: &mut (impl AsyncRead + Unpin), payload_max: usize) -> Result<(Frame, usize), Ended> {
     let mut head = [0; HEADER_BYTES];
-    fill(from, &mut head).await?;
+    fill(from, &mut &mut head[..]).await?;
     let (kind, length) = header(&head)?;
     if length > payload_max {
         let text = format!(
@@ -57,8 +60,8 @@ async fn read(from: &mut (impl AsyncRead + Unpin), payload_max: usize) -> Result
         );
         return Err(Ended::protocol(&text));
     }
-    let mut payload = vec![0; length];
-    match timeout(FRAME, fill(from, &mut payload)).await {
+    let mut payload = Vec::with_capacity(length);
+    match timeout(FRAME, fill(from, &mut (&mut payload).limit(length))).await {
         Ok(filled) => filled?,
         Err(_) => return Err(Ended::Silent(FRAME.as_millis())),
     }
@@ -66,13 +69,12 @@ async fn read(from: &mut (impl AsyncRead + Unpin), payload_max: usize) -> Result
     Ok((frame, HEADER_BYTES + length))
 }
 
-async fn fill(from: &mut (impl AsyncRead + Unpin), mut bytes: &mut [u8]) -> Result<(), Ended> {
-    while !bytes.is_empty() {
-        let read = timeout(SILENT, from.read(bytes)).await.map_err(|_| Ended::Silent(SILENT.as_millis()))??;
+async fn fill(from: &mut (impl AsyncRead + Unpin), into: &mut impl BufMut) -> Result<(), Ended> {
+    while into.has_remaining_mut() {
+        let read = timeout(SILENT, from.read_buf(into)).await.map_err(|_| Ended::Silent(SILENT.as_millis()))??;
         if read == 0 {
             return Err(Ended::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        bytes = &mut bytes[read..];
     }
     Ok(())
 }
@@ -133,8 +135,9 @@ impl Drop for Incoming {
 /// What is to be sent.
 pub(super) struct Outgoing {
     to: WriteHalf<Connection>,
-    frames: VecDeque<Vec<u8>>,
-    /// Bytes of the first of them that were sent.
+    /// Frames in pieces, none of them empty.
+    pieces: VecDeque<Vec<u8>>,
+    /// Bytes of the first piece that were sent.
     sent: usize,
     /// Bytes of all of them that were not.
     waiting: usize,
@@ -145,22 +148,26 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn new(to: WriteHalf<Connection>, packs: bool) -> Self {
-        Self { to, frames: VecDeque::new(), sent: 0, waiting: 0, is_unflushed: false, packs }
+        Self { to, pieces: VecDeque::new(), sent: 0, waiting: 0, is_unflushed: false, packs }
     }
 
     /// Adds a frame; how many bytes it takes.
-    pub(super) fn push(&mut self, frame: &Frame) -> usize {
-        let plain = frame.encode();
-        let bytes = if self.packs { pack(&plain).unwrap_or(plain) } else { plain };
-        let count = bytes.len();
+    pub(super) fn push(&mut self, frame: Frame) -> usize {
+        let pieces = if self.packs {
+            let plain = frame.encode();
+            [pack(&plain).unwrap_or(plain), Vec::new()]
+        } else {
+            frame.into_pieces()
+        };
+        let count = pieces.iter().map(Vec::len).sum();
         self.waiting += count;
-        self.frames.push_back(bytes);
+        self.pieces.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
         count
     }
 
     /// All of it is with the peer's machine, or on its way there.
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty() && !self.is_unflushed
+        self.pieces.is_empty() && !self.is_unflushed
     }
 
     /// Bytes that were not sent.
@@ -170,17 +177,21 @@ impl Outgoing {
 
     /// Sends some of it. May be given up and asked again.
     pub(super) async fn send(&mut self) -> Result<(), Ended> {
-        if let Some(first) = self.frames.front() {
-            let sent = self.to.write(&first[self.sent..]).await?;
+        if !self.pieces.is_empty() {
+            let mut slices: Vec<_> = self.pieces.iter().take(AT_ONCE).map(|piece| IoSlice::new(piece)).collect();
+            slices[0].advance(self.sent);
+            let sent = self.to.write_vectored(&slices).await?;
             self.is_unflushed = true;
             self.sent += sent;
             self.waiting -= sent;
-            if self.sent == first.len() {
-                self.sent = 0;
-                self.frames.pop_front();
+            while let Some(first) = self.pieces.front()
+                && self.sent >= first.len()
+            {
+                self.sent -= first.len();
+                self.pieces.pop_front();
             }
         }
-        if self.frames.is_empty() {
+        if self.pieces.is_empty() {
             // Given up here it goes on here.
             self.to.flush().await?;
             self.is_unflushed = false;

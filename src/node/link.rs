@@ -118,8 +118,9 @@ async fn feed(
                     other => other?,
                 }
                 for frame in frames.drain(..) {
-                    let bytes = outgoing.push(&frame);
-                    if let Frame::Entries(_) = &frame {
+                    let is_blocks = matches!(frame, Frame::Entries(_));
+                    let bytes = outgoing.push(frame);
+                    if is_blocks {
                         home.moved(peer, Way::Out, bytes);
                         rate.spent(bytes);
                     }
@@ -129,7 +130,7 @@ async fn feed(
             _ = tick.tick() => {
                 let (behind_blocks, behind_bytes) = (outbound.behind().blocks, outbound.bytes_unacked() as u64);
                 home.report(peer, LinkStatus { behind_blocks, behind_bytes, ..LinkStatus::up(peer, Way::Out, address) });
-                outgoing.push(&heartbeat(behind_blocks, behind_bytes));
+                outgoing.push(heartbeat(behind_blocks, behind_bytes));
             }
             _ = stand.changed() => return Err(changed(home)),
             () = newer.notified() => return Err(superseded()),
@@ -205,7 +206,7 @@ async fn take(
     let mut stand = home.changes();
     let (mut inbound, vector) = home.engine.inbound()?;
     for part in vector {
-        outgoing.push(&Frame::Vector(part));
+        outgoing.push(Frame::Vector(part));
     }
     let mut tick = beats();
     let (mut taking, mut has_blocks): (Option<Taking>, bool) = (None, false);
@@ -250,14 +251,14 @@ async fn take(
                 Done::Synced => {
                     let rows = inbound.acks();
                     if !rows.is_empty() {
-                        outgoing.push(&Frame::Ack(rows));
+                        outgoing.push(Frame::Ack(rows));
                     }
                 }
             },
             _ = tick.tick() => {
                 if owes_nothing {
                     let rows = inbound.acks();
-                    outgoing.push(&if rows.is_empty() { heartbeat(0, 0) } else { Frame::Ack(rows) });
+                    outgoing.push(if rows.is_empty() { heartbeat(0, 0) } else { Frame::Ack(rows) });
                 }
             }
             _ = stand.changed() => return Err(changed(home)),

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::repl::entries::Entries;
+use crate::repl::entries::{ENTRIES_BYTES, Entries};
 use crate::repl::wire::{Frame, Vector};
 use crate::types::{Opening, Seq, ShardId, Stream};
 use crate::wal::batch::{StreamEnd, StreamEnds};
@@ -121,6 +121,12 @@ impl Sender {
         }
     }
 
+    /// The opening that the follower is.
+    #[must_use]
+    pub const fn follower(&self) -> Opening {
+        self.follower
+    }
+
     /// A frame of the follower's vector; behind the last of them it says nothing.
     ///
     /// # Errors
@@ -225,6 +231,8 @@ impl Sender {
             let mut open = self.open.take().unwrap_or_else(|| Entries::new(stream, before));
             if !open.push(behind.seq, block.header, block.payload) {
                 out.push(Frame::Entries(std::mem::replace(&mut open, Entries::new(stream, before))));
+                // The next one may well be as full.
+                open.bytes.reserve(ENTRIES_BYTES);
                 let fits = open.push(behind.seq, block.header, block.payload);
                 assert!(fits, "a block fits a frame of its own");
             }
@@ -253,6 +261,11 @@ impl Sender {
         }
         self.put(gap.shard, Unacked { local: gap.local, of: stream, seq: behind.seq, bytes: 0 }, is_folded);
         Ok(())
+    }
+
+    /// Passes over blocks of a shard's log that the follower accepts itself, up to this one of their stream.
+    pub fn pass(&mut self, shard: ShardId, local: Seq, of: Stream, seq: Seq) {
+        self.put(shard, Unacked { local, of, seq, bytes: 0 }, false);
     }
 
     /// Whether the follower accepts this stream itself, and whether it is one of those that it has folded.

@@ -245,14 +245,19 @@ pub fn header(bytes: &[u8; HEADER_BYTES]) -> Result<(u8, usize), WireError> {
 /// # Panics
 /// Where it is longer than a frame may be.
 pub fn seal(frame: &mut [u8], kind: u8) {
-    let length = frame.len() - HEADER_BYTES;
-    assert!(length <= PAYLOAD_BYTES_MAX, "a frame of {length} bytes");
-    frame[..HEADER_BYTES].fill(0);
-    frame[..4].copy_from_slice(&MAGIC);
-    frame[4] = kind;
-    frame[8..12].copy_from_slice(&(length as u32).to_le_bytes());
-    let sum = checksum(&frame[..12], &frame[HEADER_BYTES..]);
-    frame[12..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    let head = head_of(kind, &frame[HEADER_BYTES..]);
+    frame[..HEADER_BYTES].copy_from_slice(&head);
+}
+
+fn head_of(kind: u8, payload: &[u8]) -> [u8; HEADER_BYTES] {
+    assert!(payload.len() <= PAYLOAD_BYTES_MAX, "a frame of {} bytes", payload.len());
+    let mut head = [0; HEADER_BYTES];
+    head[..4].copy_from_slice(&MAGIC);
+    head[4] = kind;
+    head[8..12].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    let sum = checksum(&head[..12], payload);
+    head[12..].copy_from_slice(&sum.to_le_bytes());
+    head
 }
 
 /// The kind of the frame with this header and payload, whose checksum holds.
@@ -366,6 +371,19 @@ impl Frame {
         }
         seal(&mut out, self.kind());
         out
+    }
+
+    /// The frame as bytes in two pieces: blocks are not copied.
+    ///
+    /// # Panics
+    /// As [`encode`](Self::encode).
+    #[must_use]
+    pub fn into_pieces(self) -> [Vec<u8>; 2] {
+        let kind = self.kind();
+        match self {
+            Self::Entries(entries) => [head_of(kind, &entries.bytes).to_vec(), entries.bytes],
+            other => [other.encode(), Vec::new()],
+        }
     }
 
     /// The frame with this header and payload.
@@ -727,6 +745,7 @@ mod tests {
     #[test]
     fn every_frame_reads_back_as_it_was() {
         for frame in frames() {
+            assert_eq!(frame.clone().into_pieces().concat(), frame.encode());
             assert_eq!(decode(&frame.encode()), Ok(frame));
         }
     }

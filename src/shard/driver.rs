@@ -213,8 +213,8 @@ impl<D: Disk, C: Clock, I: Intake> Driver<D, C, I> {
                 }
             }
             Effect::Disk(id, op) => {
+                self.shared.submitting(&op);
                 if let DiskOp::Retire { segment, .. } = &op {
-                    self.shared.segments().retire(*segment);
                     self.finished.retain(|(finished, ..)| finished != segment);
                     self.count_log();
                 }

@@ -17,5 +17,6 @@ pub mod ring;
 pub(crate) mod ring_file;
 pub mod shared;
 pub mod shipping;
+pub mod tail;
 pub mod thread;
 pub mod waiters;

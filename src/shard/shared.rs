@@ -8,10 +8,12 @@ use std::thread::Thread;
 
 use crate::config::SyncPolicy;
 use crate::error::Fault;
+use crate::io::disk::DiskOp;
 use crate::shard::marks::Marks;
 use crate::shard::pace::Pace;
 use crate::shard::ring::Wake;
 use crate::shard::shipping::Shipping;
+use crate::shard::tail::Tail;
 use crate::shard::waiters::Mark;
 use crate::stats::ShardStats;
 use crate::types::{SegmentNo, Seq, ShardId};
@@ -52,6 +54,8 @@ pub struct Shared {
     pub flushed: Mark,
     /// What followers have.
     pub shipping: Shipping,
+    /// The log's newest batches, while somebody reads them.
+    pub tail: Arc<Tail>,
     /// How fast writers may append.
     pub pace: Pace,
     accepted: AtomicU64,
@@ -89,6 +93,7 @@ impl Shared {
             synced: Mark::new(marks.synced),
             flushed: Mark::new(marks.flushed),
             shipping: Shipping::default(),
+            tail: Arc::default(),
             pace: Pace::new(),
             accepted: AtomicU64::new(marks.accepted.0),
             trimmed: AtomicU64::new(marks.trimmed.0),
@@ -249,6 +254,17 @@ impl Shared {
             Seq(self.store_flushed.load(Ordering::Acquire)),
             self.stop.load(Ordering::Acquire),
         )
+    }
+
+    /// What readers are to know of an operation before the disk has it.
+    pub fn submitting(&self, op: &DiskOp) {
+        match op {
+            DiskOp::Write { segment, offset, buf } | DiskOp::WriteSynced { segment, offset, buf } => {
+                self.tail.keep(*segment, *offset, buf);
+            }
+            DiskOp::Retire { segment, .. } => self.segments().retire(*segment),
+            DiskOp::Sync { .. } | DiskOp::Prepare { .. } => {}
+        }
     }
 
     /// The table of segments.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::engine::outbound::offer;
 use crate::error::Error;
 use crate::io::chance::Chance;
-use crate::reader::{LogReader, Logged};
+use crate::logged::Logged;
+use crate::reader::LogReader;
 use crate::repl::entries::Entries;
 use crate::repl::link_error::LinkError;
 use crate::repl::receiver::{Refused, Source};
@@ -192,6 +193,10 @@ impl Link {
         while count < most {
             let logged = match reader.next_logged(Seq(u64::MAX)) {
                 Ok(Some(Logged::Block(block))) => block,
+                Ok(Some(Logged::Passed { local, stream, seq })) => {
+                    sender.pass(ShardId(shard as u16), local, stream, seq);
+                    continue;
+                }
                 Ok(Some(Logged::Missing(missing))) => {
                     return Err(format!("store {} lacks {missing:?}, and nobody has damaged it", self.from).into());
                 }
@@ -405,7 +410,7 @@ impl Feeding {
             };
             let reader = LogReader::from_segment(shard.id, folder, shared, site.sends_synced_only(), covers)?;
             sender.begin(shard.id, reader.next_seq().prev(), &place);
-            self.readers.push(reader);
+            self.readers.push(reader.following(sender.follower()));
         }
         Ok(())
     }

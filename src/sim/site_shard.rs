@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::config::SyncPolicy;
 use crate::io::chance::Chance;
-use crate::io::disk::{Disk, DiskOp, Done, Folder, Instant, Wait};
+use crate::io::disk::{Disk, Done, Folder, Instant, Wait};
 use crate::io::sim::{SharedMedium, SimDisk};
 use crate::shard::core::{Core, CoreConfig};
 use crate::shard::event::{Effect, Event, Sleep};
@@ -258,9 +258,7 @@ impl OpenShard {
                     }
                 }
                 Effect::Disk(id, op) => {
-                    if let DiskOp::Retire { segment, .. } = &op {
-                        self.shared.segments().retire(*segment);
-                    }
+                    self.shared.submitting(&op);
                     self.disk.submit(id, op);
                 }
                 Effect::Marks(marks) => self.moved(shard, marks, now),

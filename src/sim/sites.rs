@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use crate::config::SyncPolicy;
 use crate::io::chance::Chance;
-use crate::reader::{LogReader, Logged, LoggedBlock};
+use crate::logged::{Logged, LoggedBlock};
+use crate::reader::LogReader;
 use crate::repl::role::Roles;
 use crate::repl::wire::{Reason, Role, Stand};
 use crate::sim::blocks::BlockName;

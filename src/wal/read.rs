@@ -2,6 +2,7 @@
 
 use crate::limits::{SECTOR_BYTES, SECTOR_STREAM_BYTES};
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::types::{Seq, Stream};
 use crate::wal::batch::{BATCH, BatchHeader, STREAM, StreamRow, decode_row};
@@ -17,6 +18,24 @@ pub fn each_entry(bytes: &[u8], header: &BatchHeader, scratch: &mut Vec<u8>, mut
         let (head, body) = scratch.split_at(header_bytes);
         take(head, body);
     });
+}
+
+/// The entries of a batch, one behind the other, without the stamps between them.
+#[must_use]
+pub fn entries(bytes: &[u8], header: &BatchHeader) -> Vec<u8> {
+    let mut out = Vec::with_capacity(header.entries_bytes as usize);
+    pieces(bytes, BATCH::BYTES, header.entries_bytes as usize).for_each(|piece| out.extend_from_slice(piece));
+    out
+}
+
+/// Visits each of the [`entries`] of a sound batch: where its header and its payload stand.
+pub fn each_of(entries: &[u8], mut take: impl FnMut(Range<usize>, Range<usize>)) {
+    let mut at = 0;
+    while let Some(lengths) = entries.get(at..at + ENTRY_BYTES).and_then(entry_lengths) {
+        let (head, end) = (at + lengths.header, at + lengths.header + lengths.payload as usize);
+        take(at..head, head..end);
+        at = end;
+    }
 }
 
 /// Visits the whole control entries of a batch without copying its blocks.
