@@ -9,6 +9,8 @@
 //! - `sustained`: the highest of several rates at which a follower does not fall behind.
 //! - `alone`, `pair`: an open loop at half of that rate without and with a follower, by turns: latency of the
 //!   acknowledgements, and of a pair how long it takes from an acknowledgement until the follower has the block synced.
+//! - `quiet`, `trickled`: an open loop without and with 200 connections beside it that send a byte five times a second
+//!   and are put out again and again, by turns.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -26,6 +28,9 @@ use hdrhistogram::Histogram;
 
 const WRITERS: usize = 50;
 const BLOCK_BYTES: usize = 4096;
+/// Connections that trickle, and the rate of the open loop beside them, in blocks a second.
+const TRICKLERS: usize = 200;
+const RATE_OF_TRICKLED: f64 = 20_000.0;
 /// Followers are asked for what they have so often.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -282,6 +287,44 @@ fn sustained(size: Size) -> f64 {
     most * 0.2
 }
 
+/// Holds so many connections to a node, each of which says a byte now and then; who is put out comes again.
+fn trickle(port: u16, over: &AtomicBool) {
+    let frame: Vec<u8> = [&b"FBR1\x01\0\0\0\x40\0\0\0"[..], &[7; 68]].concat();
+    let connect = || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        stream.set_nonblocking(true).expect("a connection");
+        (stream, frame.iter())
+    };
+    let mut open: Vec<_> = std::iter::repeat_with(connect).take(TRICKLERS).collect();
+    while !over.load(Ordering::Relaxed) {
+        for (stream, rest) in &mut open {
+            let is_said = rest.next().is_some_and(|byte| stream.write(&[*byte]).is_ok());
+            let is_over = !is_said || matches!(stream.read(&mut [0; 1024]), Ok(0));
+            if is_over {
+                (*stream, *rest) = connect();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn beside_tricklers(size: Size, with_tricklers: bool) {
+    let site = Site::new(size);
+    let node = site.start("active", None);
+    let over = AtomicBool::new(false);
+    let latencies = std::thread::scope(|scope| {
+        if with_tricklers {
+            scope.spawn(|| trickle(site.port, &over));
+        }
+        let latencies = load(&node, RATE_OF_TRICKLED, size.seconds, u64::MAX);
+        over.store(true, Ordering::Relaxed);
+        latencies
+    });
+    let what = if with_tricklers { "trickled" } else { "quiet" };
+    let reached = latencies.len() as f64 / size.seconds;
+    say(what, &format!("\"rate\":{RATE_OF_TRICKLED:.0},\"reached\":{reached:.0},\"ack_us\":{}", us(&latencies)));
+}
+
 fn open_loop(size: Size, rate: f64, with_follower: bool) {
     let over = AtomicBool::new(false);
     let run = |a: &Node, seconds: f64| {
@@ -324,6 +367,11 @@ fn main() {
     let is_wanted = |what: &str| only.as_deref().is_none_or(|only| only == what);
     if is_wanted("catch-up") {
         (0..size.repeats).for_each(|_| catch_up(size));
+    }
+    if is_wanted("tricklers") {
+        for repeat in 0..size.repeats {
+            [repeat % 2 == 0, repeat % 2 == 1].into_iter().for_each(|with| beside_tricklers(size, with));
+        }
     }
     if is_wanted("open-loop") {
         let half = sustained(size) / 2.0;
