@@ -557,9 +557,12 @@ impl LogReader {
         let is_passed = |row: &StreamRow| Some(Opening::of(&row.stream)) == self.follower;
         if in_part.is_nothing() && !rows.is_empty() && rows.iter().all(is_passed) {
             each_control(image, batch, |payload| control(payload, batch.first_seq, ready, follows));
-            let passed =
-                |row: &StreamRow| Logged::Passed { local: batch.last_seq(), stream: row.stream, seq: row.last.seq };
-            ready.extend(rows.iter().map(passed));
+            let last = rows.len() - 1;
+            ready.extend(rows.iter().enumerate().map(|(at, row)| {
+                // Everything up to the last seq is there with all of them, and not with one.
+                let local = if at == last { batch.last_seq() } else { batch.first_seq.prev() };
+                Logged::Passed { local, stream: row.stream, seq: row.last.seq }
+            }));
             self.went(batch, rows.into_iter().map(|row| (row.stream, row.last)));
             return;
         }
@@ -750,7 +753,7 @@ mod tests {
         shared: &Shared,
         (offset, first_seq): (u32, Seq),
         ends: StreamEnds,
-        of: &[Option<u64>],
+        of: &[Option<(u16, u64)>],
     ) -> (u32, StreamEnds) {
         let header = shared.segments().segments.back().expect("a segment").header.clone();
         let begin = Begin {
@@ -763,12 +766,13 @@ mod tests {
             vector: Vec::new(),
         };
         let mut batch = BatchBuilder::new(begin, AlignedBuf::new(1 << 16));
-        for seq in of {
+        for of in of {
             let Opening { origin, epoch, nonce } = OF_FOLLOWER;
-            let stream = Stream { origin, shard: ShardId(0), epoch, nonce };
-            let payload = [seq.unwrap_or_default() as u8; 700];
+            let (shard, seq) = of.unwrap_or_default();
+            let stream = Stream { origin, shard: ShardId(shard), epoch, nonce };
+            let payload = [seq as u8; 700];
             let entry = Entry {
-                kind: if seq.is_some() { EntryKind::Carried } else { EntryKind::Own },
+                kind: if of.is_some() { EntryKind::Carried } else { EntryKind::Own },
                 block_kind: BlockKind::Raw,
                 namespace: "n",
                 table: "t",
@@ -776,7 +780,7 @@ mod tests {
                 received_at_ns: 5,
                 rows: 0,
                 payload_crc: crc32fast::hash(&payload),
-                identity: seq.map(|seq| Identity { stream, seq: Seq(seq) }),
+                identity: of.map(|_| Identity { stream, seq: Seq(seq) }),
             };
             assert!(matches!(batch.push(entry.encode().bytes(), &payload), Push::Taken));
         }
@@ -794,8 +798,8 @@ mod tests {
         let reader = LogReader::new(ShardId(0), folder, Arc::clone(&shared), true, Position::default());
         let mut reader = reader.expect("a log").following(OF_FOLLOWER);
         let start = SEGMENT_HEADER_BYTES as u32;
-        let (length, ends) = keep(&shared, (start, Seq(1)), StreamEnds::new(), &[None, Some(1)]);
-        let (_, ends) = keep(&shared, (start + length, Seq(3)), ends, &[Some(2), Some(3)]);
+        let (length, ends) = keep(&shared, (start, Seq(1)), StreamEnds::new(), &[None, Some((0, 1))]);
+        let (_, ends) = keep(&shared, (start + length, Seq(3)), ends, &[Some((0, 2)), Some((1, 7))]);
         // The file has nothing but zeros: whoever reads it finds damage.
         let mut next = || reader.next_logged(Seq(u64::MAX)).expect("from memory");
         for (seq, payload) in [(Seq(1), [0; 700]), (Seq(1), [1; 700])] {
@@ -807,9 +811,14 @@ mod tests {
                 _ => panic!("a batch with a block of its own is read"),
             }
         }
-        match next() {
-            Some(Logged::Passed { local: Seq(4), stream, seq: Seq(3) }) => assert!(ends.contains_key(&stream)),
-            _ => panic!("a batch of the follower alone is passed over"),
+        // With the first of its streams not all of it is there.
+        for (local, of) in [(Seq(2), (0, Seq(2))), (Seq(4), (1, Seq(7)))] {
+            match next() {
+                Some(Logged::Passed { local: upto, stream, seq }) => {
+                    assert_eq!((upto, (stream.shard.0, seq), ends[&stream].seq), (local, of, seq));
+                }
+                _ => panic!("a batch of the follower alone is passed over"),
+            }
         }
         assert!(next().is_none());
         assert_eq!(reader.next_seq(), Seq(5));
