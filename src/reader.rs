@@ -1,14 +1,12 @@
 //! Reading a shard's log while it is being written: batch by batch up to a mark.
 //!
 //! Only bytes at or below the mark are read, so every batch is whole; a checksum that does not hold
-//! is damage that appeared since. Used by subscriptions and by the flusher.
+//! is damage that appeared since. Used by subscriptions, the flusher, links and comparisons.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-
-use bytes::Bytes;
 
 use crate::data::store::Delivered;
 use crate::error::Error;
@@ -16,14 +14,14 @@ use crate::io::buf::AlignedBuf;
 use crate::io::disk::{Folder, read_around};
 use crate::io::read_ahead::ReadAhead;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
-use crate::logged::{Logged, LoggedBlock, Missing, missing_before, put_missing};
+use crate::logged::{AtHand, Logged, LoggedBlock, Missing, missing_before, put_missing};
 use crate::shard::shared::{ReadableSegment, Shared};
 use crate::shard::tail::TailReader;
 use crate::shard::waiters::{Mark, Parked, Waited};
-use crate::types::{Block, Opening, Position, Receipt, SegmentNo, Seq, ShardId, Stream};
+use crate::types::{Opening, Position, SegmentNo, Seq, ShardId, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds, StreamRow, decode_header};
-use crate::wal::entry::{Control, EntryKind, decode_entry};
-use crate::wal::read::{each_control, each_entry, each_of, entries, stream_rows};
+use crate::wal::entry::{Control, EncodedEntry, EntryKind, decode_entry};
+use crate::wal::read::{Pieces, copied, each_control, each_entry, for_each_entry, stream_rows};
 use crate::wal::segment::{SegmentHeader, segment_name};
 use crate::wal::vector;
 use crate::wal::verdict::{Check, InPart, Stamps, check, partly};
@@ -48,6 +46,7 @@ pub struct LogReader {
     ahead: usize,
     last_batch: usize,
     ready: VecDeque<Logged>,
+    at_hand: Option<AtHand>,
     /// Where each stream stands behind what was read, for who asks what is missing of them.
     follows: Option<StreamEnds>,
     /// What the segment that was begun at names as lost.
@@ -151,6 +150,7 @@ impl LogReader {
             ahead: READ_AHEAD_BYTES,
             last_batch: 0,
             ready: VecDeque::new(),
+            at_hand: None,
             follows: None,
             named: Vec::new(),
             tail: None,
@@ -313,7 +313,7 @@ impl LogReader {
     pub fn next_upto(&mut self, upto: Seq) -> Result<Option<Delivered>, Error> {
         loop {
             match self.next_logged(upto)? {
-                Some(Logged::Block(block)) => return Ok(Some(block.delivered)),
+                Some(Logged::Block(block)) => return Ok(Some(self.delivered(&block))),
                 Some(Logged::Missing(_) | Logged::Passed { .. }) => {}
                 None => return Ok(None),
             }
@@ -327,7 +327,7 @@ impl LogReader {
     pub fn next_logged(&mut self, upto: Seq) -> Result<Option<Logged>, Error> {
         loop {
             let at = self.ready.front().map(|logged| match logged {
-                Logged::Block(block) => block.delivered.position.seq,
+                Logged::Block(block) => block.local,
                 Logged::Missing(missing) => missing.local,
                 Logged::Passed { local, .. } => *local,
             });
@@ -336,7 +336,7 @@ impl LogReader {
             }
             if let Some(logged) = self.ready.pop_front() {
                 if let Logged::Block(block) = &logged {
-                    self.position = block.delivered.position;
+                    self.position = self.place_of(block.local);
                 }
                 return Ok(Some(logged));
             }
@@ -347,6 +347,43 @@ impl LogReader {
             }
             self.read_batch()?;
         }
+    }
+
+    fn place_of(&self, seq: Seq) -> Position {
+        let (segment, _) = self.segment.as_ref().expect("a segment");
+        Position { epoch: segment.header.epoch, nonce: segment.header.nonce, seq }
+    }
+
+    /// A block that was read, before anything else is.
+    ///
+    /// # Panics
+    /// Where it is of another batch.
+    pub fn delivered(&mut self, block: &LoggedBlock) -> Delivered {
+        let position = self.place_of(block.local);
+        let at_hand = self.at_hand.as_mut().expect("a batch");
+        at_hand.delivered(block, (&self.buf, self.held.0), (self.shard, position))
+    }
+
+    /// The header that a block had where it was accepted; as with [`delivered`](Self::delivered).
+    ///
+    /// # Panics
+    /// Where it is of another batch.
+    #[must_use]
+    pub fn header(&self, block: &LoggedBlock) -> EncodedEntry {
+        block.header(self.image())
+    }
+
+    /// A block's payload; as with [`delivered`](Self::delivered).
+    ///
+    /// # Panics
+    /// Where it is of another batch.
+    #[must_use]
+    pub fn payload(&self, block: &LoggedBlock) -> Pieces<'_> {
+        block.payload(self.image())
+    }
+
+    fn image(&self) -> &[u8] {
+        self.at_hand.as_ref().expect("a batch").image((&self.buf, self.held.0))
     }
 
     /// Takes in the next batch, or goes on to the next segment.
@@ -364,7 +401,7 @@ impl LogReader {
         }
         if let Some(image) = self.tail.as_ref().and_then(|tail| tail.batch(place.segment, place.offset)) {
             let batch = decode_header(&image, &place).expect("a batch as it was built");
-            self.take(&header, &batch, place, &InPart::default(), Some(&image));
+            self.take(&header, &batch, place, &InPart::default(), Some(image));
             self.reads = None;
             return Ok(());
         }
@@ -543,10 +580,11 @@ impl LogReader {
         batch: &BatchHeader,
         place: Place,
         in_part: &InPart,
-        memory: Option<&[u8]>,
+        memory: Option<Arc<Vec<u8>>>,
     ) {
-        let read = || &self.buf[(place.offset - self.held.0) as usize..][..batch.length as usize];
-        let image = memory.unwrap_or_else(read);
+        self.at_hand = Some(AtHand::new(*batch, place.offset, memory));
+        let at_hand = self.at_hand.as_ref().expect("just put there");
+        let image = at_hand.image((&self.buf, self.held.0));
         let rows = stream_rows(image, batch);
         let (next_seq, ready, follows) = (self.next_seq, &mut self.ready, &mut self.follows);
         let control = |payload: &[u8], seq: Seq, ready: &mut VecDeque<Logged>, follows: &mut Option<StreamEnds>| {
@@ -569,57 +607,55 @@ impl LogReader {
         let own = header.stream();
         let mut seq = batch.first_seq;
         let mut ends: StreamEnds = rows.into_iter().map(|row| (row.stream, row.prev)).collect();
-        let shard = self.shard;
-        // The payloads are parts of one copy.
-        let entries = Bytes::from(entries(image, batch));
-        each_of(&entries, |head, payload| {
-            let entry = decode_entry(&entries[head]).expect("an entry of a batch whose body holds");
-            if entry.kind == EntryKind::Control {
-                let payload = &entries[payload];
-                if entry.payload_crc == crc32fast::hash(payload) {
-                    control(payload, seq, ready, follows);
+        for_each_entry(image, batch, |kind, at, header_bytes, (payload_bytes, payload_crc)| {
+            if kind == EntryKind::Control {
+                let payload = copied(image, at + header_bytes, payload_bytes as usize);
+                if payload_crc == crc32fast::hash(&payload) {
+                    control(&payload, seq, ready, follows);
                 }
                 return;
             }
-            let here = seq;
+            let local = seq;
             seq = seq.next();
-            if entry.kind == EntryKind::Void {
+            if kind == EntryKind::Void {
                 return;
             }
-            let receipt = match entry.identity {
-                Some(identity) => Receipt { stream: identity.stream, seq: identity.seq },
-                None => Receipt { stream: own, seq: here },
-            };
-            let end = ends.entry(receipt.stream).or_default();
+            let (mut stream, mut number, mut adopted) = (own, local, None);
+            if kind != EntryKind::Own {
+                let head = copied(image, at, header_bytes);
+                let entry = decode_entry(&head).expect("an entry of a batch whose body holds");
+                adopted = entry.adopted();
+                if let Some(identity) = entry.identity {
+                    (stream, number) = (identity.stream, identity.seq);
+                }
+            }
+            let end = ends.entry(stream).or_default();
             let before = *end;
-            *end = end.behind(&entry, receipt.seq);
-            if here < next_seq {
+            let behind = match &adopted {
+                Some(adopted) => StreamEnd::adopted(adopted),
+                None => before.then(number, payload_bytes, payload_crc),
+            };
+            *end = behind;
+            if local < next_seq {
                 return;
             }
-            let adopted = entry.adopted();
-            if adopted.is_some() || in_part.has_lost(here) {
-                let (stream, absent) = (receipt.stream, adopted.map(|adopted| adopted.absent));
+            if adopted.is_some() || in_part.has_lost(local) {
+                let absent = adopted.map(|adopted| adopted.absent);
                 if follows.is_some() {
-                    put_missing(ready, Missing { local: here, stream, before, behind: *end, absent });
+                    put_missing(ready, Missing { local, stream, before, behind, absent });
                 }
                 return;
             }
-            let delivered = Delivered {
-                receipt,
-                shard,
-                chain: end.chain,
-                position: Position { epoch: header.epoch, nonce: header.nonce, seq: here },
-                namespace: entry.namespace.to_owned(),
-                received_at_ns: entry.received_at_ns,
-                block: Block {
-                    kind: entry.block_kind,
-                    table: entry.table.into(),
-                    rows: entry.rows,
-                    payload: entries.slice(payload),
-                    shapes: Box::default(),
-                },
-            };
-            ready.push_back(Logged::Block(LoggedBlock { delivered, before, payload_crc: entry.payload_crc }));
+            ready.push_back(Logged::Block(LoggedBlock {
+                local,
+                stream,
+                before,
+                behind,
+                payload_bytes,
+                payload_crc,
+                at,
+                header_bytes,
+            }));
         });
         self.went(batch, ends);
     }
@@ -646,7 +682,7 @@ mod tests {
     use crate::shard::marks::Marks;
     use crate::shard::ring::Wake;
     use crate::shard::shared::SegmentTable;
-    use crate::types::{BatchNo, BlockKind, Chain, Epoch, FileId, Generation, Nonce, StoreId};
+    use crate::types::{BatchNo, BlockKind, Chain, Epoch, FileId, Generation, Nonce, Receipt, StoreId};
     use crate::wal::batch::{After, BatchBuilder, Begin, Link, Push};
     use crate::wal::entry::{Entry, Identity};
 
@@ -801,26 +837,33 @@ mod tests {
         let (length, ends) = keep(&shared, (start, Seq(1)), StreamEnds::new(), &[None, Some((0, 1))]);
         let (_, ends) = keep(&shared, (start + length, Seq(3)), ends, &[Some((0, 2)), Some((1, 7))]);
         // The file has nothing but zeros: whoever reads it finds damage.
-        let mut next = || reader.next_logged(Seq(u64::MAX)).expect("from memory");
-        for (seq, payload) in [(Seq(1), [0; 700]), (Seq(1), [1; 700])] {
-            match next() {
-                Some(Logged::Block(LoggedBlock { delivered, .. })) => {
-                    assert_eq!(delivered.receipt.seq, seq);
-                    assert_eq!(*delivered.block.payload, payload);
-                }
-                _ => panic!("a batch with a block of its own is read"),
-            }
+        let next = |reader: &mut LogReader| reader.next_logged(Seq(u64::MAX)).expect("from memory");
+        for (own, payload) in [(true, [0; 700]), (false, [1; 700])] {
+            let Some(Logged::Block(block)) = next(&mut reader) else {
+                panic!("a batch with a block of its own is read");
+            };
+            assert_eq!(block.behind.seq, Seq(1));
+            let mut sent = Vec::new();
+            reader.payload(&block).put(&mut sent);
+            assert_eq!(sent, payload);
+            let header = reader.header(&block);
+            let entry = decode_entry(header.bytes()).expect("a header");
+            assert_eq!((entry.kind, entry.identity, entry.length), (EntryKind::Own, None, 700));
+            let delivered = reader.delivered(&block);
+            assert_eq!((*delivered.block.payload).to_vec(), payload);
+            assert_eq!(delivered.receipt, Receipt { stream: block.stream, seq: Seq(1) });
+            assert_eq!(own, Opening::of(&block.stream) != OF_FOLLOWER);
         }
         // With the first of its streams not all of it is there.
         for (local, of) in [(Seq(2), (0, Seq(2))), (Seq(4), (1, Seq(7)))] {
-            match next() {
+            match next(&mut reader) {
                 Some(Logged::Passed { local: upto, stream, seq }) => {
                     assert_eq!((upto, (stream.shard.0, seq), ends[&stream].seq), (local, of, seq));
                 }
                 _ => panic!("a batch of the follower alone is passed over"),
             }
         }
-        assert!(next().is_none());
+        assert!(next(&mut reader).is_none());
         assert_eq!(reader.next_seq(), Seq(5));
     }
 }

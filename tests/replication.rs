@@ -17,6 +17,7 @@ use forebay::repl::wire::Frame;
 use forebay::types::{BlockKind, Epoch, Nonce, Opening, Seq, ShardId, StoreId, Stream};
 use forebay::wal::batch::{StreamEnd, StreamEnds};
 use forebay::wal::entry::{Entry, EntryKind};
+use forebay::wal::read::Pieces;
 use links::{frame, meddle};
 
 const SITES: usize = 3;
@@ -214,6 +215,7 @@ impl Link {
             let (shard, local) = (ShardId(shard as u16), Seq(self.next[shard] as u64));
             match &block.held {
                 Some((header, payload)) => {
+                    let payload = Pieces::Plain(payload);
                     self.sender.offer(&Offered { shard, local, stream, before, behind, header, payload }, &mut out)?;
                 }
                 None => self.sender.offer_gap(&OfferedGap { shard, local, stream, before, behind }, &mut out)?,

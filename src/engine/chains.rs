@@ -9,14 +9,14 @@ use std::sync::{Arc, PoisonError};
 
 use crate::engine::inner::Inner;
 use crate::error::Error;
-use crate::logged::{Logged, Missing};
+use crate::logged::{Logged, LoggedBlock, Missing};
 use crate::reader::LogReader;
 use crate::repl::asked::Asked;
 use crate::repl::asks::At;
 use crate::repl::compare::Stands;
 use crate::shard::handle::ShardHandle;
 use crate::types::{Receipt, Seq, Stream};
-use crate::wal::batch::{StreamEnd, StreamEnds};
+use crate::wal::batch::StreamEnds;
 use crate::wal::entry::{Absent, Control};
 
 /// How often a question is asked again where the log was trimmed while it was read.
@@ -118,11 +118,8 @@ impl Chains {
         reader.read(|logged| {
             match logged {
                 Logged::Block(block) => {
-                    let Receipt { stream, seq } = block.delivered.receipt;
-                    let end = StreamEnd { seq, chain: block.delivered.chain };
-                    let length = block.delivered.block.payload.len() as u32;
-                    let to = At::Block { end, length, payload_crc: block.payload_crc };
-                    asked.goes_on(stream, end, to, None);
+                    let LoggedBlock { stream, behind: end, payload_bytes: length, payload_crc, .. } = block;
+                    asked.goes_on(stream, end, At::Block { end, length, payload_crc }, None);
                 }
                 Logged::Missing(Missing { stream, behind, absent, .. }) => {
                     // What is elsewhere in this store, in data files, this log cannot speak of.

@@ -17,9 +17,9 @@ use crate::repl::sender::{Offered, OfferedGap, Sender};
 use crate::repl::wire::{Frame, Vector};
 use crate::shard::handle::ShardHandle;
 use crate::shard::waiters::{Parked, Waited};
-use crate::types::{Opening, Receipt, Seq, Stream};
-use crate::wal::batch::{StreamEnd, StreamEnds};
-use crate::wal::entry::{Absent, Entry, EntryKind};
+use crate::types::{Opening, Receipt, Seq, ShardId, Stream};
+use crate::wal::batch::StreamEnds;
+use crate::wal::entry::Absent;
 
 /// Bytes that may be on their way to a follower and not acknowledged; a block more at most.
 const WINDOW_BYTES: usize = 16 << 20;
@@ -237,7 +237,7 @@ impl Outbound {
                 let from = out.len();
                 let shard = &self.inner.shards[index];
                 match &logged {
-                    Logged::Block(block) => offer(&mut self.sender, block, out)?,
+                    Logged::Block(block) => offer(&mut self.sender, reader, shard.shard, block, out)?,
                     Logged::Missing(missing) => offer_gap(&mut self.sender, shard, missing, out)?,
                     Logged::Passed { local, stream, seq } => self.sender.pass(shard.shard, *local, *stream, *seq),
                 }
@@ -322,32 +322,18 @@ fn is_lost(shard: &ShardHandle, frame: &Frame) -> Result<(), LinkError> {
     }
 }
 
-/// Shows a block of the log to the sender, with the header that it had where it was accepted.
+/// Shows a block of a shard's log to the sender, as the reader has it.
 ///
 /// # Errors
 /// As [`Sender::offer`].
-pub(crate) fn offer(sender: &mut Sender, logged: &LoggedBlock, out: &mut Vec<Frame>) -> Result<(), LinkError> {
-    let delivered = &logged.delivered;
-    let header = Entry {
-        kind: EntryKind::Own,
-        block_kind: delivered.block.kind,
-        namespace: &delivered.namespace,
-        table: &delivered.block.table,
-        length: delivered.block.payload.len() as u32,
-        received_at_ns: delivered.received_at_ns,
-        rows: delivered.block.rows,
-        payload_crc: logged.payload_crc,
-        identity: None,
-    }
-    .encode();
-    let offered = Offered {
-        shard: delivered.shard,
-        local: delivered.position.seq,
-        stream: delivered.receipt.stream,
-        before: logged.before,
-        behind: StreamEnd { seq: delivered.receipt.seq, chain: delivered.chain },
-        header: header.bytes(),
-        payload: &delivered.block.payload,
-    };
-    Ok(sender.offer(&offered, out)?)
+pub(crate) fn offer(
+    sender: &mut Sender,
+    reader: &LogReader,
+    shard: ShardId,
+    block: &LoggedBlock,
+    out: &mut Vec<Frame>,
+) -> Result<(), LinkError> {
+    let LoggedBlock { local, stream, before, behind, .. } = *block;
+    let (header, payload) = (reader.header(block), reader.payload(block));
+    Ok(sender.offer(&Offered { shard, local, stream, before, behind, header: header.bytes(), payload }, out)?)
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::types::{Seq, Stream};
 use crate::wal::batch::StreamEnd;
 use crate::wal::entry::{EntryKind, STREAM_BYTES, encode_stream, entry_lengths};
+use crate::wal::read::Pieces;
 
 /// Entries join a frame until it is so long; one that is longer has one of its own.
 pub(super) const ENTRIES_BYTES: usize = 1 << 20;
@@ -55,6 +56,14 @@ impl Entries {
     /// # Panics
     /// Where `header` is not the header of this payload, or the block is not behind the last one.
     pub fn push(&mut self, seq: Seq, header: &[u8], payload: &[u8]) -> bool {
+        self.push_pieces(seq, header, Pieces::Plain(payload))
+    }
+
+    /// The same, with a payload that is in a batch.
+    ///
+    /// # Panics
+    /// As [`push`](Self::push).
+    pub fn push_pieces(&mut self, seq: Seq, header: &[u8], payload: Pieces<'_>) -> bool {
         let entry = entry_lengths(header).expect("an entry's header");
         assert!(entry.kind == EntryKind::Own && entry.header == header.len(), "the header of an own entry");
         assert!(entry.payload as usize == payload.len() && seq > self.behind.seq, "the next block of the stream");
@@ -65,7 +74,7 @@ impl Entries {
         self.bytes.extend(seq.0.to_le_bytes());
         let at = self.bytes.len();
         self.bytes.extend(header);
-        self.bytes.extend(payload);
+        payload.put(&mut self.bytes);
         let (header, payload) = (at..at + header.len(), at + header.len()..self.bytes.len());
         self.entries.push(EntryAt { seq, header, payload });
         self.behind = self.behind.then(seq, entry.payload, entry.payload_crc);

@@ -11,6 +11,7 @@ use crate::repl::entries::{ENTRIES_BYTES, Entries};
 use crate::repl::wire::{Frame, Vector};
 use crate::types::{Opening, Seq, ShardId, Stream};
 use crate::wal::batch::{StreamEnd, StreamEnds};
+use crate::wal::read::Pieces;
 use crate::wal::vector::{Holds, differ_folded, holds, is_folded};
 
 /// Streams of which a follower may say that it holds something.
@@ -54,7 +55,7 @@ pub struct Offered<'a> {
     /// Its header, of the kind `own`.
     pub header: &'a [u8],
     /// Its payload.
-    pub payload: &'a [u8],
+    pub payload: Pieces<'a>,
 }
 
 /// Blocks that a shard's log has not.
@@ -229,11 +230,11 @@ impl Sender {
                 self.flush(out);
             }
             let mut open = self.open.take().unwrap_or_else(|| Entries::new(stream, before));
-            if !open.push(behind.seq, block.header, block.payload) {
+            if !open.push_pieces(behind.seq, block.header, block.payload) {
                 out.push(Frame::Entries(std::mem::replace(&mut open, Entries::new(stream, before))));
                 // The next one may well be as full.
                 open.bytes.reserve(ENTRIES_BYTES);
-                let fits = open.push(behind.seq, block.header, block.payload);
+                let fits = open.push_pieces(behind.seq, block.header, block.payload);
                 assert!(fits, "a block fits a frame of its own");
             }
             assert_eq!(open.behind, behind, "the log's chains are those of its blocks");
@@ -403,7 +404,7 @@ mod tests {
         .encode();
         let (before, behind) = (StreamEnd::default(), end(StreamEnd::default(), 1));
         let (local, of, header) = (Seq(1), stream(1), header.bytes());
-        let block = Offered { shard: SHARD, local, stream: of, before, behind, header, payload: &[] };
+        let block = Offered { shard: SHARD, local, stream: of, before, behind, header, payload: Pieces::Plain(&[]) };
         sender.offer(&block, &mut Vec::new()).expect("one history");
         assert_eq!(sender.shipped(SHARD), Seq(0));
         sender.acked(&[(of, Seq(1))]);

@@ -211,7 +211,7 @@ impl Link {
                 }
                 Err(error) => return Err(error.to_string().into()),
             };
-            offer(sender, &logged, &mut out).map_err(|error| error.to_string())?;
+            offer(sender, reader, ShardId(shard as u16), &logged, &mut out).map_err(|error| error.to_string())?;
             count += 1;
         }
         sender.flush(&mut out);

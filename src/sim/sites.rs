@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::config::SyncPolicy;
 use crate::io::chance::Chance;
-use crate::logged::{Logged, LoggedBlock};
+use crate::logged::Logged;
 use crate::reader::LogReader;
 use crate::repl::role::Roles;
 use crate::repl::wire::{Reason, Role, Stand};
@@ -579,9 +579,10 @@ fn read_back(site: &Site, ledger: &Ledger) -> Result<(), Wrong> {
         let mut reader = reader.map_err(|error| error.to_string())?;
         let mut local = Seq(0);
         while let Some(logged) = reader.next_logged(Seq(u64::MAX)).map_err(|error| error.to_string())? {
-            let Logged::Block(LoggedBlock { delivered, .. }) = &logged else {
+            let Logged::Block(block) = &logged else {
                 return Err(format!("store {} lacks blocks in shard {}", site.number, shard.id).into());
             };
+            let delivered = &reader.delivered(block);
             let (stream, seq) = (delivered.receipt.stream, delivered.receipt.seq);
             let name = name_of(delivered).ok_or_else(|| format!("{stream:?} {seq} is nobody's block"))?;
             ledger.is_next(&mut walk, stream, (seq, name, delivered.received_at_ns))?;

@@ -2,7 +2,6 @@
 
 use crate::limits::{SECTOR_BYTES, SECTOR_STREAM_BYTES};
 use std::collections::HashMap;
-use std::ops::Range;
 
 use crate::types::{Seq, Stream};
 use crate::wal::batch::{BATCH, BatchHeader, STREAM, StreamRow, decode_row};
@@ -24,17 +23,54 @@ pub fn each_entry(bytes: &[u8], header: &BatchHeader, scratch: &mut Vec<u8>, mut
 #[must_use]
 pub fn entries(bytes: &[u8], header: &BatchHeader) -> Vec<u8> {
     let mut out = Vec::with_capacity(header.entries_bytes as usize);
-    pieces(bytes, BATCH::BYTES, header.entries_bytes as usize).for_each(|piece| out.extend_from_slice(piece));
+    Pieces::Stamped { image: bytes, at: ENTRIES_AT, len: header.entries_bytes as usize }.put(&mut out);
     out
 }
 
-/// Visits each of the [`entries`] of a sound batch: where its header and its payload stand.
-pub fn each_of(entries: &[u8], mut take: impl FnMut(Range<usize>, Range<usize>)) {
-    let mut at = 0;
-    while let Some(lengths) = entries.get(at..at + ENTRY_BYTES).and_then(entry_lengths) {
-        let (head, end) = (at + lengths.header, at + lengths.header + lengths.payload as usize);
-        take(at..head, head..end);
-        at = end;
+/// Where the entries of a batch begin in its stream.
+pub(crate) const ENTRIES_AT: usize = BATCH::BYTES;
+
+/// Bytes of a batch's stream, or bytes as they are.
+#[derive(Clone, Copy, Debug)]
+pub enum Pieces<'a> {
+    /// As they are.
+    Plain(&'a [u8]),
+    /// Between the stamps of a batch.
+    Stamped {
+        /// The batch.
+        image: &'a [u8],
+        /// Where they begin in its stream.
+        at: usize,
+        /// How many they are.
+        len: usize,
+    },
+}
+
+impl Pieces<'_> {
+    /// How many bytes they are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::Plain(bytes) => bytes.len(),
+            Self::Stamped { len, .. } => *len,
+        }
+    }
+
+    /// There are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends them.
+    pub fn put(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Plain(bytes) => out.extend_from_slice(bytes),
+            Self::Stamped { image, at, len } => {
+                out.reserve(len);
+                pieces(image, at, len).for_each(|piece| out.extend_from_slice(piece));
+            }
+        }
     }
 }
 
