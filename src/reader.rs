@@ -16,7 +16,7 @@ use crate::io::read_ahead::ReadAhead;
 use crate::limits::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use crate::logged::{AtHand, Logged, LoggedBlock, Missing, missing_before, put_missing};
 use crate::shard::shared::{ReadableSegment, Shared};
-use crate::shard::tail::TailReader;
+use crate::shard::tail::{TailReader, are_of};
 use crate::shard::waiters::{Mark, Parked, Waited};
 use crate::types::{Opening, Position, SegmentNo, Seq, ShardId, Stream};
 use crate::wal::batch::{BatchHeader, Place, StreamEnd, StreamEnds, StreamRow, decode_header};
@@ -51,9 +51,8 @@ pub struct LogReader {
     follows: Option<StreamEnds>,
     /// What the segment that was begun at names as lost.
     named: Vec<Control>,
-    /// The log's newest batches, and the opening whose own blocks are passed over, of who reads for a follower.
+    /// The log's newest batches, of who reads for a follower, whose own blocks are passed over.
     tail: Option<TailReader>,
-    follower: Option<Opening>,
     may_read_ahead: bool,
     /// While it is not close behind the log's end.
     reads: Option<ReadAhead>,
@@ -154,7 +153,6 @@ impl LogReader {
             follows: None,
             named: Vec::new(),
             tail: None,
-            follower: None,
             may_read_ahead: false,
             reads: None,
             was_ahead: false,
@@ -227,8 +225,7 @@ impl LogReader {
     /// past the batches that have nothing but what it accepts itself.
     #[must_use]
     pub fn following(mut self, follower: Opening) -> Self {
-        self.tail = Some(self.shared.tail.reader());
-        self.follower = Some(follower);
+        self.tail = Some(self.shared.tail.reader(follower));
         self
     }
 
@@ -399,11 +396,18 @@ impl LogReader {
         if end.is_some_and(|end| place.offset >= end) {
             return self.next_segment(place.segment);
         }
-        if let Some(image) = self.tail.as_ref().and_then(|tail| tail.batch(place.segment, place.offset)) {
-            let batch = decode_header(&image, &place).expect("a batch as it was built");
-            self.take(&header, &batch, place, &InPart::default(), Some(image));
-            self.reads = None;
-            return Ok(());
+        if let Some(tail) = &self.tail
+            && let Some(kept) = tail.batch(&place)
+        {
+            if kept.is_of(&place, tail.follower()) {
+                self.pass(&kept.batch, &kept.rows);
+                return Ok(());
+            }
+            if let Some(image) = kept.image {
+                self.reads = None;
+                self.take(&header, &kept.batch, place, &InPart::default(), Some(image));
+                return Ok(());
+            }
         }
         if !self.hold(&header, place.offset, PAGE_BYTES)? {
             // One without a block is held by nobody: it may be given back at any time.
@@ -592,17 +596,10 @@ impl LogReader {
                 ready.extend(missing_before(known, payload, seq.prev()).map(Logged::Missing));
             }
         };
-        let is_passed = |row: &StreamRow| Some(Opening::of(&row.stream)) == self.follower;
-        if in_part.is_nothing() && !rows.is_empty() && rows.iter().all(is_passed) {
+        let follower = self.tail.as_ref().map(TailReader::follower);
+        if in_part.is_nothing() && follower.is_some_and(|follower| are_of(&rows, follower)) {
             each_control(image, batch, |payload| control(payload, batch.first_seq, ready, follows));
-            let last = rows.len() - 1;
-            ready.extend(rows.iter().enumerate().map(|(at, row)| {
-                // Everything up to the last seq is there with all of them, and not with one.
-                let local = if at == last { batch.last_seq() } else { batch.first_seq.prev() };
-                Logged::Passed { local, stream: row.stream, seq: row.last.seq }
-            }));
-            self.went(batch, rows.into_iter().map(|row| (row.stream, row.last)));
-            return;
+            return self.pass(batch, &rows);
         }
         let own = header.stream();
         let mut seq = batch.first_seq;
@@ -658,6 +655,16 @@ impl LogReader {
             }));
         });
         self.went(batch, ends);
+    }
+
+    /// Passes over a batch of blocks that the follower accepts itself.
+    fn pass(&mut self, batch: &BatchHeader, rows: &[StreamRow]) {
+        self.ready.extend(rows.iter().enumerate().map(|(at, row)| {
+            // Everything up to the last seq is there with all of them, and not with one.
+            let local = if at == rows.len() - 1 { batch.last_seq() } else { batch.first_seq.prev() };
+            Logged::Passed { local, stream: row.stream, seq: row.last.seq }
+        }));
+        self.went(batch, rows.iter().map(|row| (row.stream, row.last)));
     }
 
     /// A batch was taken in, behind which streams stand here.
@@ -823,7 +830,7 @@ mod tests {
         let (number, chain) = (BatchNo(first_seq.0), Chain(0));
         let link = Link { number, prev_chain: chain, prev_end: 0, durable_upto: BatchNo(0), seal: false };
         let (image, header, After { ends, .. }) = batch.finish(link);
-        shared.tail.keep(SegmentNo(2), offset, &image);
+        shared.tail.keep(&Place::new(&shared.segments().segments.back().expect("a segment").header, offset), &image);
         (header.length, ends)
     }
 

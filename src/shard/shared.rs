@@ -17,6 +17,7 @@ use crate::shard::tail::Tail;
 use crate::shard::waiters::Mark;
 use crate::stats::ShardStats;
 use crate::types::{SegmentNo, Seq, ShardId};
+use crate::wal::batch::Place;
 use crate::wal::breaks::Partly;
 use crate::wal::log::UsedSegment;
 use crate::wal::segment::{Handled, SegmentHeader};
@@ -260,7 +261,10 @@ impl Shared {
     pub fn submitting(&self, op: &DiskOp) {
         match op {
             DiskOp::Write { segment, offset, buf } | DiskOp::WriteSynced { segment, offset, buf } => {
-                self.tail.keep(*segment, *offset, buf);
+                let place = self.tail.is_read().then(|| self.segments().place(*segment, *offset)).flatten();
+                if let Some(place) = place {
+                    self.tail.keep(&place, buf);
+                }
             }
             DiskOp::Retire { segment, .. } => self.segments().retire(*segment),
             DiskOp::Sync { .. } | DiskOp::Prepare { .. } => {}
@@ -293,6 +297,12 @@ impl SegmentTable {
         if let Some(found) = self.segments.iter_mut().find(|found| found.header.segment == segment) {
             found.end = Some(end);
         }
+    }
+
+    /// A place in one of them.
+    fn place(&self, segment: SegmentNo, offset: u32) -> Option<Place> {
+        let found = self.segments.iter().rev().find(|found| found.header.segment == segment);
+        found.map(|found| Place::new(&found.header, offset))
     }
 
     /// The segment is being given back.
