@@ -265,7 +265,7 @@ fn sustained(size: Size) -> f64 {
         wait_until(|| marks(&b).1 == marks(&a).0);
         let rate = most * part;
         let (before, began) = (marks(&a).0, Instant::now());
-        load(&a, rate, size.seconds / 2.0, u64::MAX);
+        load(&a, rate, size.seconds / 2.0, size.behind_bytes);
         let (seconds, accepted) = (began.elapsed().as_secs_f64(), marks(&a).0);
         let behind = accepted - marks(&b).1;
         // As fast as was wanted, and no more behind than a fifth of a second.

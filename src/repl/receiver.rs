@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::repl::entries::Entries;
 use crate::repl::wire::{ROWS_MAX, Vector};
-use crate::types::{Seq, ShardId, StoreId, Stream, mix64};
+use crate::types::{Seq, ShardId, StoreId, Stream};
 use crate::wal::batch::{StreamEnd, StreamEnds};
 use crate::wal::vector::is_folded;
 
@@ -104,7 +104,8 @@ impl Receiver {
         if stream.origin == self.store && u64::from(stream.shard.0) < shards {
             return stream.shard;
         }
-        ShardId((mix64(stream.origin.mixed(), u64::from(stream.shard.0)) % shards) as u16)
+        // The shards of one origin are spread evenly.
+        ShardId((stream.origin.mixed().wrapping_add(u64::from(stream.shard.0)) % shards) as u16)
     }
 
     /// What is held and synced, but for what this opening accepts itself: frames of a vector, the last one marked. Who
@@ -353,5 +354,29 @@ impl Source {
             }
         }
         rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Epoch, Nonce};
+
+    #[test]
+    fn the_shards_of_one_origin_are_spread_evenly_and_own_ones_stay_where_they_are() {
+        let stream = |origin, shard| Stream { origin, shard: ShardId(shard), epoch: Epoch(1), nonce: Nonce(2) };
+        let store = StoreId([1; 16]);
+        for shards in 1..9 {
+            let own: Vec<_> = (0..shards).map(|shard| stream(store, shard)).collect();
+            let receiver = Receiver::new(store, StreamEnds::new(), own.clone());
+            assert!(own.iter().all(|own| receiver.shard_of(*own) == own.shard));
+            for origin in 2..20 {
+                let of = |shard| receiver.shard_of(stream(StoreId([origin; 16]), shard)).0;
+                let mut there: Vec<u16> = (0..shards).map(of).collect();
+                there.sort_unstable();
+                assert!(there.into_iter().eq(0..shards));
+                assert_eq!(of(shards), of(0), "where there are more of them they go round");
+            }
+        }
     }
 }

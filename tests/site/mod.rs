@@ -9,7 +9,7 @@ use crate::ports::free_port;
 
 /// Options of the engine in the configuration of a node; sizes are small, so that everything happens often.
 pub const ENGINE: &str = "segment_bytes = 1048576\nblock_bytes_max = 65536\nbatch_bytes_max = 65536\n\
-                          intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 134217728\nshards = 2\n";
+                          intake_bytes = 131072\nintake_slots = 1024\nwal_bytes_max = 1073741824\nshards = 2\n";
 
 /// A site: its folder, its store's id, where it listens and is dialled.
 #[derive(Clone)]
