@@ -257,7 +257,8 @@ pub struct Delivered {
     pub namespace: String,
     /// When it was accepted, in nanoseconds of the wall clock since 1970.
     pub received_at_ns: i64,
-    /// The block.
+    /// The block. Its payload shares its memory with those of the blocks that were logged with it: who keeps it for long
+    /// copies it.
     pub block: Block,
 }
 
