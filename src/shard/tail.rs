@@ -12,7 +12,7 @@ use crate::types::{Opening, SegmentNo};
 use crate::wal::batch::{BatchHeader, Place, StreamRow, decode_header};
 use crate::wal::read::stream_rows;
 
-/// Bytes that are kept of a shard's log. A batch that is larger is not kept.
+/// Bytes that are kept of a shard's log. A batch of more than half of them is not kept.
 const TAIL_BYTES: usize = 8 << 20;
 
 /// The newest batches.
