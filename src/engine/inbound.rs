@@ -136,9 +136,9 @@ impl Inbound {
         let place = self.waits.take().filter(|(stream, seq, _)| (*stream, *seq) == of).map(|(.., place)| place);
         let mut place = match place {
             Some(place) => place,
-            None => match shard.ring.try_publish(entry, payload) {
-                Ok(local) => return Poll::Ready(Ok(local)),
-                Err(_) => self.place(shard),
+            None => match shard.ring.try_publish_carried(entry, payload) {
+                Some(local) => return Poll::Ready(Ok(local)),
+                None => self.place(shard),
             },
         };
         loop {

@@ -274,15 +274,20 @@ impl Receiver {
         let own = &mut self.own_synced[usize::from(shard.0)];
         *own = upto.max(*own);
         let waiting = &mut self.waiting[usize::from(shard.0)];
-        let mut moved = false;
+        // As a rule many of one stream stand behind each other.
+        let mut last: Option<(Stream, StreamEnd)> = None;
         while let Some(&(local, stream, end)) = waiting.front()
             && local <= upto
         {
             waiting.pop_front();
-            self.taken.entry(stream).or_default().synced = end;
-            moved = true;
+            if let Some((before, synced)) = last.replace((stream, end)).filter(|(before, _)| *before != stream) {
+                self.taken.entry(before).or_default().synced = synced;
+            }
         }
-        moved
+        if let Some((stream, end)) = last {
+            self.taken.entry(stream).or_default().synced = end;
+        }
+        last.is_some()
     }
 
     /// Blocks that were taken and are not synced.

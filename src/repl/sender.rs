@@ -201,9 +201,8 @@ impl Sender {
     pub fn offer(&mut self, block: &Offered<'_>, out: &mut Vec<Frame>) -> Result<(), Stop> {
         let Offered { stream, before, behind, .. } = *block;
         let diverged = |at| Err(Stop::Diverged { stream, at });
-        let (is_its_own, is_folded) = self.has_anyway(stream, behind);
+        let (held, is_its_own, is_folded) = self.held(stream, behind);
         let is_old = is_its_own || is_folded;
-        let held = self.ends.get(&stream).copied().unwrap_or_default();
         #[cfg(feature = "sim")]
         let held = if held == before
             && block.local.0.is_multiple_of(8)
@@ -224,7 +223,7 @@ impl Sender {
                 return diverged(held.seq);
             }
             // The follower has all of what stood before the beginning: the log has lost it since.
-            self.pass_over(stream, before, out);
+            self.pass_over(stream, (held, before), out);
             bytes = block.header.len() + block.payload.len();
             if self.open.as_ref().is_some_and(|open| open.stream != stream) {
                 self.flush(out);
@@ -251,14 +250,13 @@ impl Sender {
     /// [`Stop::Diverged`]: nothing of it is sent.
     pub fn offer_gap(&mut self, gap: &OfferedGap, out: &mut Vec<Frame>) -> Result<(), Stop> {
         let OfferedGap { stream, before, behind, .. } = *gap;
-        let (is_its_own, is_folded) = self.has_anyway(stream, behind);
+        let (held, is_its_own, is_folded) = self.held(stream, behind);
         if !is_its_own && !is_folded {
-            let held = self.ends.get(&stream).copied().unwrap_or_default();
             let is_other = |end: StreamEnd| held.seq == end.seq && held.chain != end.chain;
             if is_other(before) || is_other(behind) {
                 return Err(Stop::Diverged { stream, at: held.seq });
             }
-            self.pass_over(stream, behind, out);
+            self.pass_over(stream, (held, behind), out);
         }
         self.put(gap.shard, Unacked { local: gap.local, of: stream, seq: behind.seq, bytes: 0 }, is_folded);
         Ok(())
@@ -269,16 +267,18 @@ impl Sender {
         self.put(shard, Unacked { local, of, seq, bytes: 0 }, false);
     }
 
-    /// Whether the follower accepts this stream itself, and whether it is one of those that it has folded.
-    fn has_anyway(&self, stream: Stream, behind: StreamEnd) -> (bool, bool) {
+    /// What the follower holds of a stream, as far as it was told or sent; whether it accepts it itself, and whether it is
+    /// one of those that it has folded.
+    fn held(&self, stream: Stream, behind: StreamEnd) -> (StreamEnd, bool, bool) {
+        let held = self.ends.get(&stream);
         let is_its_own = Opening::of(&stream) == self.follower;
-        let is_told = is_its_own || self.ends.contains_key(&stream);
-        (is_its_own, !is_told && holds(&self.ends, stream, behind) == Holds::All)
+        let is_told = is_its_own || held.is_some();
+        let is_folded = !is_told && holds(&self.ends, stream, behind) == Holds::All;
+        (held.copied().unwrap_or_default(), is_its_own, is_folded)
     }
 
-    /// Of what the follower lacks up to this end there is nothing here.
-    fn pass_over(&mut self, stream: Stream, behind: StreamEnd, out: &mut Vec<Frame>) {
-        let held = self.ends.get(&stream).copied().unwrap_or_default();
+    /// Of what the follower lacks between these ends there is nothing here.
+    fn pass_over(&mut self, stream: Stream, (held, behind): (StreamEnd, StreamEnd), out: &mut Vec<Frame>) {
         if held.seq < behind.seq {
             self.flush(out);
             out.push(Frame::Gap { stream, before: held, behind });
@@ -290,17 +290,25 @@ impl Sender {
     fn put(&mut self, shard: ShardId, entry: Unacked, is_folded: bool) {
         self.bytes += entry.bytes;
         let (shard, local) = (usize::from(shard.0), entry.local);
+        if is_folded {
+            self.acked.insert(entry.of, Seq(u64::MAX));
+        }
         // Before it counts as shown: what was shown and is not waited for is shipped.
         self.unacked[shard].push_back(entry);
         self.shown[shard] = self.shown[shard].max(local);
-        self.settle(shard, is_folded);
+        // What waits behind something else waits on.
+        if self.unacked[shard].len() == 1 || is_folded {
+            self.settle(shard);
+        } else {
+            self.count_own_first(shard);
+        }
     }
 
     /// A shard's log was shown up to here, be there blocks or not.
     pub fn shown(&mut self, shard: ShardId, upto: Seq) {
         let shard = usize::from(shard.0);
         self.shown[shard] = self.shown[shard].max(upto);
-        self.settle(shard, false);
+        self.settle(shard);
     }
 
     /// Ends the frame that is being filled.
@@ -316,15 +324,12 @@ impl Sender {
                 *acked = (*acked).max(*seq);
             }
         }
-        (0..self.shipped.len()).for_each(|shard| self.settle(shard, false));
+        (0..self.shipped.len()).for_each(|shard| self.settle(shard));
     }
 
-    /// Takes off what is acknowledged; `all_held`: the last one that was shown is of a stream that is held for long.
-    fn settle(&mut self, shard: usize, all_held: bool) {
+    /// Takes off what is acknowledged.
+    fn settle(&mut self, shard: usize) {
         let unacked = &mut self.unacked[shard];
-        if all_held && let Some(last) = unacked.back() {
-            self.acked.insert(last.of, Seq(u64::MAX));
-        }
         while let Some(first) = unacked.front()
             && self.acked.get(&first.of).is_some_and(|acked| *acked >= first.seq)
         {
@@ -333,12 +338,16 @@ impl Sender {
             unacked.pop_front();
             self.own_first[shard] = self.own_first[shard].saturating_sub(1);
         }
-        let own_first = &mut self.own_first[shard];
-        while unacked.get(*own_first).is_some_and(|entry| Opening::of(&entry.of) == self.follower) {
-            *own_first += 1;
-        }
         if unacked.is_empty() {
             self.shipped[shard] = self.shipped[shard].max(self.shown[shard]);
+        }
+        self.count_own_first(shard);
+    }
+
+    fn count_own_first(&mut self, shard: usize) {
+        let (unacked, own_first) = (&self.unacked[shard], &mut self.own_first[shard]);
+        while unacked.get(*own_first).is_some_and(|entry| Opening::of(&entry.of) == self.follower) {
+            *own_first += 1;
         }
     }
 

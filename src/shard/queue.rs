@@ -178,6 +178,13 @@ impl Queue {
         Joined::Waits(waiter)
     }
 
+    /// Claims at once for a block that was accepted elsewhere, in a ring that is fenced and where nobody waits.
+    pub(crate) fn claim_of_carried(&self, counters: &Counters, need: u32) -> Option<Claimed> {
+        let inner = lock(&self.inner);
+        let may = inner.fenced.is_some() && !inner.held && inner.line.is_empty() && counters.quarter_is_free();
+        may.then(|| counters.claim_in_turn(need)).flatten()
+    }
+
     /// A thread's wait for its turn.
     pub(crate) fn wait(&self, counters: &Counters, waiter: &Arc<Waiter>) -> Turn {
         loop {

@@ -115,10 +115,19 @@ impl Ring {
     pub fn try_publish(&self, entry: &mut EncodedEntry, payload: &[u8]) -> Result<Seq, Refused> {
         let need = self.need(entry, payload)?;
         match self.counters.try_claim(need) {
-            Ok(claimed) => Ok(self.publish(claimed, entry, payload)),
+            Ok(claimed) => Ok(self.publish(Of::Client, claimed, entry, payload)),
             Err(NoClaim::Closed) => Err(self.refused()),
             Err(NoClaim::Full | NoClaim::DoesNotFit(_)) => Err(self.closed().map_or(Refused::Full, Refused::Closed)),
         }
+    }
+
+    /// Publishes a block that was accepted elsewhere, whose header has its payload's checksum; `None` where it has to take
+    /// its [place in line](Self::queue_ticket_of_carried), which says why if it cannot.
+    pub fn try_publish_carried(&self, entry: &mut EncodedEntry, payload: &[u8]) -> Option<Seq> {
+        let need = self.need(entry, payload).ok()?;
+        let claimed = self.counters.try_claim(need).ok();
+        let claimed = claimed.or_else(|| self.queue.claim_of_carried(&self.counters, need))?;
+        Some(self.publish(Of::Carried, claimed, entry, payload))
     }
 
     /// Publishes a block; where there is no room it waits in line until the deadline. Sets the
@@ -130,10 +139,10 @@ impl Ring {
         let need = self.need(entry, payload)?;
         loop {
             match self.claim_or_join((Of::Client, need), deadline, None) {
-                ClaimOrJoin::Claimed(claimed) => return Ok(self.publish(claimed, entry, payload)),
+                ClaimOrJoin::Claimed(claimed) => return Ok(self.publish(Of::Client, claimed, entry, payload)),
                 ClaimOrJoin::Closed => return Err(self.refused()),
                 ClaimOrJoin::Waits(waiter) => match self.queue.wait(&self.counters, &waiter) {
-                    Turn::Granted(claimed) => return Ok(self.publish(claimed, entry, payload)),
+                    Turn::Granted(claimed) => return Ok(self.publish(Of::Client, claimed, entry, payload)),
                     Turn::Refused => return Err(self.refused()),
                     Turn::Expired => return Err(self.expired()),
                     Turn::Waiting | Turn::Revoked => {}
@@ -148,7 +157,8 @@ impl Ring {
         QueueTicket { ring: Arc::clone(self), deadline, of: Of::Client, waiter: None }
     }
 
-    /// The same for a block that was accepted elsewhere: it is taken by a ring that is fenced, too.
+    /// The same for a block that was accepted elsewhere, whose header has its payload's checksum: it is taken by a ring
+    /// that is fenced, too.
     #[must_use]
     pub fn queue_ticket_of_carried(self: &Arc<Self>, deadline: Instant) -> QueueTicket {
         QueueTicket { ring: Arc::clone(self), deadline, of: Of::Carried, waiter: None }
@@ -229,7 +239,7 @@ impl Ring {
     }
 
     #[inline]
-    fn publish(&self, claimed: Claimed, entry: &mut EncodedEntry, payload: &[u8]) -> Seq {
+    fn publish(&self, of: Of, claimed: Claimed, entry: &mut EncodedEntry, payload: &[u8]) -> Seq {
         let mut claim = Claim { ring: self, claimed: Some(claimed) };
         let claimed = claim.claimed.as_mut().expect("not published yet");
         let header_bytes = entry.bytes().len();
@@ -248,15 +258,18 @@ impl Ring {
         self.region.prefetch(Seq(self.next_seq.load(Ordering::Relaxed)), claimed);
         // What is copied at one go is checksummed before: it stays in the cache, and the header, which
         // holds the checksum, need not be read back behind the copy's stores.
-        let is_small = payload.len() <= COPY_BYTES;
-        let payload_crc = match is_small {
-            true => crc32fast::hash(payload),
-            false => self.region.copy_in_with_crc(claimed, header_bytes, payload),
+        let copies_at_once = of == Of::Carried || payload.len() <= COPY_BYTES;
+        let payload_crc = match (of, copies_at_once) {
+            // Whoever has read it from a frame has checked it there.
+            (Of::Carried, _) => entry.payload_crc(),
+            (Of::Client, true) => crc32fast::hash(payload),
+            (Of::Client, false) => self.region.copy_in_with_crc(claimed, header_bytes, payload),
         };
+        debug_assert_eq!(payload_crc, crc32fast::hash(payload), "the checksum of this payload");
         entry.set_payload_crc(payload_crc);
         let header_crc = crc32fast::hash(entry.bytes());
         self.region.copy_in(claimed, 0, entry.bytes());
-        if is_small {
+        if copies_at_once {
             self.region.copy_in(claimed, header_bytes, payload);
         }
         let slot = Self::slot(claimed, payload.len(), header_bytes, header_crc, payload_crc);
@@ -399,14 +412,14 @@ impl QueueTicket {
                 }
                 self.waiter = None;
                 match turn {
-                    Turn::Granted(claimed) => return Poll::Ready(Ok(self.ring.publish(claimed, entry, payload))),
+                    Turn::Granted(claimed) => return Poll::Ready(Ok(self.ring.publish(self.of, claimed, entry, payload))),
                     Turn::Refused => return Poll::Ready(Err(self.ring.refused())),
                     Turn::Expired => return Poll::Ready(Err(self.ring.expired())),
                     Turn::Waiting | Turn::Revoked => {}
                 }
             }
             match self.ring.claim_or_join((self.of, need), self.deadline, Some(cx.waker())) {
-                ClaimOrJoin::Claimed(claimed) => return Poll::Ready(Ok(self.ring.publish(claimed, entry, payload))),
+                ClaimOrJoin::Claimed(claimed) => return Poll::Ready(Ok(self.ring.publish(self.of, claimed, entry, payload))),
                 ClaimOrJoin::Closed => return Poll::Ready(Err(self.ring.refused())),
                 ClaimOrJoin::Waits(waiter) => (self.waiter, joined) = (Some(waiter), true),
             }

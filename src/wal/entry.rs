@@ -133,6 +133,13 @@ impl EncodedEntry {
         &self.bytes[..self.len]
     }
 
+    /// The payload's checksum.
+    #[must_use]
+    #[inline]
+    pub fn payload_crc(&self) -> u32 {
+        ENTRY::payload_crc.u32(&self.bytes)
+    }
+
     /// Sets the payload's checksum, for one that is computed while the payload is copied.
     #[inline]
     pub fn set_payload_crc(&mut self, crc: u32) {

@@ -324,6 +324,7 @@ fn a_fenced_ring_takes_what_is_carried_and_nothing_of_clients() {
     let (ring, mut consumer, _) = ring();
     let fenced = |refused| matches!(refused, Err(Refused::Closed(Closed::NotActive(NotActive::Standby))));
     let (mut entry, payload) = entry_of(1, 0, 1000);
+    entry.set_payload_crc(crc32fast::hash(&payload));
     fill_but(&ring, 1);
     let mut cx = Context::from_waker(Waker::noop());
     let mut place = ring.queue_ticket_of_carried(in_an_hour());
@@ -341,11 +342,13 @@ fn a_fenced_ring_takes_what_is_carried_and_nothing_of_clients() {
     for _ in 0..100 {
         let mut place = ring.queue_ticket_of_carried(in_an_hour());
         assert!(place.poll(&mut cx, &mut entry, &payload).is_ready());
+        assert!(ring.try_publish_carried(&mut entry, &payload).is_some(), "without a place in line");
         assert!(fenced(ring.try_publish(&mut entry.clone(), &payload)));
         assert!(fenced(ring.publish_by(&mut entry.clone(), &payload, in_an_hour())));
         drain_and_free(&mut consumer);
     }
     ring.close(Closed::StoreFull);
+    assert_eq!(ring.try_publish_carried(&mut entry, &payload), None);
     let mut place = ring.queue_ticket_of_carried(in_an_hour());
     assert!(place.poll(&mut cx, &mut entry, &payload).is_pending(), "a full store takes nothing of anybody");
     ring.reopen();
