@@ -92,6 +92,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "L4 the outside: rings, threads, files",
         &[
             "src/io/clock.rs",
+            "src/io/rests.rs",
             "src/io/waker.rs",
             "src/io/folder.rs",
             "src/io/quarantine.rs",
@@ -121,7 +122,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "src/shard/handle.rs",
             "src/logged.rs",
             "src/reader.rs",
-            "src/data/rests.rs",
             "src/data/flusher.rs",
             "src/data/dir_tree.rs",
             "src/data/rows.rs",

@@ -25,8 +25,8 @@ use smol_str::SmolStr;
 
 use crate::data::format::{PartKind, PartName};
 use crate::data::pages::Pages;
-use crate::data::rests::rest;
 use crate::data::schema::ColumnType;
+use crate::io::rests::rest;
 
 /// Rows of a row group, at most.
 pub const GROUP_ROWS_MAX: usize = 1 << 17;

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::data::rests::{Hurry, cpu_time, rest, set_hurry};
 use crate::data::store::{Delivered, Store, StoreError, Unit};
 use crate::error::Error;
+use crate::io::rests::{BEHIND_CLIENTS_NICE, Hurry, cpu_time, rest, set_hurry};
 use crate::reader::LogReader;
 use crate::shard::handle::ShardHandle;
 use crate::shard::pace::FREE;
@@ -19,8 +19,6 @@ use crate::shard::waiters::Waited;
 use crate::stats::StoreCounters;
 use crate::types::{Position, Seq};
 
-/// The nice value of a flusher's thread.
-const FLUSHER_NICE: i32 = 5;
 /// How often the writers' pace is looked at while a store takes blocks.
 const LOOK_BYTES: u64 = 256 << 10;
 /// How long a store that failed is left alone.
@@ -124,7 +122,7 @@ fn run(
     closing: &AtomicBool,
 ) -> Result<(), StoreError> {
     // Behind the writers: where both want the CPU, the log is the buffer between them.
-    let nice = rustix::process::setpriority_process(Some(rustix::thread::gettid()), FLUSHER_NICE);
+    let nice = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BEHIND_CLIENTS_NICE);
     nice.map_err(|error| format!("setting the flusher's priority: {error}"))?;
     let source = |(shard, &flushed)| Source {
         shard,

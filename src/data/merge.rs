@@ -21,9 +21,9 @@ use crate::data::encode::{
 };
 use crate::data::format::{PartKind, PartName};
 use crate::data::repeated::keep_last;
-use crate::data::rests::rest;
 use crate::data::schema::ColumnType;
 use crate::data::store::Wanted;
+use crate::io::rests::rest;
 use crate::types::{Epoch, Seq, ShardId, StoreId};
 
 /// Rows with the same tags and time that are compared with each other, at most: a bound on memory.

@@ -22,7 +22,6 @@ pub mod parquet;
 pub mod parquet_files;
 #[cfg(feature = "parquet")]
 mod repeated;
-pub mod rests;
 #[cfg(feature = "parquet")]
 pub mod rows;
 pub mod schema;

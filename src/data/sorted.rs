@@ -17,9 +17,9 @@ use crate::data::encode::{
     WriteOptions, Written,
 };
 use crate::data::repeated::keep_last;
-use crate::data::rests::rest;
 use crate::data::rows::{Column, FieldValues, Held, LineRows, Part};
 use crate::data::schema::ColumnType;
+use crate::io::rests::rest;
 use crate::types::StoreId;
 
 impl Part {

@@ -20,8 +20,8 @@ use crate::data::files::FilesError;
 use crate::data::format::{DataFile, FileNo, PartName, Record, day_of};
 use crate::data::merge::merge;
 use crate::data::parquet_files::Files;
-use crate::data::rests::{Hurry, set_hurry};
 use crate::data::store::StoreError;
+use crate::io::rests::{Hurry, set_hurry};
 
 /// A file of at least this many bytes is large enough, and left alone.
 const LARGE_BYTES: u64 = 64 << 20;

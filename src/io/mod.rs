@@ -12,6 +12,7 @@ pub mod medium;
 pub mod pwrite;
 pub mod quarantine;
 pub mod read_ahead;
+pub mod rests;
 mod segments;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -12,6 +12,7 @@ use crate::data::store::{Hold, Null, Store};
 use crate::engine::Engine;
 use crate::engine::outbound::Retained;
 use crate::error::Error;
+use crate::io::rests::stand_behind_clients;
 use crate::node::config::{NodeConfig, Sink};
 use crate::node::control;
 use crate::node::home::Home;
@@ -75,6 +76,7 @@ impl Node {
         let for_links = retained.clone();
         let way = replication.sending();
         let body = move || {
+            stand_behind_clients();
             let home = Rc::new(Home::new(shared, dir, roles, (peers, for_links), listens, way));
             if let Err(error) = block_on(run(home, listener, control, tls, receiver)) {
                 tracing::error!("the network thread cannot run: {error}");

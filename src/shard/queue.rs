@@ -129,6 +129,8 @@ pub(crate) struct Queue {
     served: Futex,
     /// Futures in line or served.
     futures: AtomicU32,
+    /// 1 while it is fenced, for who need not know at once.
+    is_fenced: AtomicU32,
 }
 
 impl Queue {
@@ -244,6 +246,7 @@ impl Queue {
     pub(crate) fn fence(&self, counters: &Counters, why: Option<NotActive>) {
         let mut inner = lock(&self.inner);
         inner.fenced = why;
+        self.is_fenced.store(u32::from(why.is_some()), Ordering::Relaxed);
         let mut served = Served::default();
         if why.is_some() && inner.closed.is_none() {
             counters.set_state(State::Full);
@@ -258,6 +261,12 @@ impl Queue {
         drop(inner);
         self.wake(served);
         self.wake(more);
+    }
+
+    /// No claim of a client succeeds.
+    #[inline]
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.is_fenced.load(Ordering::Relaxed) != 0
     }
 
     /// Closes the ring and refuses all who wait. A graver reason replaces a lesser one.

@@ -172,6 +172,13 @@ impl Ring {
         }
     }
 
+    /// No claim of a client succeeds.
+    #[must_use]
+    #[inline]
+    pub fn is_fenced(&self) -> bool {
+        self.queue.is_fenced()
+    }
+
     /// From here on no claim succeeds; what was claimed before will be published. Who waits in line
     /// is refused, but at `StoreFull`: that ends by itself, so there one goes on waiting. A graver
     /// reason replaces a lesser one: `StoreFull`, `Closing`, `Fault`.
@@ -412,14 +419,18 @@ impl QueueTicket {
                 }
                 self.waiter = None;
                 match turn {
-                    Turn::Granted(claimed) => return Poll::Ready(Ok(self.ring.publish(self.of, claimed, entry, payload))),
+                    Turn::Granted(claimed) => {
+                        return Poll::Ready(Ok(self.ring.publish(self.of, claimed, entry, payload)));
+                    }
                     Turn::Refused => return Poll::Ready(Err(self.ring.refused())),
                     Turn::Expired => return Poll::Ready(Err(self.ring.expired())),
                     Turn::Waiting | Turn::Revoked => {}
                 }
             }
             match self.ring.claim_or_join((self.of, need), self.deadline, Some(cx.waker())) {
-                ClaimOrJoin::Claimed(claimed) => return Poll::Ready(Ok(self.ring.publish(self.of, claimed, entry, payload))),
+                ClaimOrJoin::Claimed(claimed) => {
+                    return Poll::Ready(Ok(self.ring.publish(self.of, claimed, entry, payload)));
+                }
                 ClaimOrJoin::Closed => return Poll::Ready(Err(self.ring.refused())),
                 ClaimOrJoin::Waits(waiter) => (self.waiter, joined) = (Some(waiter), true),
             }

@@ -8,6 +8,7 @@ use std::thread::{Builder, JoinHandle};
 use crate::error::Fault;
 use crate::io::clock::MonotonicClock;
 use crate::io::disk::{Disk, DiskOp, Done, OpId, Wait};
+use crate::io::rests::Priority;
 use crate::shard::consumer::{Consumer, WakeOn};
 use crate::shard::core::Core;
 use crate::shard::driver::{Driver, Intake, Retention};
@@ -17,7 +18,7 @@ use crate::shard::shared::Shared;
 use crate::types::{SegmentNo, Seq, ShardId};
 use crate::wal::batch::{BatchBuilder, Push};
 
-/// The nice value of a shard's thread, where the process may set it.
+/// The nice value of a shard's thread while clients' blocks are taken, where the process may set it.
 const SHARD_NICE: i32 = -15;
 
 /// Everything that a shard's thread takes over.
@@ -56,10 +57,11 @@ impl ShardThread {
         }
         // One shard serves many writers: at an equal share of its CPU it would be the slowest of them.
         // Without the privilege it stays at their priority, and a full ring makes them wait for it.
-        if rustix::process::setpriority_process(Some(rustix::thread::gettid()), SHARD_NICE).is_err() {
+        let priority = Priority::new(SHARD_NICE);
+        if !priority.may() {
             tracing::debug!("shard {shard} runs at its writers' priority: no privilege for nice {SHARD_NICE}");
         }
-        let intake = RingIntake { consumer, ring: Arc::clone(&ring), shared: Arc::clone(&shared) };
+        let intake = RingIntake { consumer, ring: Arc::clone(&ring), shared: Arc::clone(&shared), priority };
         let ran = catch_unwind(AssertUnwindSafe(|| {
             Driver::new(core, BoxedDisk(disk), MonotonicClock, intake, Arc::clone(&shared), retention).run();
         }));
@@ -106,6 +108,7 @@ struct RingIntake {
     consumer: Consumer,
     ring: Arc<Ring>,
     shared: Arc<Shared>,
+    priority: Priority,
 }
 
 impl Intake for RingIntake {
@@ -133,6 +136,8 @@ impl Intake for RingIntake {
 
     fn awake(&mut self) {
         self.consumer.awake();
+        // A standby's shards hold nobody up but other sites.
+        self.priority.see(!self.ring.is_fenced());
     }
 
     fn close(&mut self, why: Closed) {

@@ -17,6 +17,8 @@ use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
 
+/// The nice value of threads that do not take in blocks of clients.
+pub const BEHIND_CLIENTS_NICE: i32 = 5;
 /// CPU time between two rests, in microseconds.
 const WORK: Duration = Duration::from_micros(250);
 /// How long a rest is at least, in microseconds. The kernel adds some 50.
@@ -34,6 +36,58 @@ pub enum Hurry {
 thread_local! {
     /// The CPU time at which the thread rests next.
     static NEXT: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// Puts this thread behind those that serve clients: it works for other sites. It runs with a lower priority and, where it
+/// wakes up, interrupts nobody; it never starves, and those that it starts are behind clients, too.
+pub fn stand_behind_clients() {
+    // Without it the thread would only be less polite.
+    let _ = set_policy(NormalThreadSchedulePolicy::Batch);
+    let _ = setpriority_process(Some(gettid()), BEHIND_CLIENTS_NICE);
+}
+
+/// The priority of a thread that serves clients at times.
+#[derive(Debug)]
+pub struct Priority {
+    /// The nice value where it does.
+    nice: i32,
+    /// The process may set it.
+    may: bool,
+    serves: bool,
+}
+
+impl Priority {
+    /// Of this thread, which serves clients for now and is to have this nice value while it does.
+    #[must_use]
+    pub fn new(nice: i32) -> Self {
+        let may = setpriority_process(Some(gettid()), nice).is_ok();
+        Self { nice, may, serves: true }
+    }
+
+    /// The process may set the nice value that is wanted. Where it may not, nothing is ever changed: who had become
+    /// nicer could not go back.
+    #[must_use]
+    pub const fn may(&self) -> bool {
+        self.may
+    }
+
+    /// Serves clients from here on, or does not.
+    #[inline]
+    pub fn see(&mut self, serves: bool) {
+        if serves == self.serves {
+            return;
+        }
+        self.serves = serves;
+        if !self.may {
+            return;
+        }
+        if serves {
+            let _ = set_policy(NormalThreadSchedulePolicy::Other);
+            let _ = setpriority_process(Some(gettid()), self.nice);
+        } else {
+            stand_behind_clients();
+        }
+    }
 }
 
 /// Says whether this thread rests from now on.
@@ -118,6 +172,29 @@ mod tests {
         assert!((1..=80).contains(&count), "{count} rests in 20 ms of CPU time");
         set_hurry(Hurry::Yes);
         assert_eq!(rests(), 0);
+    }
+
+    #[test]
+    fn a_thread_stands_behind_clients_while_it_serves_none() {
+        let batch = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+        let stands = move || {
+            let policy = thread_priority::thread_schedule_policy().expect("this thread's policy");
+            (policy == batch, getpriority_process(Some(gettid())).expect("a nice value"))
+        };
+        std::thread::spawn(move || {
+            let mut priority = Priority::new(-15);
+            let (_, at_first) = stands();
+            assert_eq!(at_first == -15, priority.may());
+            for serves in [true, false, false, true, true, false] {
+                priority.see(serves);
+                let behind = priority.may() && !serves;
+                assert_eq!(stands(), (behind, if behind { BEHIND_CLIENTS_NICE } else { at_first }));
+            }
+            stand_behind_clients();
+            assert_eq!(std::thread::spawn(stands).join().expect("no panic"), (true, BEHIND_CLIENTS_NICE));
+        })
+        .join()
+        .expect("no panic");
     }
 
     #[test]
