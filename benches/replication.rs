@@ -2,10 +2,12 @@
 //!
 //! Two nodes on this machine, linked over loopback, level 1, blocks of 4 KiB, 50 writers.
 //! `cargo bench --bench replication -- --repeats 5` runs the full sizes; without `--bench` (as the tests run it) a moment
-//! with small ones, to see that it works. One JSON line for each measurement:
+//! with small ones, to see that it works. `--only` one of `catch-up`, `tricklers` and `open-loop`, the last with `--rate` at
+//! so many blocks a second. One JSON line for each measurement:
 //!
 //! - `catch-up`: a follower that is 1 GiB behind, from the start of its node until it has everything synced; beside it
-//!   one TCP stream over loopback, and a sequential synced write of the same bytes.
+//!   one TCP stream over loopback, a sequential synced write of the same bytes, and what the disk needs to read and to
+//!   write them at the same time, as two stores on it do.
 //! - `sustained`: the highest of several rates at which a follower does not fall behind.
 //! - `alone`, `pair`: an open loop at half of that rate without and with a follower, by turns: latency of the
 //!   acknowledgements, and of a pair how long it takes from an acknowledgement until the follower has the block synced.
@@ -199,16 +201,19 @@ fn catch_up(size: Size) {
     wait_until(|| marks(&b).1 == upto);
     let seconds = began.elapsed().as_secs_f64();
     let bytes = (upto - from) * BLOCK_BYTES as u64;
-    let (tcp, written) = (tcp_seconds(bytes), write_seconds(bytes));
+    let (tcp, written, both) = (tcp_seconds(bytes), write_seconds(bytes), read_and_write_seconds(bytes));
     let rate = |seconds: f64| bytes as f64 / seconds / f64::from(1 << 20);
     say(
         "catch-up",
         &format!(
-            "\"bytes\":{bytes},\"seconds\":{seconds:.3},\"mib_s\":{:.1},\"tcp_mib_s\":{:.1},\"write_mib_s\":{:.1},\"of_lower\":{:.3}",
+            "\"bytes\":{bytes},\"seconds\":{seconds:.3},\"mib_s\":{:.1},\"tcp_mib_s\":{:.1},\"write_mib_s\":{:.1},\"of_lower\":{:.3},\
+             \"read_and_write_mib_s\":{:.1},\"of_read_and_write\":{:.3}",
             rate(seconds),
             rate(tcp),
             rate(written),
-            tcp.max(written) / seconds
+            tcp.max(written) / seconds,
+            rate(both),
+            both / seconds
         ),
     );
 }
@@ -236,17 +241,54 @@ fn tcp_seconds(bytes: u64) -> f64 {
 /// A new file, written past the cache in pieces of 1 MiB, and synced.
 fn write_seconds(bytes: u64) -> f64 {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let path = folder.path().join("file");
-    let file =
-        File::options().create(true).truncate(true).write(true).custom_flags(direct()).open(path).expect("a file");
+    let file = new_file(&folder, "file");
+    let began = Instant::now();
+    write(&file, bytes, bytes >> 20);
+    began.elapsed().as_secs_f64()
+}
+
+/// Two files are read and two others, which were written before, are written and synced after each 2 MiB, each with half
+/// of the bytes: what a source and a follower of two shards do on one disk, and nothing else.
+fn read_and_write_seconds(bytes: u64) -> f64 {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let files = ["read-0", "read-1", "written-0", "written-1"].map(|name| new_file(&folder, name));
+    files.iter().for_each(|file| write(file, bytes / 2, bytes >> 20));
+    let [from_0, from_1, to_0, to_1] = &files;
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for from in [from_0, from_1] {
+            scope.spawn(move || {
+                let mut piece = AlignedBuf::new(1 << 20);
+                piece.set_len(1 << 20);
+                for at in 0..bytes >> 21 {
+                    from.read_exact_at(&mut piece, at << 20).expect("read");
+                }
+            });
+        }
+        for to in [to_0, to_1] {
+            scope.spawn(move || write(to, bytes / 2, 2));
+        }
+    });
+    began.elapsed().as_secs_f64()
+}
+
+fn new_file(folder: &tempfile::TempDir, name: &str) -> File {
+    let mut options = File::options();
+    options.create_new(true).read(true).write(true).custom_flags(direct());
+    options.open(folder.path().join(name)).expect("a file")
+}
+
+/// Writes a file in pieces of 1 MiB, and syncs it after so many of them and at the end.
+fn write(file: &File, bytes: u64, pieces_a_sync: u64) {
     let mut piece = AlignedBuf::new(1 << 20);
     piece.set_len(1 << 20);
-    let began = Instant::now();
     for at in 0..bytes >> 20 {
         file.write_all_at(&piece, at << 20).expect("written");
+        if (at + 1).is_multiple_of(pieces_a_sync) {
+            file.sync_data().expect("synced");
+        }
     }
     file.sync_data().expect("synced");
-    began.elapsed().as_secs_f64()
 }
 
 fn direct() -> i32 {
@@ -354,12 +396,14 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let mut size = SMALL;
     let mut only = None;
+    let mut rate: Option<f64> = None;
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--bench" => size = Size { repeats: size.repeats.max(FULL.repeats), ..FULL },
             "--repeats" => {
                 size.repeats = args.next().and_then(|count| count.parse().ok()).expect("a number of repeats")
             }
+            "--rate" => rate = args.next().and_then(|rate| rate.parse().ok()),
             "--only" => only = args.next(),
             _ => {}
         }
@@ -374,7 +418,7 @@ fn main() {
         }
     }
     if is_wanted("open-loop") {
-        let half = sustained(size) / 2.0;
+        let half = rate.unwrap_or_else(|| sustained(size) / 2.0);
         for repeat in 0..size.repeats {
             for with_follower in [repeat % 2 == 0, repeat % 2 == 1] {
                 open_loop(size, half, with_follower);
