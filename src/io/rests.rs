@@ -1,10 +1,13 @@
-//! Rests: a thread that works in the background lets others run, before the scheduler makes it.
+//! Rests and priorities: a thread that works in the background lets others run, before the scheduler makes it.
 //!
 //! Whoever has the CPU keeps it until its slice is over: milliseconds, while a write to the log takes a
 //! fraction of one. Nice values do not change that. A thread that has no hurry therefore runs under
 //! `SCHED_IDLE`, where any thread of its group comes first at once. The kernel's workers, which complete the
 //! log's writes, are of another group; for them it also sleeps a moment after each piece of work,
 //! wherever it calls [`rest`]. Threads that never said that they have no hurry are not touched.
+//!
+//! Who works for other sites always has something of a hurry: it only [stands behind](stand_behind_clients) those that
+//! serve clients of this one.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
