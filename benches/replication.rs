@@ -258,8 +258,7 @@ fn read_and_write_seconds(bytes: u64) -> f64 {
     std::thread::scope(|scope| {
         for from in [from_0, from_1] {
             scope.spawn(move || {
-                let mut piece = AlignedBuf::new(1 << 20);
-                piece.set_len(1 << 20);
+                let mut piece = piece();
                 for at in 0..bytes >> 21 {
                     from.read_exact_at(&mut piece, at << 20).expect("read");
                 }
@@ -278,17 +277,21 @@ fn new_file(folder: &tempfile::TempDir, name: &str) -> File {
     options.open(folder.path().join(name)).expect("a file")
 }
 
-/// Writes a file in pieces of 1 MiB, and syncs it after so many of them and at the end.
-fn write(file: &File, bytes: u64, pieces_a_sync: u64) {
+fn piece() -> AlignedBuf {
     let mut piece = AlignedBuf::new(1 << 20);
     piece.set_len(1 << 20);
-    for at in 0..bytes >> 20 {
+    piece
+}
+
+/// Writes a file in pieces of 1 MiB, and syncs it after so many of them and after the last.
+fn write(file: &File, bytes: u64, pieces_a_sync: u64) {
+    let (piece, pieces) = (piece(), bytes >> 20);
+    for at in 0..pieces {
         file.write_all_at(&piece, at << 20).expect("written");
-        if (at + 1).is_multiple_of(pieces_a_sync) {
+        if (at + 1).is_multiple_of(pieces_a_sync) || at + 1 == pieces {
             file.sync_data().expect("synced");
         }
     }
-    file.sync_data().expect("synced");
 }
 
 fn direct() -> i32 {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::data::store::{Delivered, Store, StoreError, Unit};
 use crate::error::Error;
-use crate::io::rests::{BEHIND_CLIENTS_NICE, Hurry, cpu_time, rest, set_hurry};
+use crate::io::rests::{BEHIND_CLIENTS_NICE, Hurry, cpu_time, rest, set_hurry, set_nice};
 use crate::reader::LogReader;
 use crate::shard::handle::ShardHandle;
 use crate::shard::pace::FREE;
@@ -122,8 +122,7 @@ fn run(
     closing: &AtomicBool,
 ) -> Result<(), StoreError> {
     // Behind the writers: where both want the CPU, the log is the buffer between them.
-    let nice = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BEHIND_CLIENTS_NICE);
-    nice.map_err(|error| format!("setting the flusher's priority: {error}"))?;
+    set_nice(BEHIND_CLIENTS_NICE).map_err(|error| format!("setting the flusher's priority: {error}"))?;
     let source = |(shard, &flushed)| Source {
         shard,
         flushed,

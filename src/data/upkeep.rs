@@ -21,7 +21,7 @@ use crate::data::format::{DataFile, FileNo, PartName, Record, day_of};
 use crate::data::merge::merge;
 use crate::data::parquet_files::Files;
 use crate::data::store::StoreError;
-use crate::io::rests::{Hurry, set_hurry};
+use crate::io::rests::{Hurry, set_hurry, set_nice};
 
 /// A file of at least this many bytes is large enough, and left alone.
 const LARGE_BYTES: u64 = 64 << 20;
@@ -276,7 +276,7 @@ impl Upkeep {
 
 fn look_after(files: &Files, options: UpkeepOptions, stop: &AtomicBool) {
     // Without it the thread would only be less polite.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+    let _ = set_nice(NICE);
     set_hurry(Hurry::No);
     files.unpark_after_commits(std::thread::current());
     let mut merging = Merging { files, stop, unreadable: BTreeSet::new() };

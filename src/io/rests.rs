@@ -41,12 +41,20 @@ thread_local! {
     static NEXT: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
+/// Sets the nice value of this thread.
+///
+/// # Errors
+/// Where the process may not set it.
+pub fn set_nice(nice: i32) -> std::io::Result<()> {
+    Ok(setpriority_process(Some(gettid()), nice)?)
+}
+
 /// Puts this thread behind those that serve clients: it works for other sites. It runs with a lower priority and, where it
 /// wakes up, interrupts nobody; it never starves, and those that it starts are behind clients, too.
 pub fn stand_behind_clients() {
     // Without it the thread would only be less polite.
     let _ = set_policy(NormalThreadSchedulePolicy::Batch);
-    let _ = setpriority_process(Some(gettid()), BEHIND_CLIENTS_NICE);
+    let _ = set_nice(BEHIND_CLIENTS_NICE);
 }
 
 /// The priority of a thread that serves clients at times.
@@ -63,7 +71,7 @@ impl Priority {
     /// Of this thread, which serves clients for now and is to have this nice value while it does.
     #[must_use]
     pub fn new(nice: i32) -> Self {
-        let may = setpriority_process(Some(gettid()), nice).is_ok();
+        let may = set_nice(nice).is_ok();
         Self { nice, may, serves: true }
     }
 
@@ -86,7 +94,7 @@ impl Priority {
         }
         if serves {
             let _ = set_policy(NormalThreadSchedulePolicy::Other);
-            let _ = setpriority_process(Some(gettid()), self.nice);
+            let _ = set_nice(self.nice);
         } else {
             stand_behind_clients();
         }
@@ -109,12 +117,11 @@ pub fn set_hurry(hurry: Hurry) {
 
 /// Changes this thread's policy, not its nice value; whether it could.
 fn set_policy(policy: NormalThreadSchedulePolicy) -> bool {
-    let this = Some(gettid());
-    let nice = getpriority_process(this);
+    let nice = getpriority_process(Some(gettid()));
     let policy = ThreadSchedulePolicy::Normal(policy);
     let is_set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy).is_ok();
     // The call above sets a nice value too.
-    is_set && nice.is_ok_and(|nice| setpriority_process(this, nice).is_ok())
+    is_set && nice.is_ok_and(|nice| set_nice(nice).is_ok())
 }
 
 /// Whether a thread of this process may leave `SCHED_IDLE` again: not without the privilege to lower its nice
